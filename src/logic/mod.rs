@@ -1,0 +1,12 @@
+//! Decisions: no I/O, no clock, no randomness, no async, no logging. Same calls, same answers.
+
+pub mod access;
+pub mod config;
+pub mod envfile;
+pub mod fleet;
+pub mod instance;
+pub mod ports;
+pub mod redact;
+pub mod roster;
+pub mod snippet;
+pub mod template;

@@ -1,0 +1,214 @@
+//! mcpsup.toml, once it has been read and found right. PRODUCT §3 in types.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::ServerName;
+use crate::model::port::PortRange;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[ports]`
+    pub ports: Ports,
+    /// `[door]`
+    pub door: Door,
+    /// `[log]`
+    pub log: Log,
+    /// `[daemon]`
+    pub daemon: Daemon,
+    /// `[server.NAME]`; at least one.
+    pub servers: BTreeMap<ServerName, Server>,
+}
+
+/// `[ports]`: who listens where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// The address of every door; `127.0.0.1` unless said otherwise.
+    pub listen: IpAddr,
+    /// Where doors are; does not overlap `backend_range`.
+    pub range: PortRange,
+    /// Where http processes listen.
+    pub backend_range: PortRange,
+}
+
+/// `[door]`: limits of every door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// How long a request waits for a process that is down before it gets 503. `wait = "30s"`
+    pub wait: Duration,
+    /// The largest request body in bytes. `max_body = "64M"`
+    pub max_body: u64,
+    /// Connections open at once at one door. `max_connections = 256`
+    pub max_connections: u32,
+    /// How long a client may take to send a request's head, or stay silent between two requests.
+    /// `head_timeout = "60s"`
+    pub head_timeout: Duration,
+    /// Names besides `localhost`, `127.0.0.1`, `[::1]` and the listening address that a Host or
+    /// Origin header may give. `hosts = ["mcp.example.org"]`
+    pub hosts: Vec<String>,
+}
+
+/// `[log]`: the instances' log files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A file larger than this many bytes is rotated. `max_size = "10M"`
+    pub max_size: u64,
+    /// How many rotated files are kept beside the current one. `keep = 3`
+    pub keep: u32,
+    /// What one instance may write in bytes per second before the rest is counted and dropped.
+    /// `max_rate = "4M"`
+    pub max_rate: u64,
+}
+
+/// `[daemon]`: how process trees are kept together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// `containment = "auto"`
+    pub containment: Containment,
+    /// A directory of a cgroup v2 mount for the daemon to make its groups in; `auto` as root uses
+    /// `mcpsup` at the top of the mount. Must not lie inside the daemon's own unit.
+    pub cgroup_root: Option<PathBuf>,
+}
+
+/// What holds the processes of one run together, so that all of them can be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Containment {
+    /// A cgroup where the daemon can make one, else a session.
+    Auto,
+    /// One cgroup v2 per run, ended by `cgroup.kill`. The daemon refuses to start without.
+    Cgroup,
+    /// One pid namespace per run: when its first process ends, the kernel ends all. The daemon
+    /// refuses to start where it cannot make one.
+    PidNamespace,
+    /// A session and process group per run, and what holds its FIFOs: best effort.
+    Session,
+}
+
+/// How a server's process speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Streamable HTTP on the backend port.
+    Http,
+}
+
+/// `[server.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Program and arguments; at least one, the first without `{env:…}`.
+    pub command: Vec<Template>,
+    /// `transport = "http"`
+    pub transport: Transport,
+    /// Further variables for the process.
+    pub env: BTreeMap<String, Template>,
+    /// Everybody gets one; else only users who list it in `MCPSUP_SERVERS`. Default true.
+    pub for_all: bool,
+    /// `[server.NAME.credential.VAR]`
+    pub credentials: BTreeMap<String, Credential>,
+    /// The variable in which the process learns its backend port, and in which a user's file may
+    /// pin their door.
+    pub port_env: Option<String>,
+    /// The path of the MCP endpoint. Default `/mcp`.
+    pub path: String,
+    /// Where the process starts; its state directory unless said otherwise.
+    pub working_dir: Option<Template>,
+    /// `{env:…}` is allowed in `command`, where everybody's `ps` shows it.
+    pub secrets_in_argv: bool,
+    /// `[server.NAME.ready]`
+    pub ready: Ready,
+    /// `[server.NAME.stop]`
+    pub stop: Stop,
+    /// `[server.NAME.restart]`
+    pub restart: Restart,
+    /// `[server.NAME.limits]`
+    pub limits: Limits,
+}
+
+/// A variable that a server needs in its user's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// For the person who is asked for it.
+    pub description: String,
+    /// A regular expression its value must match. It compiles.
+    pub pattern: Option<String>,
+    /// Nothing is started without it. Default true.
+    pub required: bool,
+}
+
+/// What "up" means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// `probe = "mcp"`
+    pub probe: Probe,
+    /// How long a run may take to be ready. Default 30 s.
+    pub timeout: Duration,
+}
+
+/// How readiness is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A real MCP round trip at the server's path: `server/discover`, else `initialize`.
+    Mcp,
+    /// `GET` of this path answers with a status below 400. `probe = "http"`, `probe_path = "/health"`
+    Http(String),
+    /// It listens. `probe = "tcp"`
+    Tcp,
+}
+
+/// How a run is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// The signal number that asks it. Default SIGTERM.
+    pub signal: i32,
+    /// How long it may take before it is killed. Default 10 s.
+    pub grace: Duration,
+}
+
+/// When a run that ended is followed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// The wait before the second restart in a row; the first is at once. Default 100 ms.
+    pub first_wait: Duration,
+    /// Where doubling ends. Default 1 min.
+    pub max_wait: Duration,
+    /// A run that was up this long settles the account. Default 1 min.
+    pub stable: Duration,
+}
+
+/// What a run may use. `None`: no limit of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Bytes, all processes of the run together.
+    pub memory: Option<u64>,
+    /// Hundredths of one processor: `"50%"` is 50, `"200%"` two processors.
+    pub cpu: Option<u32>,
+    /// Processes and threads.
+    pub tasks: Option<u32>,
+    /// Open descriptors of each process. Default 1024.
+    pub open_files: Option<u32>,
+}
+
+/// A text with holes: `"notes-{user}"`. `logic::template` reads and fills it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(pub Vec<Piece>);
+
+/// A part of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Text as it stands.
+    Text(String),
+    /// `{user}`
+    User,
+    /// `{server}`
+    Server,
+    /// `{port}`: the backend port.
+    Port,
+    /// `{state_dir}`
+    StateDir,
+    /// `{runtime_dir}`
+    RuntimeDir,
+    /// `{env:NAME}`: a variable of the user's own file.
+    Env(String),
+}

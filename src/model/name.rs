@@ -1,0 +1,111 @@
+//! Who and what: users, servers, and one server for one user.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a name is 1 to 64 of letters, digits, '.', '_', '-', beginning with a letter, a digit or '_'")]
+pub struct NotAName;
+
+/// True if `text` may name a user or a server: it becomes a file name, a process's argument and a
+/// log field, so it is checked once, here.
+fn is_name(text: &str) -> bool {
+    let first = text.bytes().next();
+    (1..=64).contains(&text.len())
+        && first.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAName;
+
+            fn from_str(text: &str) -> Result<Self, NotAName> {
+                if is_name(text) { Ok(Self(text.into())) } else { Err(NotAName) }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NotAName;
+
+            fn try_from(text: String) -> Result<Self, NotAName> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.into()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name_type! {
+    /// A user's name: 1–64 of letters, digits, `.`, `_`, `-`, beginning with a letter, a digit or
+    /// `_`. It is the name of their env file.
+    UserName
+}
+
+name_type! {
+    /// A server's name as in `[server.NAME]`, by the same rule as a user's.
+    ServerName
+}
+
+/// One server for one user: `alice/github`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceId {
+    /// Whose it is.
+    pub user: UserName,
+    /// Which server.
+    pub server: ServerName,
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.user, self.server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_directory_or_look_like_an_option() {
+        for bad in ["", ".", "..", "../x", "a/b", "-x", ".hidden", "a b", "ä", "a\0", "a\n"] {
+            assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
+        }
+        assert!("x".repeat(65).parse::<UserName>().is_err());
+    }
+
+    #[test]
+    fn ordinary_names_are_names() {
+        for good in ["alice", "_svc", "7of9", "a.b-c_d", &"x".repeat(64)] {
+            assert!(good.parse::<UserName>().is_ok(), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! One process life.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The number of a run. Never reused, not even by a later daemon, so a late fact about an old run
+/// is recognised by comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(pub u64);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// How a run's first process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// It called exit with this status.
+    Status(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It was not our child and the kernel does not say (before Linux 6.15).
+    Unknown,
+    /// It never began: what we were doing and why it failed, for people.
+    NotStarted(String),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "exited with status {status}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "killed by {name}"),
+                None => write!(f, "killed by signal {signal}"),
+            },
+            Self::Unknown => f.write_str("ended while the daemon was away"),
+            Self::NotStarted(why) => write!(f, "could not be started: {why}"),
+        }
+    }
+}
+
+/// The name of a signal number as signal(7) gives it on Linux x86-64 and arm64.
+#[must_use]
+pub fn signal_name(signal: i32) -> Option<&'static str> {
+    SIGNALS.iter().find(|(_, number)| *number == signal).map(|(name, _)| *name)
+}
+
+/// The number of a signal's name, `SIGTERM` or `TERM`.
+#[must_use]
+pub fn signal_number(name: &str) -> Option<i32> {
+    let short = name.strip_prefix("SIG").unwrap_or(name);
+    SIGNALS.iter().find(|(full, _)| &full[3..] == short).map(|(_, number)| *number)
+}
+
+const SIGNALS: &[(&str, i32)] = &[
+    ("SIGHUP", 1),
+    ("SIGINT", 2),
+    ("SIGQUIT", 3),
+    ("SIGILL", 4),
+    ("SIGTRAP", 5),
+    ("SIGABRT", 6),
+    ("SIGBUS", 7),
+    ("SIGFPE", 8),
+    ("SIGKILL", 9),
+    ("SIGUSR1", 10),
+    ("SIGSEGV", 11),
+    ("SIGUSR2", 12),
+    ("SIGPIPE", 13),
+    ("SIGALRM", 14),
+    ("SIGTERM", 15),
+    ("SIGXCPU", 24),
+    ("SIGXFSZ", 25),
+    ("SIGSYS", 31),
+];

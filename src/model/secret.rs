@@ -1,0 +1,47 @@
+//! A value that must not be seen.
+
+use std::fmt;
+
+use zeroize::Zeroize;
+
+/// A text that cannot be printed: no `Display`, no `Serialize`, and its `Debug` is `***`.
+///
+/// Its memory is overwritten when it is dropped. Read it only where it is handed to the process
+/// it is for, or compared.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Takes a text into keeping.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself. Whoever calls this promises not to log, print or store it readably.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2hunter2")), "***");
+    }
+}

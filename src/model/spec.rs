@@ -1,0 +1,81 @@
+//! Everything about a run whose change needs another run.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Secret;
+use crate::model::config::{Limits, Probe, Restart, Stop};
+
+/// The digest of a [`Spec`]: HMAC-SHA256 under a key of the state directory.
+///
+/// Two specs with the same digest need no restart between them. A plain hash would let short
+/// secrets be guessed from a record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SpecId(pub [u8; 32]);
+
+impl fmt::Debug for SpecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}{:02x}{:02x}{:02x}", self.0[0], self.0[1], self.0[2], self.0[3])
+    }
+}
+
+/// What to run for one instance, filled in for its user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Digest of all that follows.
+    pub id: SpecId,
+    /// What the core needs to know of it.
+    pub plan: Plan,
+    /// The program: a path with a slash, or a name to be found in the process's own PATH.
+    pub program: String,
+    /// Its arguments; secret because `secrets_in_argv` servers take credentials there.
+    pub args: Vec<Secret>,
+    /// Its whole environment, sorted by name; nothing is added and nothing inherited.
+    pub env: Vec<(Box<str>, Secret)>,
+    /// Where it starts.
+    pub working_dir: PathBuf,
+    /// Its own directory, 0700.
+    pub state_dir: PathBuf,
+    /// Its own short-lived directory, 0700.
+    pub runtime_dir: PathBuf,
+    /// The system account it runs as; `None` is the daemon's own.
+    pub account: Option<Account>,
+    /// Limits of the run.
+    pub limits: Limits,
+    /// The port it must listen on, on the loopback address.
+    pub backend: u16,
+    /// Path of its MCP endpoint.
+    pub path: String,
+    /// How readiness is tried.
+    pub probe: Probe,
+    /// Values that no log may show: the declared credentials, and every other value of the
+    /// user's file of 8 bytes or more.
+    pub secrets: Vec<Secret>,
+}
+
+/// The part of a spec that decides about time and signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// How long a run may take to be ready.
+    pub ready_timeout: std::time::Duration,
+    /// How it is ended.
+    pub stop: Stop,
+    /// When it is followed by another.
+    pub restart: Restart,
+}
+
+/// A system account, looked up when the spec was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// Its user id.
+    pub uid: u32,
+    /// Its primary group.
+    pub gid: u32,
+    /// Its home directory.
+    pub home: PathBuf,
+}

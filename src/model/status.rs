@@ -1,0 +1,114 @@
+//! What `mcpsup status` says: the daemon's answer, and its JSON.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Problem, RunId, ServerName, UserName};
+
+/// An instance's state as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateName {
+    /// Wanted, and about to be started.
+    Down,
+    /// Its process runs and has not answered yet.
+    Starting,
+    /// It answered.
+    Up,
+    /// It was asked to end.
+    Stopping,
+    /// It, or what it left behind, is being killed.
+    Killing,
+    /// It ended, and the next try waits.
+    Cooling,
+    /// `mcpsup stop`
+    Stopped,
+    /// `MCPSUP_ENABLED=false`
+    Disabled,
+    /// Its file or configuration is wrong and nothing runs.
+    Refused,
+    /// Its file is gone; its port is kept.
+    Gone,
+}
+
+impl StateName {
+    /// The word in tables, logs and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Stopping => "stopping",
+            Self::Killing => "killing",
+            Self::Cooling => "cooling",
+            Self::Stopped => "stopped",
+            Self::Disabled => "disabled",
+            Self::Refused => "refused",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The daemon as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The daemon's version.
+    pub version: String,
+    /// Grows with every change of what follows.
+    pub generation: u64,
+    /// The instances the caller may see, sorted by user and server.
+    pub instances: Vec<InstanceStatus>,
+    /// What is wrong and belongs to no instance: mcpsup.toml, an unreadable env.d. For
+    /// administrators only.
+    pub problems: Vec<Problem>,
+    /// Things an administrator should know that are not wrong: what this host does not enforce.
+    pub notes: Vec<String>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Whose it is.
+    pub user: UserName,
+    /// Which server.
+    pub server: ServerName,
+    /// Its state.
+    pub state: StateName,
+    /// Its door; `None` if no port could be given.
+    pub port: Option<u16>,
+    /// What a client connects to.
+    pub url: Option<String>,
+    /// The newest run.
+    pub run: Option<RunId>,
+    /// Its first process, while there is one.
+    pub pid: Option<u32>,
+    /// Since when it is in this state, RFC 3339 in UTC.
+    pub since: String,
+    /// The same as whole seconds ago.
+    pub for_seconds: u64,
+    /// Runs in a row that ended by themselves without a stable stretch.
+    pub strikes: u32,
+    /// Seconds until the next try, while cooling.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub next_try_seconds: Option<u64>,
+    /// How the newest ended run ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_exit: Option<String>,
+    /// One line for people: why it is not up, or what is wrong beside.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
+    /// What is wrong with its user's file or its configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub problems: Vec<Problem>,
+    /// What keeps its processes together: `cgroup`, `pid namespace`, `session`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub containment: Option<String>,
+}

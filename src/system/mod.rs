@@ -1,0 +1,17 @@
+//! Deeds: the only folder that touches the operating system. It takes no decisions.
+
+pub mod cgroup;
+pub mod clock;
+pub mod envdir;
+pub mod failpoint;
+pub mod files;
+pub mod launch;
+pub mod logfile;
+pub mod peer;
+pub mod places;
+pub mod probe;
+pub mod process;
+pub mod record;
+pub mod signals;
+pub mod socket;
+pub mod terminal;

@@ -1,0 +1,137 @@
+//! Where everything lies (PRODUCT §2).
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The files and directories of one daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// mcpsup.toml
+    pub config: PathBuf,
+    /// The directory of env files: beside mcpsup.toml.
+    pub env_dir: PathBuf,
+    /// Port map, control socket, and what only lives as long as the machine is up.
+    pub runtime: PathBuf,
+    /// Sticky ports, holds, keys, per-instance directories.
+    pub state: PathBuf,
+    /// Instance logs.
+    pub logs: PathBuf,
+}
+
+/// Why no place could be found.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("cannot tell where mcpsup.toml is: neither HOME nor XDG_CONFIG_HOME is set; say --config FILE")]
+pub struct NoHome;
+
+impl Places {
+    /// The places for `--config FILE` (everything beside it), for root, or for an ordinary user.
+    ///
+    /// systemd's `RUNTIME_DIRECTORY`, `STATE_DIRECTORY` and `LOGS_DIRECTORY` (systemd.exec(5))
+    /// win over all three; of several paths in one of them the first is taken.
+    ///
+    /// # Errors
+    ///
+    /// When an ordinary user has no home directory and `--config` was not given.
+    pub fn find(
+        config: Option<&Path>,
+        is_root: bool,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, NoHome> {
+        let path = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let mut places = if let Some(config) = config {
+            Self::beside(config)
+        } else if is_root {
+            Self::of_the_system()
+        } else {
+            let home = path("HOME");
+            let under_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
+            let xdg = |name: &str, rest: &str| path(name).or_else(|| under_home(rest)).ok_or(NoHome);
+            let config_dir = xdg("XDG_CONFIG_HOME", ".config")?.join("mcpsup");
+            let state = xdg("XDG_STATE_HOME", ".local/state")?.join("mcpsup");
+            Self {
+                config: config_dir.join("mcpsup.toml"),
+                env_dir: config_dir.join("env.d"),
+                runtime: path("XDG_RUNTIME_DIR").map_or_else(|| state.join("run"), |dir| dir.join("mcpsup")),
+                logs: state.join("logs"),
+                state,
+            }
+        };
+        let first = |name: &str| path(name).and_then(|dirs| std::env::split_paths(&dirs).next());
+        if let Some(dir) = first("RUNTIME_DIRECTORY") {
+            places.runtime = dir;
+        }
+        if let Some(dir) = first("STATE_DIRECTORY") {
+            places.state = dir;
+        }
+        if let Some(dir) = first("LOGS_DIRECTORY") {
+            places.logs = dir;
+        }
+        Ok(places)
+    }
+
+    /// The places of the daemon that runs as root.
+    #[must_use]
+    pub fn of_the_system() -> Self {
+        Self {
+            config: "/etc/mcpsup/mcpsup.toml".into(),
+            env_dir: "/etc/mcpsup/env.d".into(),
+            runtime: "/run/mcpsup".into(),
+            state: "/var/lib/mcpsup".into(),
+            logs: "/var/log/mcpsup".into(),
+        }
+    }
+
+    fn beside(config: &Path) -> Self {
+        let config = std::path::absolute(config).unwrap_or_else(|_| config.to_path_buf());
+        let dir = config.parent().unwrap_or(Path::new("/"));
+        Self {
+            env_dir: dir.join("env.d"),
+            runtime: dir.join("run"),
+            state: dir.join("state"),
+            logs: dir.join("logs"),
+            config: config.clone(),
+        }
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.runtime.join("control.sock")
+    }
+
+    /// The port map.
+    #[must_use]
+    pub fn port_map(&self) -> PathBuf {
+        self.runtime.join("ports.json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env<'a>(vars: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
+        move |name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into())
+    }
+
+    #[test]
+    fn an_ordinary_user_gets_the_xdg_directories() {
+        let places = Places::find(None, false, env(&[("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/7")])).unwrap();
+        assert_eq!(places.config, Path::new("/home/a/.config/mcpsup/mcpsup.toml"));
+        assert_eq!(places.control(), Path::new("/run/user/7/mcpsup/control.sock"));
+        assert_eq!(places.state, Path::new("/home/a/.local/state/mcpsup"));
+    }
+
+    #[test]
+    fn config_moves_the_lot_and_systemd_wins() {
+        let vars = [("STATE_DIRECTORY", "/var/lib/x:/other")];
+        let places = Places::find(Some(Path::new("/srv/m/mcpsup.toml")), true, env(&vars)).unwrap();
+        assert_eq!(places.env_dir, Path::new("/srv/m/env.d"));
+        assert_eq!(places.state, Path::new("/var/lib/x"));
+    }
+
+    #[test]
+    fn without_a_home_the_way_out_is_named() {
+        assert_eq!(Places::find(None, false, env(&[])), Err(NoHome));
+    }
+}
