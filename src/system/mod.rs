@@ -1,5 +1,6 @@
 //! Deeds: the only folder that touches the operating system. It takes no decisions.
 
+pub mod cause;
 pub mod cgroup;
 pub mod clock;
 pub mod envdir;
@@ -14,4 +15,5 @@ pub mod process;
 pub mod record;
 pub mod signals;
 pub mod socket;
+pub mod tail;
 pub mod terminal;
