@@ -54,7 +54,10 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         if there.symlink_metadata().is_ok() && (!args.force || *there == other) {
             bail!(
                 "cannot write {}: {} has {} already; mcpsup edit {} changes it",
-                path.display(), args.user, there.display(), args.user
+                path.display(),
+                args.user,
+                there.display(),
+                args.user
             );
         }
     }
@@ -88,6 +91,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
 }
 
 /// Says what is wrong.
+#[must_use]
 pub fn tell(problems: &[Problem], session: &Session) -> Outcome {
     for problem in problems {
         session.print.aside(&problem.to_string());
@@ -137,11 +141,15 @@ fn text_of<'a>(
     let mut text = Zeroizing::new(String::new());
     if !servers.is_empty() {
         let names: Vec<_> = servers.iter().map(ServerName::as_str).collect();
-        text.push_str(&format!("MCPSUP_SERVERS={}\n", names.join(",")));
+        text.push_str("MCPSUP_SERVERS=");
+        text.push_str(&names.join(","));
+        text.push('\n');
     }
     for (name, value) in values {
         let quoted = Zeroizing::new(envfile::quote(value));
-        text.push_str(&format!("{name}={}\n", *quoted));
+        for part in [name, "=", &quoted, "\n"] {
+            text.push_str(part);
+        }
     }
     text
 }
@@ -197,8 +205,7 @@ mod tests {
 
     #[test]
     fn a_typed_value_is_asked_for_again_only_where_it_must_be() {
-        let credential =
-            |required| Credential { description: String::new(), pattern: None, required };
+        let credential = |required| Credential { description: String::new(), pattern: None, required };
         assert!(refusal(&Secret::new(""), &credential(true)).is_some());
         assert!(refusal(&Secret::new(""), &credential(false)).is_none());
         assert!(refusal(&Secret::new("x"), &credential(true)).is_none());

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
 
-use super::{
-    add, check, client, completions, edit, init, logs, man, ports, remove, status, steer,
-};
+use super::{add, check, client, completions, edit, init, logs, man, ports, remove, status, steer};
 
 /// The exit status, for every page of help.
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 refused or failed, 2 wrong use, \
@@ -17,8 +15,9 @@ const EXIT_STATUS: &str = "Exit status: 0 done, 1 refused or failed, 2 wrong use
 #[derive(Debug, Parser)]
 #[command(name = "mcpsup", version, after_help = EXIT_STATUS, max_term_width = 100)]
 pub struct Cli {
-    /// mcpsup.toml; everything else lies beside it [env: MCPSUP_CONFIG]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// Which mcpsup.toml.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath,
+          help = "mcpsup.toml; everything else lies beside it [env: MCPSUP_CONFIG]")]
     pub config: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]

@@ -110,11 +110,8 @@ pub fn examine_file(
 ) -> Result<Variables, Vec<Problem>> {
     let variables = envfile::parse(bytes, shown)?;
     let listed = variables.get("MCPSUP_SERVERS").map(|v| v.value.reveal().to_owned());
-    let optional: Vec<ServerName> = listed
-        .iter()
-        .flat_map(|list| list.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
+    let optional: Vec<ServerName> =
+        listed.iter().flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
     let mut problems = Vec::new();
     for (server, name, credential) in config.into_iter().flat_map(|c| credentials(c, &optional)) {
         problems.extend(judge(&variables, shown, server, name, credential));
@@ -212,11 +209,8 @@ struct Report<'a> {
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let examined = examine(&session.places);
     let print = &session.print;
-    let report = Report {
-        problems: &examined.problems,
-        files: lengths(&examined.files),
-        ignored: &examined.ignored,
-    };
+    let report =
+        Report { problems: &examined.problems, files: lengths(&examined.files), ignored: &examined.ignored };
     if args.json {
         print.json(&report, false)?;
     } else {
@@ -270,9 +264,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_what_it_is() {
         let sdp = "sdp".parse().unwrap();
-        let judged = |name, required| {
-            judge(&variables("A", "x"), "env.d/a.env", &sdp, name, &credential(required))
-        };
+        let judged =
+            |name, required| judge(&variables("A", "x"), "env.d/a.env", &sdp, name, &credential(required));
         let problem = judged("B", true).unwrap().to_string();
         assert_eq!(problem, "env.d/a.env: B is missing; sdp needs it: Zoho client id");
         assert_eq!(judged("B", false), None);

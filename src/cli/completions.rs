@@ -7,8 +7,8 @@ use clap::Command;
 use clap_complete::CompleteEnv;
 use clap_complete::env::Shells;
 
-use super::session::Session;
 use super::Outcome;
+use super::session::Session;
 
 /// Set by the script; not `COMPLETE`, so that nobody else's variable can turn us into a completer.
 const VARIABLE: &str = "MCPSUP_COMPLETE";

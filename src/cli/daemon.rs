@@ -1,7 +1,7 @@
 //! `mcpsup daemon`
 
-use super::session::Session;
 use super::Outcome;
+use super::session::Session;
 
 /// Runs the supervisor until it is told to end.
 ///

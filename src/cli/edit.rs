@@ -11,11 +11,11 @@ use anyhow::{Context, bail};
 use clap_complete::ArgValueCompleter;
 use zeroize::Zeroizing;
 
+use super::Outcome;
 use super::add::tell;
 use super::check::{examine_file, read_config, shown};
 use super::names;
 use super::session::Session;
-use super::Outcome;
 use crate::model::UserName;
 use crate::system::{files, terminal};
 

@@ -2,11 +2,11 @@
 
 use clap_complete::ArgValueCompleter;
 
+use super::Outcome;
 use super::names;
 use super::session::Session;
 use super::tame::Tame;
 use super::who::{Who, target};
-use super::Outcome;
 
 /// Whose, and how much.
 #[derive(Debug, clap::Args)]

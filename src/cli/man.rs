@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{CommandFactory, ValueHint};
 
+use super::Outcome;
 use super::args::Cli;
 use super::session::Session;
-use super::Outcome;
 
 /// Where to.
 #[derive(Debug, clap::Args)]

@@ -120,9 +120,7 @@ fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {
 
 fn io_kind(error: &anyhow::Error) -> Option<io::ErrorKind> {
     error.chain().find_map(|cause| match cause.downcast_ref::<ClientError>() {
-        Some(ClientError::Unreachable { cause, .. } | ClientError::Output(cause)) => {
-            Some(cause.kind())
-        }
+        Some(ClientError::Unreachable { cause, .. } | ClientError::Output(cause)) => Some(cause.kind()),
         Some(ClientError::Refused(_) | ClientError::Broken { .. }) => None,
         None => cause.downcast_ref::<io::Error>().map(io::Error::kind),
     })

@@ -40,10 +40,7 @@ struct Known {
     instances: BTreeSet<String>,
 }
 
-fn in_time(
-    word: &OsStr,
-    choose: impl FnOnce(Known, &str) -> BTreeSet<String>,
-) -> Vec<CompletionCandidate> {
+fn in_time(word: &OsStr, choose: impl FnOnce(Known, &str) -> BTreeSet<String>) -> Vec<CompletionCandidate> {
     let Some(word) = word.to_str() else { return Vec::new() };
     let (found, names) = mpsc::channel();
     // Left behind if a file system hangs; it ends with the process.

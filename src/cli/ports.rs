@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 
+use super::Outcome;
 use super::session::Session;
 use super::table::{Cell, lay_out};
-use super::Outcome;
 use crate::control::client::ClientError;
 use crate::model::portmap::PortMap;
 use crate::system::files;

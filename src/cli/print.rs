@@ -122,11 +122,7 @@ impl Print {
     ///
     /// See [`Print::line`].
     pub fn json(&self, value: &impl Serialize, one_line: bool) -> io::Result<()> {
-        let text = if one_line {
-            serde_json::to_string(value)
-        } else {
-            serde_json::to_string_pretty(value)
-        };
+        let text = if one_line { serde_json::to_string(value) } else { serde_json::to_string_pretty(value) };
         self.line(&text.map_err(io::Error::other)?)?;
         io::stdout().flush()
     }

@@ -79,15 +79,13 @@ fn judge_up(before: Option<RunId>, anew: bool, now: &InstanceStatus, name: &str)
         | StateName::Stopping
         | StateName::Killing => Verdict::Waiting,
         StateName::Refused => Verdict::Failed(format!("{name}: refused: {}", reason(now))),
-        StateName::Disabled => Verdict::Failed(format!(
-            "{name}: disabled; MCPSUP_ENABLED=false stands in the env file"
-        )),
-        StateName::Gone => Verdict::Failed(format!(
-            "{name}: there is no env file; mcpsup add {} makes one", now.user
-        )),
-        StateName::Stopped => Verdict::Failed(format!(
-            "{name}: stopped; mcpsup start {name} starts it"
-        )),
+        StateName::Disabled => {
+            Verdict::Failed(format!("{name}: disabled; MCPSUP_ENABLED=false stands in the env file"))
+        }
+        StateName::Gone => {
+            Verdict::Failed(format!("{name}: there is no env file; mcpsup add {} makes one", now.user))
+        }
+        StateName::Stopped => Verdict::Failed(format!("{name}: stopped; mcpsup start {name} starts it")),
     }
 }
 
@@ -109,17 +107,16 @@ fn crashed(now: &InstanceStatus, name: &str) -> String {
     format!("{owner} {}; see mcpsup logs {name}", exit(now, " (", ")"))
 }
 
-/// How it ended, the how manieth time in a row if not the first (between `open` and `close`), and
-/// when the next try is.
+/// How it ended, for the how manieth time in a row if not the first (between `open` and `close`),
+/// and when the next try is.
 fn exit(now: &InstanceStatus, open: &str, close: &str) -> String {
-    let mut text = now.last_exit.clone().unwrap_or_else(|| "ended".to_owned());
-    if now.strikes > 1 {
-        text += &format!("{open}{} time in a row{close}", ordinal(now.strikes));
-    }
-    if let Some(seconds) = now.next_try_seconds {
-        text += &format!("; next try in {seconds} s");
-    }
-    text
+    let how = now.last_exit.as_deref().unwrap_or("ended");
+    let again = match now.strikes {
+        0 | 1 => String::new(),
+        strikes => format!("{open}{} time in a row{close}", ordinal(strikes)),
+    };
+    let next = now.next_try_seconds.map(|seconds| format!("; next try in {seconds} s"));
+    format!("{how}{again}{}", next.unwrap_or_default())
 }
 
 /// What stands in the NOTE column: what the daemon says, or why it waits, or what is wrong.
@@ -172,11 +169,7 @@ pub(crate) mod tests {
     }
 
     fn judged(goal: Goal, before: Option<u64>, now: &InstanceStatus) -> Verdict {
-        let meant = Meant {
-            user: now.user.clone(),
-            server: now.server.clone(),
-            run: before.map(RunId),
-        };
+        let meant = Meant { user: now.user.clone(), server: now.server.clone(), run: before.map(RunId) };
         judge(goal, &meant, Some(now), "alice")
     }
 
@@ -253,9 +246,6 @@ pub(crate) mod tests {
     #[test]
     fn numbers_in_a_row_are_spelled_right() {
         let spelled: Vec<_> = [1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal).into();
-        assert_eq!(
-            spelled,
-            ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]
-        );
+        assert_eq!(spelled, ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]);
     }
 }

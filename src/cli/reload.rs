@@ -1,7 +1,7 @@
 //! `mcpsup reload`: SIGHUP for those who may not send one.
 
-use super::session::Session;
 use super::Outcome;
+use super::session::Session;
 
 /// Does it.
 ///

@@ -47,16 +47,12 @@ impl Session {
     /// # Errors
     ///
     /// When an ordinary user has no home directory.
-    pub fn new(
-        config: Option<&Path>,
-        environment: Environment,
-        print: Print,
-    ) -> anyhow::Result<Self> {
+    pub fn new(config: Option<&Path>, environment: Environment, print: Print) -> anyhow::Result<Self> {
         let config = config.or_else(|| environment.get("MCPSUP_CONFIG").map(Path::new));
         let is_root = peer::own_uid() == 0;
         let places = Places::find(config, is_root, |name| environment.get(name).map(OsString::from))?;
         let own_is_meant = config.is_some() || is_root;
-        let daemon = whose(&places, own_is_meant, |path| path.exists());
+        let daemon = whose(&places, own_is_meant, Path::exists);
         Ok(Self { places, print, environment, daemon })
     }
 

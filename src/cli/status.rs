@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap_complete::ArgValueCompleter;
 
+use super::Outcome;
 use super::names;
 use super::print::{Paint, Print, clean};
 use super::progress::note;
 use super::session::Session;
 use super::table::{Cell, lay_out};
 use super::who::{Who, target};
-use super::Outcome;
 use crate::model::status::{InstanceStatus, StateName, StatusReport};
 
 /// Whose, and how.
@@ -47,7 +47,10 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let print = &session.print;
     let mut report = client.status(&target, None)?;
     show(&report, args, print)?;
-    while args.watch {
+    if !args.watch {
+        return Ok(Outcome::Done);
+    }
+    loop {
         let redraws = print.is_terminal() && !args.json;
         let wait = if redraws { REDRAW } else { LONGEST };
         let next = client.status(&target, Some((report.generation, wait)))?;
@@ -57,7 +60,6 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
             show(&report, args, print)?;
         }
     }
-    Ok(Outcome::Done)
 }
 
 fn show(report: &StatusReport, args: &Args, print: &Print) -> anyhow::Result<()> {
@@ -141,9 +143,7 @@ const fn paint(state: StateName) -> Paint {
     match state {
         StateName::Up => Paint::Good,
         StateName::Refused | StateName::Killing => Paint::Bad,
-        StateName::Cooling | StateName::Starting | StateName::Stopping | StateName::Down => {
-            Paint::Fair
-        }
+        StateName::Cooling | StateName::Starting | StateName::Stopping | StateName::Down => Paint::Fair,
         StateName::Stopped | StateName::Disabled | StateName::Gone => Paint::Dim,
     }
 }

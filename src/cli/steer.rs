@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 
+use super::Outcome;
 use super::names;
 use super::progress::{Goal, Verdict, judge};
 use super::session::Session;
 use super::who::{Who, duration, target};
-use super::Outcome;
 use crate::control::client::Client;
 use crate::control::protocol::{Accepted, Meant, Target};
 use crate::model::UserName;
@@ -122,7 +122,7 @@ pub fn await_up(client: &Client, user: &UserName, session: &Session) -> anyhow::
             anyhow::bail!("the daemon has not seen the file of {user}; see mcpsup status");
         }
         session.print.progress(&format!("{user}: waiting for the daemon to see the file"));
-        report = client.status(&everybody, Some((report.generation, timeout - spent)))?;
+        report = client.status(&everybody, Some((report.generation, timeout.saturating_sub(spent))))?;
     };
     let accepted = Accepted { generation: report.generation, instances: meant };
     let mut watch = Watch { goal: Goal::Up, begun, timeout, quiet: false, done: Vec::new() };
@@ -180,16 +180,15 @@ impl Watch {
             });
             // A clock that stands still looks like a program that does.
             let tick = if session.print.shows_progress() { 1 } else { 60 };
-            let wait = (self.timeout - spent).min(Duration::from_secs(tick));
+            let left = self.timeout.saturating_sub(spent);
+            let wait = left.min(Duration::from_secs(tick));
             report = client.status(target, Some((report.generation, wait)))?;
         }
         for meant in &open {
             let now = find(&report, meant);
             let (name, state) = (name(meant), now.map_or(StateName::Down, |now| now.state));
-            let why = format!(
-                "{name}: still {state} after {} s; see mcpsup logs {name}",
-                self.timeout.as_secs()
-            );
+            let why =
+                format!("{name}: still {state} after {} s; see mcpsup logs {name}", self.timeout.as_secs());
             self.finish(meant, now, false, why, session)?;
         }
         Ok(())

@@ -80,11 +80,7 @@ mod tests {
     fn a_table_is_whole_where_nobody_limits_it() {
         assert_eq!(
             lay_out(&rows(), None, &plain()),
-            [
-                "USER   STATE    NOTE",
-                "alice  up",
-                "bob    cooling  exited with status 1, 3rd time in a row",
-            ]
+            ["USER   STATE    NOTE", "alice  up", "bob    cooling  exited with status 1, 3rd time in a row",]
         );
     }
 

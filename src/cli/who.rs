@@ -36,11 +36,7 @@ impl FromStr for Who {
 /// What the daemon is asked for.
 #[must_use]
 pub fn target(who: Option<&Who>, all: bool) -> Target {
-    Target {
-        user: who.and_then(|who| who.user.clone()),
-        server: who.and_then(|who| who.server.clone()),
-        all,
-    }
+    Target { user: who.and_then(|who| who.user.clone()), server: who.and_then(|who| who.server.clone()), all }
 }
 
 /// A length of time with its unit: `500ms`, `60s`, `2m`, `1h`.

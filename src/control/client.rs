@@ -20,9 +20,9 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::protocol::{Accepted, ErrorBody, Refusal, RefusalKind, Target};
+use crate::model::UserName;
 use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
-use crate::model::UserName;
 use crate::system::cause::plain;
 
 /// How long the daemon may take for an answer that waits for nothing.
@@ -226,12 +226,7 @@ impl Client {
         UnixStream::connect(&self.path).await.map_err(unreachable)
     }
 
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<Response<Incoming>, ClientError> {
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
         let stream = self.stream().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;

@@ -54,19 +54,14 @@ pub type Misunderstanding = (StatusCode, String);
 /// # Errors
 ///
 /// 400, 404 or 405 and what to ask instead.
-pub fn route(
-    method: &Method,
-    path: &str,
-    query: Option<&str>,
-    body: &[u8],
-) -> Result<Ask, Misunderstanding> {
+pub fn route(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> Result<Ask, Misunderstanding> {
     let query = Query(query.unwrap_or_default());
-    let wants = |expected: Method| match *method == expected {
-        true => Ok(()),
-        false => Err((
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("cannot {method} {path}; there is {ROUTES}"),
-        )),
+    let wants = |expected: Method| {
+        if *method == expected {
+            return Ok(());
+        }
+        let text = format!("cannot {method} {path}; there is {ROUTES}");
+        Err((StatusCode::METHOD_NOT_ALLOWED, text))
     };
     if let Some(name) = path.strip_prefix("/v1/users/") {
         wants(Method::DELETE)?;
@@ -156,9 +151,7 @@ impl Query<'_> {
             Some((key, _)) if known.is_empty() => {
                 Err(wrong(format!("cannot understand {key:?}; nothing is asked here after '?'")))
             }
-            Some((key, _)) => {
-                Err(wrong(format!("cannot understand {key:?}; there is {}", known.join(", "))))
-            }
+            Some((key, _)) => Err(wrong(format!("cannot understand {key:?}; there is {}", known.join(", ")))),
         }
     }
 
@@ -167,9 +160,8 @@ impl Query<'_> {
     }
 
     fn number<T: FromStr>(&self, key: &str) -> Result<Option<T>, Misunderstanding> {
-        let read = |value: &str| {
-            value.parse().map_err(|_| wrong(format!("cannot understand {value:?} as {key}")))
-        };
+        let read =
+            |value: &str| value.parse().map_err(|_| wrong(format!("cannot understand {value:?} as {key}")));
         self.get(key).map(read).transpose()
     }
 
@@ -199,10 +191,7 @@ mod tests {
     #[test]
     fn a_question_says_whose() {
         let target = Target { user: Some("alice".parse().unwrap()), server: None, all: false };
-        assert_eq!(
-            get("/v1/status", "user=alice"),
-            Ok(Ask::Once(Request::Status(target.clone())))
-        );
+        assert_eq!(get("/v1/status", "user=alice"), Ok(Ask::Once(Request::Status(target.clone()))));
         assert_eq!(
             get("/v1/logs", "user=alice&lines=7&follow=true"),
             Ok(Ask::Logs { target, lines: 7, follow: true })

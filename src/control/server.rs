@@ -106,11 +106,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
 ///
 /// `calls` is the daemon's loop; `generation` is the status's, and rings whoever waits for a
 /// later one. Must be polled in a tokio runtime with time and I/O.
-pub async fn serve(
-    listener: UnixListener,
-    calls: mpsc::Sender<Call>,
-    generation: watch::Receiver<u64>,
-) {
+pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, generation: watch::Receiver<u64>) {
     let ears = Ears { calls, generation };
     let guests = Guests::default();
     // Connections end when this future does.
@@ -241,7 +237,9 @@ impl Ears {
             Ok(Reply::Status(report)) => json(StatusCode::OK, &report),
             Ok(Reply::Accepted(accepted)) => json(StatusCode::ACCEPTED, &accepted),
             Ok(Reply::Ports(ports)) => json(StatusCode::OK, &ports),
-            Ok(Reply::Log(_)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "a log was not asked for".to_owned()),
+            Ok(Reply::Log(_)) => {
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, "a log was not asked for".to_owned())
+            }
             Err(answer) => *answer,
         }
     }
@@ -350,9 +348,7 @@ struct Listener {
 }
 
 /// Does something that the disk may delay, beside the loop.
-async fn deed<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
+async fn deed<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 

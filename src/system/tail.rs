@@ -46,7 +46,10 @@ impl Tail {
         for index in 0..=OLDEST {
             let Some(mut opened) = open_numbered(path, index)? else {
                 // Between the two renames of a rotation there is no current file.
-                if index == 0 { continue } else { break }
+                if index == 0 {
+                    continue;
+                }
+                break;
             };
             // The log was rotated since we opened its first file.
             if tail.open.front().is_some_and(|newer| newer.id == opened.id) {
@@ -95,7 +98,10 @@ impl Tail {
         let mut found: Vec<Opened> = Vec::new();
         for index in 0..=OLDEST {
             let Some(opened) = open_numbered(&self.path, index)? else {
-                if index == 0 { continue } else { break }
+                if index == 0 {
+                    continue;
+                }
+                break;
             };
             if self.open.back().is_some_and(|ours| ours.id == opened.id) {
                 break;

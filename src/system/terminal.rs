@@ -58,9 +58,7 @@ fn read_line(input: &mut impl Read) -> io::Result<Option<Secret>> {
             3 => return Ok(None),
             4 if line.is_empty() => return Ok(None),
             // Backspace, which is Delete on most terminals: one character, not one byte
-            8 | 127 => {
-                while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
-            }
+            8 | 127 => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
             // Ctrl-U
             21 => line.clear(),
             other if line.len() < LONGEST => line.push(other),
@@ -81,8 +79,7 @@ impl Quiet {
         let before = tcgetattr(io::stdin())?;
         let mut quiet = before.clone();
         // Without ISIG Ctrl-C is a byte for us, so that the terminal is never left silent.
-        quiet.local_flags &=
-            !(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
+        quiet.local_flags &= !(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
         quiet.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
         quiet.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
         tcsetattr(io::stdin(), SetArg::TCSADRAIN, &quiet)?;

@@ -99,13 +99,10 @@ fn pretend(
         Request::Start(_) | Request::Reload => {
             Ok(Reply::Accepted(Accepted { generation, instances: vec![] }))
         }
-        Request::Ports => {
-            Ok(Reply::Ports(PortMap { version: 1, generation, instances: vec![] }))
+        Request::Ports => Ok(Reply::Ports(PortMap { version: 1, generation, instances: vec![] })),
+        Request::Logs(_) => {
+            Ok(Reply::Log(LogHandle { path: log.to_path_buf(), written: Some(bell.clone()) }))
         }
-        Request::Logs(_) => Ok(Reply::Log(LogHandle {
-            path: log.to_path_buf(),
-            written: Some(bell.clone()),
-        })),
         Request::Stop(_) => Err(Refusal {
             kind: RefusalKind::NotPermitted,
             text: "cannot stop bob: only bob and administrators may".to_owned(),
@@ -148,9 +145,9 @@ fn a_refusal_keeps_its_kind_and_its_words() {
         client.restart(&alice()).unwrap_err(),
         client.remove(&"zoe".parse().unwrap()).unwrap_err(),
     ]
-    .map(|error| match error {
-        ClientError::Refused(refusal) => (refusal.kind, refusal.text),
-        other => panic!("{other}"),
+    .map(|error| {
+        let ClientError::Refused(refusal) = error else { panic!("{error}") };
+        (refusal.kind, refusal.text)
     });
     assert_eq!(kinds[0].0, RefusalKind::NotPermitted);
     assert_eq!(kinds[0].1, "cannot stop bob: only bob and administrators may");
@@ -189,8 +186,7 @@ fn garbage_and_huge_bodies_are_answered_and_hurt_nobody() {
 #[test]
 fn one_user_cannot_take_every_connection() {
     let fake = Fake::start();
-    let silent: Vec<_> =
-        (0..MAX_PER_USER).map(|_| Blocking::connect(&fake.path).unwrap()).collect();
+    let silent: Vec<_> = (0..MAX_PER_USER).map(|_| Blocking::connect(&fake.path).unwrap()).collect();
     let mut one_more = Blocking::connect(&fake.path).unwrap();
     let mut answer = String::new();
     one_more.read_to_string(&mut answer).unwrap();
@@ -253,7 +249,12 @@ fn a_log_is_given_from_its_last_lines() {
     fake.rotate();
     fake.log("three\n");
     let mut got = Vec::new();
-    fake.client().logs(&alice(), 2, false, |piece| { got.extend(piece); Ok(()) }).unwrap();
+    fake.client()
+        .logs(&alice(), 2, false, |piece| {
+            got.extend(piece);
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(String::from_utf8(got).unwrap(), "two\nthree\n");
 }
 
@@ -296,7 +297,7 @@ fn a_follower_who_hangs_up_is_let_go_though_nothing_is_written() {
         // Or the answer that there are too many, while the server has not noticed yet.
         stream.read_exact(&mut some).unwrap();
     }
-    while !Client::connect(&fake.path).unwrap().ports().is_ok() {}
+    while Client::connect(&fake.path).unwrap().ports().is_err() {}
 }
 
 #[test]
