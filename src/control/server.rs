@@ -2,22 +2,22 @@
 //!
 //! Each connection is a task of its own; each request becomes a [`Call`] to the daemon's loop and
 //! waits for its answer. Everything has a limit: connections, heads, bodies, waits. Who may what is
-//! not decided here. What a request means is [`route`](super::route); how a log is streamed is at
-//! the end.
+//! not decided here. What a request means is [`route`](super::route).
 
-use std::collections::HashMap;
+mod guests;
+mod log;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,11 +28,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::protocol::{Call, ErrorBody, LogHandle, Peer, Refusal, Reply, Request, Target};
+use super::protocol::{Call, ErrorBody, Peer, Refusal, Reply, Request, Target};
 use super::route::{Ask, route};
 use crate::system::cause::plain;
 use crate::system::peer;
 use crate::system::tail::Tail;
+use guests::{Guests, Seat};
+use log::{Listener, PIECES_AHEAD, Pieces, deed};
 
 /// The header of every answer that says which daemon gives it.
 pub const VERSION_HEADER: &str = "mcpsup-version";
@@ -41,13 +43,6 @@ pub const VERSION_HEADER: &str = "mcpsup-version";
 const MAX_BODY: usize = 64 * 1024;
 /// How long a caller may take for a request's head, for its body, or in silence between two.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 64;
-/// Connections at once of one user. As many are kept free for the daemon's own user, whom nobody
-/// can lock out so.
-const MAX_PER_USER: usize = 16;
-/// Pieces of a log on their way to a caller who reads slowly, 64 KiB each.
-const PIECES_AHEAD: usize = 4;
 
 /// Why the control socket could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -130,43 +125,6 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, generation
                 // Out of descriptors, most likely; the kernel does not say when there are some.
                 tracing::warn!(%error, "control connection not accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-/// How many connections each user has.
-#[derive(Debug, Default, Clone)]
-struct Guests(Arc<Mutex<HashMap<u32, usize>>>);
-
-/// A user's right to one connection, given back when dropped.
-#[derive(Debug)]
-struct Seat {
-    guests: Guests,
-    uid: u32,
-}
-
-impl Guests {
-    fn seat(&self, uid: u32) -> Option<Seat> {
-        let own = peer::own_uid();
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let others: usize = counts.iter().filter(|(who, _)| **who != own).map(|(_, n)| n).sum();
-        let count = counts.get(&uid).copied().unwrap_or(0);
-        if count >= MAX_PER_USER || (uid != own && others >= MAX_CONNECTIONS - MAX_PER_USER) {
-            return None;
-        }
-        counts.insert(uid, count + 1);
-        Some(Seat { guests: self.clone(), uid })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut counts = self.guests.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.uid) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.uid);
             }
         }
     }
@@ -273,97 +231,9 @@ impl Ears {
             }
         };
         let (pieces, stream) = mpsc::channel(PIECES_AHEAD);
-        tokio::spawn(self.stream(Listener { peer, target, follow, handle }, tail, pieces));
+        tokio::spawn(Listener { ears: self, peer, target, follow, handle }.stream(tail, pieces));
         let body = BoxBody::new(Pieces(stream));
         say(StatusCode::OK, "text/plain; charset=utf-8", body)
-    }
-
-    /// Sends a log's pieces until its end, or for as long as somebody listens.
-    async fn stream(
-        mut self,
-        mut listener: Listener,
-        mut tail: Tail,
-        pieces: mpsc::Sender<io::Result<Bytes>>,
-    ) {
-        loop {
-            // Before the reading, so that what is written after it rings again.
-            if let Some(bell) = &mut listener.handle.written {
-                bell.mark_unchanged();
-            }
-            loop {
-                let piece = match deed(move || tail.read().map(|piece| (tail, piece))).await {
-                    Ok((same, piece)) => {
-                        tail = same;
-                        piece
-                    }
-                    Err(error) => {
-                        // The answer breaks off, so that it is not taken for the whole log.
-                        drop(pieces.send(Err(error)).await);
-                        return;
-                    }
-                };
-                let Some(piece) = piece else { break };
-                if pieces.send(Ok(piece.into())).await.is_err() {
-                    return;
-                }
-            }
-            if !listener.follow {
-                return;
-            }
-            tokio::select! {
-                () = pieces.closed() => return,
-                goes_on = self.more(&mut listener) => if !goes_on { return },
-            }
-        }
-    }
-
-    /// Waits until something may have been written; false if nothing will be.
-    async fn more(&mut self, listener: &mut Listener) -> bool {
-        if let Some(bell) = &mut listener.handle.written
-            && bell.changed().await.is_ok()
-        {
-            return true;
-        }
-        // Nobody has written since the daemon started, or whoever did has ended: the next run
-        // changes the generation, and may have a bell.
-        if self.generation.changed().await.is_err() {
-            return false;
-        }
-        match self.ask(listener.peer, Request::Logs(listener.target.clone())).await {
-            Ok(Reply::Log(handle)) => {
-                listener.handle = handle;
-                true
-            }
-            Ok(Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_)) | Err(_) => false,
-        }
-    }
-}
-
-/// Who listens to a log.
-struct Listener {
-    peer: Peer,
-    target: Target,
-    follow: bool,
-    handle: LogHandle,
-}
-
-/// Does something that the disk may delay, beside the loop.
-async fn deed<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
-}
-
-/// A body that comes in pieces, and breaks off with an error if one cannot be read.
-struct Pieces(mpsc::Receiver<io::Result<Bytes>>);
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
     }
 }
 
@@ -394,6 +264,3 @@ fn say(status: StatusCode, kind: &'static str, body: BoxBody<Bytes, io::Error>) 
     headers.insert(VERSION_HEADER, version);
     answer
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as Blocking;
 use std::sync::mpsc as blocking;
 
+use super::guests::{MAX_CONNECTIONS, MAX_PER_USER};
 use super::*;
 use crate::control::client::{Client, ClientError};
-use crate::control::protocol::{Accepted, RefusalKind};
+use crate::control::protocol::{Accepted, LogHandle, RefusalKind};
 use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
 
@@ -214,7 +215,7 @@ fn strangers_together_leave_room_for_the_daemons_own_user() {
     assert!(guests.seat(own).is_some());
     seats.clear();
     assert!(guests.seat(own + 10).is_some());
-    assert!(guests.0.lock().unwrap().is_empty(), "nobody is counted for ever");
+    assert!(guests.is_empty(), "nobody is counted for ever");
 }
 
 #[test]
