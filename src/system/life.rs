@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::sleep;
 
 use super::failpoint;
@@ -80,7 +80,7 @@ fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
 }
 
 /// Makes the process: directory, launcher, record, orders, in this order.
-async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<AsyncFd<OwnedFd>, Failure> {
+async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Receiver, Failure> {
     life.dir.create().map_err(cannot("make the run's directory"))?;
     failpoint::pass("spawn.intended");
     let group = match &life.held {
@@ -186,7 +186,7 @@ async fn end_launcher(life: &Life) {
 }
 
 /// Passes the run's output on until it exits, says so, and sweeps when told to.
-async fn stay(life: Rc<Life>, mut output: Option<AsyncFd<OwnedFd>>, mut sink: Sink) {
+async fn stay(life: Rc<Life>, mut output: Option<Receiver>, mut sink: Sink) {
     let leader = life.leader.borrow().clone();
     let Some(leader) = leader else { return };
     {
@@ -225,15 +225,9 @@ async fn clean(life: &Life) {
     life.tell(What::Gone);
 }
 
-/// Waits until the process is dead; a pidfd is readable then (pidfd_open(2)).
 async fn wait_for_exit(leader: &Leader) {
-    match AsyncFd::register_with_interest(Arc::clone(&leader.handle), Interest::READABLE) {
-        Ok(handle) => {
-            if let Err(error) = handle.readable().await {
-                tracing::error!(%error, pid = leader.pid, "cannot wait for a process");
-            }
-        }
-        Err(error) => tracing::error!(%error, pid = leader.pid, "cannot wait for a process"),
+    if let Err(error) = super::exit::of(Arc::clone(&leader.handle)).await {
+        tracing::error!(%error, pid = leader.pid, "cannot wait for a process");
     }
 }
 
@@ -300,25 +294,25 @@ fn kill_group(leader: i32) {
     }
 }
 
-fn open_output(life: &Life) -> io::Result<AsyncFd<OwnedFd>> {
+fn open_output(life: &Life) -> io::Result<Receiver> {
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(life.dir.output())?;
     let meta = file.metadata()?;
     if !meta.file_type().is_fifo() || meta.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::other("it is not a FIFO of ours"));
     }
-    AsyncFd::register_with_interest(OwnedFd::from(file), Interest::READABLE)
+    Receiver::from_file(file)
 }
 
 /// Passes some output on; false when there will be no more. Cancel-safe.
-async fn pump(output: Option<&AsyncFd<OwnedFd>>, sink: &mut Sink) -> bool {
+async fn pump(output: Option<&Receiver>, sink: &mut Sink) -> bool {
     let Some(output) = output else { return std::future::pending().await };
-    let Ok(mut ready) = output.readable().await else { return false };
-    let read = ready.try_io(|output| read_into(output, sink));
-    drop(ready);
-    match read {
-        Ok(Ok(0) | Err(_)) => false,
-        Ok(Ok(_)) => {
+    if output.readable().await.is_err() {
+        return false;
+    }
+    match read_into(output, sink) {
+        Ok(0) => false,
+        Ok(_) => {
             if sink.is_flooded() {
                 // What comes now is counted and dropped; that must not cost a processor.
                 sleep(Duration::from_millis(2)).await;
@@ -326,11 +320,11 @@ async fn pump(output: Option<&AsyncFd<OwnedFd>>, sink: &mut Sink) -> bool {
             tokio::task::yield_now().await;
             true
         }
-        Err(_would_block) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
 
-fn drain(output: &AsyncFd<OwnedFd>, sink: &mut Sink) {
+fn drain(output: &Receiver, sink: &mut Sink) {
     // A pipe holds at most 1 MiB (pipe(7), without privileges); a child that goes on writing does
     // not keep us here.
     for _ in 0..16 {
@@ -340,9 +334,9 @@ fn drain(output: &AsyncFd<OwnedFd>, sink: &mut Sink) {
     }
 }
 
-fn read_into(output: &AsyncFd<OwnedFd>, sink: &mut Sink) -> io::Result<usize> {
+fn read_into(output: &Receiver, sink: &mut Sink) -> io::Result<usize> {
     BUFFER.with_borrow_mut(|buffer| {
-        let count = rustix::io::read(output.get_ref(), &mut **buffer)?;
+        let count = output.try_read(&mut **buffer)?;
         if count > 0 {
             sink.take(clock::now(), &buffer[..count]);
         }

@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod envdir;
+mod exit;
 pub mod failpoint;
 pub mod files;
 pub mod launch;
