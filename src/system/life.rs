@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::process::{Command, Stdio};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ thread_local! {
 }
 
 /// Starts a run and stays with it until nothing of it is alive.
-pub(super) async fn begin(life: Rc<Life>, instance: InstanceId, spec: Arc<Spec>, sink: Sink) {
+pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>, sink: Sink) {
     let output = match launch(&life, &instance, &spec).await {
         Ok(output) => {
             life.tell(What::Launched);
@@ -48,7 +47,7 @@ pub(super) async fn begin(life: Rc<Life>, instance: InstanceId, spec: Arc<Spec>,
         Err(failure) => {
             tracing::debug!(run = life.run.0, %failure, "not started");
             end_launcher(&life).await;
-            life.exited.set(true);
+            life.set_exited();
             life.tell(What::Exited(Exit::NotStarted(failure.to_string())));
             life.kill.notified().await;
             return clean(&life).await;
@@ -60,15 +59,15 @@ pub(super) async fn begin(life: Rc<Life>, instance: InstanceId, spec: Arc<Spec>,
 }
 
 /// Takes over a run; `recorded` is the pid it was recorded with, alive or not.
-pub(super) async fn resume(life: Rc<Life>, recorded: i32, sink: Sink) {
-    if life.leader.borrow().is_some() {
+pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Sink) {
+    if life.leader().is_some() {
         let output = open_output(&life).map_err(|error| {
             tracing::warn!(run = life.run.0, %error, "cannot read the output of an adopted run");
         });
         life.tell(What::Launched);
         return stay(life, output.ok(), sink).await;
     }
-    life.exited.set(true);
+    life.set_exited();
     life.tell(What::Exited(Exit::Unknown));
     life.kill.notified().await;
     sweep(&life, recorded, false).await;
@@ -136,11 +135,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
 }
 
 fn set_leader(life: &Life, pid: i32, handle: OwnedFd) {
-    let leader = Leader { pid, handle: Arc::new(handle), ours: true };
-    if let Some(signal) = life.early_signal.take().and_then(Signal::from_named_raw) {
-        super::process::send(&leader.handle, signal);
-    }
-    life.leader.replace(Some(leader));
+    life.set_leader(Leader { pid, handle: Arc::new(handle), ours: true });
 }
 
 /// Starts our own executable, the very file this daemon runs, with nothing but the socket.
@@ -176,7 +171,7 @@ async fn answer(socket: &mut UnixStream) -> Result<Option<Answer>, Failure> {
 
 /// After a failed launch nothing of the launcher may be left either.
 async fn end_launcher(life: &Life) {
-    let leader = life.leader.borrow().clone();
+    let leader = life.leader();
     if let Some(leader) = leader {
         super::process::send(&leader.handle, Signal::KILL);
         wait_for_exit(&leader).await;
@@ -186,8 +181,8 @@ async fn end_launcher(life: &Life) {
 }
 
 /// Passes the run's output on until it exits, says so, and sweeps when told to.
-async fn stay(life: Rc<Life>, mut output: Option<Receiver>, mut sink: Sink) {
-    let leader = life.leader.borrow().clone();
+async fn stay(life: Arc<Life>, mut output: Option<Receiver>, mut sink: Sink) {
+    let leader = life.leader();
     let Some(leader) = leader else { return };
     {
         let exit = wait_for_exit(&leader);
@@ -203,7 +198,7 @@ async fn stay(life: Rc<Life>, mut output: Option<Receiver>, mut sink: Sink) {
     if let Some(output) = output.take() {
         drain(&output, &mut sink);
     }
-    life.exited.set(true);
+    life.set_exited();
     failpoint::pass("stop.exited");
     life.tell(What::Exited(status(&leader)));
     life.kill.notified().await;

@@ -14,6 +14,7 @@ pub mod peer;
 pub mod places;
 pub mod probe;
 pub mod process;
+pub mod random;
 pub mod record;
 pub mod signals;
 pub mod socket;

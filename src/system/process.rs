@@ -4,13 +4,12 @@
 //! the loop through [`News`]. It decides nothing: whether a run should end, and what follows, is
 //! said by the core. What a life looks like from inside stands in [`life`](super::life).
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::sync::{Notify, mpsc};
@@ -91,11 +90,11 @@ pub(super) struct Life {
     pub(super) dir: RunDir,
     pub(super) held: Held,
     pub(super) marker: PathBuf,
-    pub(super) leader: RefCell<Option<Leader>>,
+    leader: Mutex<Option<Leader>>,
     /// A signal asked for before there was anybody to send it to.
-    pub(super) early_signal: Cell<Option<i32>>,
+    early_signal: Mutex<Option<i32>>,
     pub(super) kill: Notify,
-    pub(super) exited: Cell<bool>,
+    exited: AtomicBool,
     pub(super) news: mpsc::UnboundedSender<News>,
 }
 
@@ -107,18 +106,38 @@ impl Life {
         }
     }
 
+    pub(super) fn leader(&self) -> Option<Leader> {
+        lock(&self.leader).clone()
+    }
+
+    /// Names the first process, which gets the signal that was meant for it before it was there.
+    pub(super) fn set_leader(&self, leader: Leader) {
+        if let Some(signal) = lock(&self.early_signal).take().and_then(Signal::from_named_raw) {
+            send(&leader.handle, signal);
+        }
+        *lock(&self.leader) = Some(leader);
+    }
+
+    pub(super) fn has_exited(&self) -> bool {
+        self.exited.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_exited(&self) {
+        self.exited.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn marks(&self, leader: i32, leader_is_held: bool) -> Marks {
         Marks { leader, leader_is_held, fifos: self.dir.path().to_path_buf(), tmp: self.marker.clone() }
     }
 
     /// Every process of the run.
     fn pids(&self) -> Vec<i32> {
-        let leader = self.leader.borrow().as_ref().map(|leader| leader.pid);
+        let leader = self.leader().map(|leader| leader.pid);
         match (&self.held, leader) {
             (Held::Cgroup(group), _) => group.processes(),
             (Held::Namespace | Held::Session, None) => Vec::new(),
             (Held::Namespace | Held::Session, Some(pid)) => {
-                let mut all = tree::members(&self.marks(pid, !self.exited.get()), clock::now(), false);
+                let mut all = tree::members(&self.marks(pid, !self.has_exited()), clock::now(), false);
                 all.push(pid);
                 all
             }
@@ -128,9 +147,8 @@ impl Life {
     /// Sends the run's process group a signal; where the group's number may already be somebody
     /// else's, each process by its own handle.
     fn signal(&self, number: i32) {
-        let leader = self.leader.borrow();
-        let Some(leader) = leader.as_ref() else {
-            self.early_signal.set(Some(number));
+        let Some(leader) = self.leader() else {
+            *lock(&self.early_signal) = Some(number);
             return;
         };
         // The signal was checked when the configuration was read.
@@ -146,11 +164,15 @@ impl Life {
             }
         } else {
             send(&leader.handle, signal);
-            for pid in tree::members(&self.marks(leader.pid, !self.exited.get()), clock::now(), false) {
+            for pid in tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false) {
                 send_to(pid, signal);
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sends a signal to the very process the handle is of. One that is gone needs none.
@@ -172,7 +194,7 @@ pub(super) fn send_to(pid: i32, signal: Signal) {
 /// The processes of all runs.
 #[derive(Debug)]
 pub struct Processes {
-    lives: BTreeMap<RunId, Rc<Life>>,
+    lives: BTreeMap<RunId, Arc<Life>>,
     runs: PathBuf,
     containment: Containment,
     news: mpsc::UnboundedSender<News>,
@@ -204,7 +226,7 @@ impl Processes {
             Containment::Session => Held::Session,
         };
         let life = self.life(run, held, spec.state_dir.join("tmp"), None);
-        tokio::task::spawn_local(life::begin(life, instance.clone(), spec, sink));
+        tokio::task::spawn(life::begin(life, instance.clone(), spec, sink));
     }
 
     /// Takes over a run that an earlier daemon recorded. One that is dead by now is heard of as
@@ -223,23 +245,23 @@ impl Processes {
         }
         let leader = handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
         let life = self.life(record.run, held, record.marker.clone(), leader);
-        tokio::task::spawn_local(life::resume(life, record.identity.pid, sink));
+        tokio::task::spawn(life::resume(life, record.identity.pid, sink));
         true
     }
 
-    fn life(&mut self, run: RunId, held: Held, marker: PathBuf, leader: Option<Leader>) -> Rc<Life> {
-        let life = Rc::new(Life {
+    fn life(&mut self, run: RunId, held: Held, marker: PathBuf, leader: Option<Leader>) -> Arc<Life> {
+        let life = Arc::new(Life {
             run,
             dir: RunDir::of(&self.runs, run),
             held,
             marker,
-            leader: RefCell::new(leader),
-            early_signal: Cell::new(None),
+            leader: Mutex::new(leader),
+            early_signal: Mutex::new(None),
             kill: Notify::new(),
-            exited: Cell::new(false),
+            exited: AtomicBool::new(false),
             news: self.news.clone(),
         });
-        self.lives.insert(run, Rc::clone(&life));
+        self.lives.insert(run, Arc::clone(&life));
         life
     }
 
@@ -266,7 +288,7 @@ impl Processes {
     /// Kills whatever there is of a run; [`What::Gone`] says when nothing is.
     pub fn kill(&self, run: RunId) {
         let Some(life) = self.lives.get(&run) else { return };
-        if !life.exited.get() {
+        if !life.has_exited() {
             if let Held::Cgroup(group) = &life.held {
                 report("kill a cgroup", run, group.kill());
             }
@@ -280,17 +302,22 @@ impl Processes {
         self.lives.remove(&run);
     }
 
+    /// True from the start or adoption of a run until it is forgotten.
+    #[must_use]
+    pub fn knows(&self, run: RunId) -> bool {
+        self.lives.contains_key(&run)
+    }
+
     /// The pid of a run's first process, for people.
     #[must_use]
     pub fn pid(&self, run: RunId) -> Option<u32> {
-        let leader = self.lives.get(&run)?.leader.borrow();
-        leader.as_ref().and_then(|leader| u32::try_from(leader.pid).ok())
+        u32::try_from(self.lives.get(&run)?.leader()?.pid).ok()
     }
 
     /// A look at the processes of a run, for the probe and the door: who may listen on its port.
     #[must_use]
-    pub fn look(&self, run: RunId) -> Option<impl Fn() -> Vec<i32> + use<>> {
-        let life = Rc::clone(self.lives.get(&run)?);
+    pub fn look(&self, run: RunId) -> Option<impl Fn() -> Vec<i32> + Send + Sync + use<>> {
+        let life = Arc::clone(self.lives.get(&run)?);
         Some(move || life.pids())
     }
 
@@ -300,7 +327,7 @@ impl Processes {
         // One look without reaping: a leader is left to its own task, which needs it as a zombie,
         // and calls this again afterwards.
         while let Some(pid) = first_dead_child() {
-            let is_leader = |life: &Rc<Life>| life.leader.borrow().as_ref().is_some_and(|leader| leader.pid == pid);
+            let is_leader = |life: &Arc<Life>| life.leader().is_some_and(|leader| leader.pid == pid);
             if self.lives.values().any(is_leader) {
                 return;
             }
