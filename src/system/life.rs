@@ -21,9 +21,8 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::time::sleep;
 
 use super::failpoint;
-use super::logfile::Sink;
 use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
-use super::process::{Held, Leader, Life, What, reap, report, send_to};
+use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::record::{Identity, PlanRecord, Record};
 use super::{clock, tree};
 use crate::model::spec::Plan;
@@ -32,13 +31,16 @@ use crate::model::{Exit, InstanceId, Spec};
 /// One read from a run's output takes at most this much, the size of a pipe.
 const READ: usize = 64 * 1024;
 
+/// After this long without output, descriptors and buffers for it are given back.
+const QUIET: Duration = Duration::from_secs(10);
+
 thread_local! {
     // One buffer for all runs: a thousand idle ones must not hold a thousand.
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
 /// Starts a run and stays with it until nothing of it is alive.
-pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>, sink: Sink) {
+pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>, sink: Arc<dyn Output>) {
     let output = match launch(&life, &instance, &spec).await {
         Ok(output) => {
             life.tell(What::Launched);
@@ -59,7 +61,7 @@ pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>
 }
 
 /// Takes over a run; `recorded` is the pid it was recorded with, alive or not.
-pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Sink) {
+pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>) {
     if life.leader().is_some() {
         let output = open_output(&life).map_err(|error| {
             tracing::warn!(run = life.run.0, %error, "cannot read the output of an adopted run");
@@ -181,22 +183,23 @@ async fn end_launcher(life: &Life) {
 }
 
 /// Passes the run's output on until it exits, says so, and sweeps when told to.
-async fn stay(life: Arc<Life>, mut output: Option<Receiver>, mut sink: Sink) {
+async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Output>) {
     let leader = life.leader();
     let Some(leader) = leader else { return };
     {
+        let mut awake = false;
         let exit = wait_for_exit(&leader);
         tokio::pin!(exit);
         loop {
             tokio::select! {
                 biased;
                 () = &mut exit => break,
-                more = pump(output.as_ref(), &mut sink) => if !more { output = None },
+                more = pump(output.as_ref(), &*sink, &mut awake) => if !more { output = None },
             }
         }
     }
     if let Some(output) = output.take() {
-        drain(&output, &mut sink);
+        drain(&output, &*sink);
     }
     life.set_exited();
     failpoint::pass("stop.exited");
@@ -207,7 +210,7 @@ async fn stay(life: Arc<Life>, mut output: Option<Receiver>, mut sink: Sink) {
     if leader.ours {
         reap(leader.pid);
     }
-    sink.end(clock::now());
+    sink.end();
     clean(&life).await;
 }
 
@@ -300,15 +303,28 @@ fn open_output(life: &Life) -> io::Result<Receiver> {
 }
 
 /// Passes some output on; false when there will be no more. Cancel-safe.
-async fn pump(output: Option<&Receiver>, sink: &mut Sink) -> bool {
+///
+/// `awake`: something was taken since the sink was last told to rest.
+async fn pump(output: Option<&Receiver>, sink: &dyn Output, awake: &mut bool) -> bool {
     let Some(output) = output else { return std::future::pending().await };
-    if output.readable().await.is_err() {
+    let ready = if *awake {
+        let Ok(ready) = tokio::time::timeout(QUIET, output.readable()).await else {
+            sink.rest();
+            *awake = false;
+            return true;
+        };
+        ready
+    } else {
+        output.readable().await
+    };
+    if ready.is_err() {
         return false;
     }
+    *awake = true;
     match read_into(output, sink) {
-        Ok(0) => false,
-        Ok(_) => {
-            if sink.is_flooded() {
+        Ok((0, _)) => false,
+        Ok((_, flooded)) => {
+            if flooded {
                 // What comes now is counted and dropped; that must not cost a processor.
                 sleep(Duration::from_millis(2)).await;
             }
@@ -319,23 +335,22 @@ async fn pump(output: Option<&Receiver>, sink: &mut Sink) -> bool {
     }
 }
 
-fn drain(output: &Receiver, sink: &mut Sink) {
+fn drain(output: &Receiver, sink: &dyn Output) {
     // A pipe holds at most 1 MiB (pipe(7), without privileges); a child that goes on writing does
     // not keep us here.
     for _ in 0..16 {
-        if !matches!(read_into(output, sink), Ok(1..)) {
+        if !matches!(read_into(output, sink), Ok((1.., _))) {
             break;
         }
     }
 }
 
-fn read_into(output: &Receiver, sink: &mut Sink) -> io::Result<usize> {
+/// How much was read, and whether it is more than the sink wants.
+fn read_into(output: &Receiver, sink: &dyn Output) -> io::Result<(usize, bool)> {
     BUFFER.with_borrow_mut(|buffer| {
-        let count = output.try_read(&mut **buffer)?;
-        if count > 0 {
-            sink.take(clock::now(), &buffer[..count]);
-        }
-        Ok(count)
+        let count = output.try_read(buffer)?;
+        let flooded = count > 0 && sink.take(clock::now(), &buffer[..count]);
+        Ok((count, flooded))
     })
 }
 

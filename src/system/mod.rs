@@ -1,5 +1,6 @@
 //! Deeds: the only folder that touches the operating system. It takes no decisions.
 
+pub mod account;
 pub mod cgroup;
 pub mod clock;
 pub mod envdir;

@@ -16,10 +16,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::cgroup::{Group, Root};
 use super::life;
-use super::logfile::Sink;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks};
-use crate::model::{Exit, InstanceId, RunId, Spec};
+use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
 use crate::system::clock;
 
 /// What became of a run.
@@ -40,6 +39,16 @@ pub enum What {
     Exited(Exit),
     /// Nothing of the run is alive, and its directory is removed.
     Gone,
+}
+
+/// Where a run's output goes. It is told in the order things happen, by one task per run.
+pub trait Output: Send + Sync {
+    /// Takes what was read at `now`. True if that is more than it wants.
+    fn take(&self, now: Moment, bytes: &[u8]) -> bool;
+    /// Nothing came for a while.
+    fn rest(&self);
+    /// The run ended, and all its output was taken.
+    fn end(&self);
 }
 
 /// What holds the processes of a run together on this host.
@@ -219,7 +228,7 @@ impl Processes {
     }
 
     /// Starts a run. Whatever goes wrong is heard of as [`What::Exited`].
-    pub fn start(&mut self, run: RunId, instance: &InstanceId, spec: Arc<Spec>, sink: Sink) {
+    pub fn start(&mut self, run: RunId, instance: &InstanceId, spec: Arc<Spec>, sink: Arc<dyn Output>) {
         let held = match &self.containment {
             Containment::Cgroup(root) => Held::Cgroup(root.group(run)),
             Containment::Namespace => Held::Namespace,
@@ -233,7 +242,7 @@ impl Processes {
     /// [`What::Exited`] at once, so that what it left behind is swept before it is followed.
     ///
     /// False if the record is of another boot: then there is nothing of it but its directory.
-    pub fn adopt(&mut self, record: &Record, sink: Sink) -> bool {
+    pub fn adopt(&mut self, record: &Record, sink: Arc<dyn Output>) -> bool {
         let held = match (&record.cgroup, record.pid_namespace) {
             (Some(group), _) => Held::Cgroup(Group::at(group.clone())),
             (None, true) => Held::Namespace,
