@@ -207,23 +207,15 @@ mod tests {
     #[test]
     fn every_known_hole_is_filled() {
         assert_eq!(
-            filled(
-                "{user} {server} {port} {state_dir} {runtime_dir} {env:A}",
-                &[("A", "x")]
-            ),
-            Ok(
-                "alice notes 20001 /var/lib/mcpsup/run/alice/notes /run/mcpsup/alice/notes x"
-                    .to_owned()
-            )
+            filled("{user} {server} {port} {state_dir} {runtime_dir} {env:A}", &[("A", "x")]),
+            Ok("alice notes 20001 /var/lib/mcpsup/run/alice/notes /run/mcpsup/alice/notes x"
+                .to_owned())
         );
     }
 
     #[test]
     fn doubled_braces_are_braces() {
-        assert_eq!(
-            filled("{{user}} {{{user}}} }}{{", &[]),
-            Ok("{user} {alice} }{".to_owned())
-        );
+        assert_eq!(filled("{{user}} {{{user}}} }}{{", &[]), Ok("{user} {alice} }{".to_owned()));
         assert_eq!(filled("", &[]), Ok(String::new()));
     }
 
@@ -254,13 +246,7 @@ mod tests {
         for lone in ["{", "}", "a{user", "a}b", "{{}", "{user}}"] {
             assert_eq!(parse(lone), Err(NotATemplate::LoneBrace), "{lone}");
         }
-        for bad in [
-            "{env:}",
-            "{env:A-B}",
-            "{env:1A}",
-            "{env:MCPSUP_PORT}",
-            "{env: A}",
-        ] {
+        for bad in ["{env:}", "{env:A-B}", "{env:1A}", "{env:MCPSUP_PORT}", "{env: A}"] {
             assert_eq!(parse(bad), Err(NotATemplate::NotAVariable), "{bad}");
         }
     }

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a name is 1 to 64 of letters, digits, '.', '_', '-', beginning with a letter, a digit or '_'"
-)]
+#[error("a name is 1 to 64 of letters, digits, '.', '_', '-', beginning with a letter, a digit or '_'")]
 pub struct NotAName;
 
 /// True if `text` may name a user or a server: it becomes a file name, a process's argument and a
@@ -18,9 +16,7 @@ fn is_name(text: &str) -> bool {
     let first = text.bytes().next();
     (1..=64).contains(&text.len())
         && first.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 macro_rules! name_type {
@@ -100,9 +96,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_leave_its_directory_or_look_like_an_option() {
-        for bad in [
-            "", ".", "..", "../x", "a/b", "-x", ".hidden", "a b", "ä", "a\0", "a\n",
-        ] {
+        for bad in ["", ".", "..", "../x", "a/b", "-x", ".hidden", "a b", "ä", "a\0", "a\n"] {
             assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
         }
         assert!("x".repeat(65).parse::<UserName>().is_err());

@@ -43,11 +43,7 @@ impl FromStr for PortRange {
         let (first, last) = text.split_once('-').ok_or(NotARange)?;
         let first: u16 = first.trim().parse().map_err(|_| NotARange)?;
         let last: u16 = last.trim().parse().map_err(|_| NotARange)?;
-        if first == 0 || last < first {
-            Err(NotARange)
-        } else {
-            Ok(Self { first, last })
-        }
+        if first == 0 || last < first { Err(NotARange) } else { Ok(Self { first, last }) }
     }
 }
 

@@ -22,12 +22,7 @@ pub struct Problem {
 impl Problem {
     /// A problem with a file as a whole.
     pub fn new(file: impl Into<String>, text: impl Into<String>) -> Self {
-        Self {
-            file: file.into(),
-            line: None,
-            column: None,
-            text: text.into(),
-        }
+        Self { file: file.into(), line: None, column: None, text: text.into() }
     }
 
     /// The same, at a line.

@@ -47,20 +47,14 @@ impl fmt::Display for Exit {
 /// The name of a signal number as signal(7) gives it on Linux x86-64 and arm64.
 #[must_use]
 pub fn signal_name(signal: i32) -> Option<&'static str> {
-    SIGNALS
-        .iter()
-        .find(|(_, number)| *number == signal)
-        .map(|(name, _)| *name)
+    SIGNALS.iter().find(|(_, number)| *number == signal).map(|(name, _)| *name)
 }
 
 /// The number of a signal's name, `SIGTERM` or `TERM`.
 #[must_use]
 pub fn signal_number(name: &str) -> Option<i32> {
     let short = name.strip_prefix("SIG").unwrap_or(name);
-    SIGNALS
-        .iter()
-        .find(|(full, _)| &full[3..] == short)
-        .map(|(_, number)| *number)
+    SIGNALS.iter().find(|(full, _)| &full[3..] == short).map(|(_, number)| *number)
 }
 
 const SIGNALS: &[(&str, i32)] = &[

@@ -19,16 +19,12 @@ pub fn now() -> Moment {
 #[must_use]
 pub fn timestamp(moment: Moment) -> Timestamp {
     let ago = now().since(moment);
-    Timestamp::now()
-        .checked_sub(ago)
-        .unwrap_or(Timestamp::UNIX_EPOCH)
+    Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// RFC 3339 in UTC, whole seconds.
 #[must_use]
 pub fn rfc3339(moment: Moment) -> String {
     let seconds = timestamp(moment).as_second();
-    Timestamp::from_second(seconds)
-        .unwrap_or(Timestamp::UNIX_EPOCH)
-        .to_string()
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }

@@ -20,9 +20,7 @@ pub struct Places {
 
 /// Why no place could be found.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "cannot tell where mcpsup.toml is: neither HOME nor XDG_CONFIG_HOME is set; say --config FILE"
-)]
+#[error("cannot tell where mcpsup.toml is: neither HOME nor XDG_CONFIG_HOME is set; say --config FILE")]
 pub struct NoHome;
 
 impl Places {
@@ -39,11 +37,7 @@ impl Places {
         is_root: bool,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, NoHome> {
-        let path = |name: &str| {
-            env(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let path = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let mut places = if let Some(config) = config {
             Self::beside(config)
         } else if is_root {
@@ -51,15 +45,13 @@ impl Places {
         } else {
             let home = path("HOME");
             let under_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
-            let xdg =
-                |name: &str, rest: &str| path(name).or_else(|| under_home(rest)).ok_or(NoHome);
+            let xdg = |name: &str, rest: &str| path(name).or_else(|| under_home(rest)).ok_or(NoHome);
             let config_dir = xdg("XDG_CONFIG_HOME", ".config")?.join("mcpsup");
             let state = xdg("XDG_STATE_HOME", ".local/state")?.join("mcpsup");
             Self {
                 config: config_dir.join("mcpsup.toml"),
                 env_dir: config_dir.join("env.d"),
-                runtime: path("XDG_RUNTIME_DIR")
-                    .map_or_else(|| state.join("run"), |dir| dir.join("mcpsup")),
+                runtime: path("XDG_RUNTIME_DIR").map_or_else(|| state.join("run"), |dir| dir.join("mcpsup")),
                 logs: state.join("logs"),
                 state,
             }
@@ -124,20 +116,9 @@ mod tests {
 
     #[test]
     fn an_ordinary_user_gets_the_xdg_directories() {
-        let places = Places::find(
-            None,
-            false,
-            env(&[("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/7")]),
-        )
-        .unwrap();
-        assert_eq!(
-            places.config,
-            Path::new("/home/a/.config/mcpsup/mcpsup.toml")
-        );
-        assert_eq!(
-            places.control(),
-            Path::new("/run/user/7/mcpsup/control.sock")
-        );
+        let places = Places::find(None, false, env(&[("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/7")])).unwrap();
+        assert_eq!(places.config, Path::new("/home/a/.config/mcpsup/mcpsup.toml"));
+        assert_eq!(places.control(), Path::new("/run/user/7/mcpsup/control.sock"));
         assert_eq!(places.state, Path::new("/home/a/.local/state/mcpsup"));
     }
 

@@ -8,7 +8,7 @@
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 const ITERATIONS: usize = 20_000;
@@ -22,10 +22,8 @@ const ENVFILE: &[&[u8]] = &[
     include_bytes!("seeds/envfile/lines.env"),
     include_bytes!("seeds/envfile/windows.env"),
 ];
-const CONFIG: &[&[u8]] = &[
-    include_bytes!("seeds/config/whole.toml"),
-    include_bytes!("seeds/config/short.toml"),
-];
+const CONFIG: &[&[u8]] =
+    &[include_bytes!("seeds/config/whole.toml"), include_bytes!("seeds/config/short.toml")];
 const TEMPLATE: &[&[u8]] = &[include_bytes!("seeds/template/all.txt")];
 
 /// Pieces that mean something to one of the readers.
@@ -142,10 +140,7 @@ fn drive(seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
         let original = seeds.iter().map(|seed| seed.to_vec());
         let changed = std::iter::repeat_with(|| dice.input(seeds));
         for input in original.chain(changed).take(ITERATIONS) {
-            shared
-                .lock()
-                .expect("nobody panics with the lock")
-                .clone_from(&input);
+            shared.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&input);
             if catch_unwind(AssertUnwindSafe(|| body(&input))).is_err() {
                 return done.send(false);
             }
@@ -157,7 +152,7 @@ fn drive(seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
         Ok(false) => "fails",
         Err(_) => "is never done",
     };
-    let input = current.lock().expect("nobody panics with the lock");
+    let input = current.lock().unwrap_or_else(PoisonError::into_inner);
     panic!("this input {verdict}: b\"{}\"", input.escape_ascii());
 }
 

@@ -20,18 +20,12 @@ pub(crate) const MARK: &str = "s3cret-zq7x-mark";
 pub(crate) fn envfile(data: &[u8]) {
     match envfile::parse(data, "env.d/alice.env") {
         Ok(variables) => {
-            assert!(
-                !format!("{variables:?}").contains(MARK),
-                "Debug shows a value"
-            );
+            assert!(!format!("{variables:?}").contains(MARK), "Debug shows a value");
             reads_back(&variables);
         }
         Err(problems) => {
             fit_to_be_shown(&problems, data);
-            assert!(
-                !format!("{problems:?}").contains(MARK),
-                "a problem holds a value"
-            );
+            assert!(!format!("{problems:?}").contains(MARK), "a problem holds a value");
         }
     }
 }
@@ -39,11 +33,7 @@ pub(crate) fn envfile(data: &[u8]) {
 fn reads_back(variables: &Variables) {
     let mut file = String::new();
     for Variable { name, value, .. } in &variables.0 {
-        assert_eq!(
-            envfile::unquotable(value.reveal()),
-            None,
-            "read, but cannot be written"
-        );
+        assert_eq!(envfile::unquotable(value.reveal()), None, "read, but cannot be written");
         file.extend([name, "=", &envfile::quote(value.reveal()), "\n"]);
     }
     // Quoting can make a file longer than a file may be.
@@ -53,14 +43,9 @@ fn reads_back(variables: &Variables) {
     match envfile::parse(file.as_bytes(), "written.env") {
         Ok(again) => {
             let pairs = |v: &Variables| -> Vec<(Box<str>, Secret)> {
-                v.0.iter()
-                    .map(|v| (v.name.clone(), v.value.clone()))
-                    .collect()
+                v.0.iter().map(|v| (v.name.clone(), v.value.clone())).collect()
             };
-            assert!(
-                pairs(&again) == pairs(variables),
-                "written and read again, it is another"
-            );
+            assert!(pairs(&again) == pairs(variables), "written and read again, it is another");
         }
         Err(problems) => panic!("what was written is refused: {problems:?}"),
     }
@@ -81,10 +66,7 @@ pub(crate) fn config(data: &[u8]) {
     );
     if let Err(problems) = config::parse(&file, "mcpsup.toml") {
         fit_to_be_shown(&problems, file.as_bytes());
-        assert!(
-            !format!("{problems:?}").contains(MARK),
-            "a problem holds a value"
-        );
+        assert!(!format!("{problems:?}").contains(MARK), "a problem holds a value");
     }
 }
 
@@ -137,19 +119,13 @@ fn written(template: &Template) -> String {
 /// There are problems, not too many, each at a place that exists and on one short line that does
 /// nothing to a terminal.
 fn fit_to_be_shown(problems: &[Problem], data: &[u8]) {
-    assert!(
-        (1..=101).contains(&problems.len()),
-        "{} problems",
-        problems.len()
-    );
-    let lines = data.iter().filter(|byte| **byte == b'\n').count() + 1;
+    assert!((1..=101).contains(&problems.len()), "{} problems", problems.len());
+    let lines = data.split(|byte| *byte == b'\n').count();
     for problem in problems {
         let line = problem.line.unwrap_or(1) as usize;
         assert!((1..=lines).contains(&line), "line {line} of {lines}");
         assert!(
-            problem
-                .column
-                .is_none_or(|column| (1..=data.len() + 1).contains(&(column as usize)))
+            problem.column.is_none_or(|column| (1..=data.len() + 1).contains(&(column as usize)))
         );
         assert!(!problem.text.chars().any(char::is_control), "{problem:?}");
         assert!((1..=600).contains(&problem.text.len()), "{problem:?}");

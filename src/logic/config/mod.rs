@@ -2,13 +2,17 @@
 //!
 //! Every problem comes with line and column, all of them at once (PRODUCT §3). The types of the
 //! result and their meaning stand in [`model::config`](crate::model::config); this folder holds
-//! the keys, the defaults and the checks: here the general tables, in [`server`] what one server
-//! says, in [`units`] numbers with units, in [`table`] the walk with its unknown keys.
+//! the keys, the defaults and the checks: here the general tables, in `server` and `life` what
+//! one server says, in `units` numbers with units, in `table` the walk with its unknown keys,
+//! in `report` what is said and what is not.
 //!
 //! It does not look at the world: whether a command exists or a port is free is found out where
 //! it is used.
 
+mod life;
+mod report;
 mod server;
+mod spelling;
 mod table;
 mod units;
 
@@ -19,7 +23,8 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::logic::config::table::{Entry, Report, Table};
+use crate::logic::config::report::Report;
+use crate::logic::config::table::{Entry, Table};
 use crate::model::config::{Config, Containment, Daemon, Door, Log, Ports, Server};
 use crate::model::port::PortRange;
 use crate::model::{Problem, ServerName};
@@ -37,10 +42,7 @@ pub const MAX_FILE: usize = 1 << 20;
 /// every place the parser can recover from, and what seems to be missing is not.
 pub fn parse(text: &str, file: &str) -> Result<Config, Vec<Problem>> {
     if text.len() > MAX_FILE {
-        return Err(vec![Problem::new(
-            file,
-            "larger than 1 MiB; is it the right file?",
-        )]);
+        return Err(vec![Problem::new(file, "larger than 1 MiB; is it the right file?")]);
     }
     let (document, errors) = DeTable::parse_recoverable(text);
     let mut report = Report::new(file, text);
@@ -67,34 +69,20 @@ pub fn matches(pattern: &str, value: &str) -> bool {
 
 fn ports(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Ports {
     let listen = table.take("listen").and_then(|entry| {
-        entry.text("an IP address: \"127.0.0.1\" or \"::1\"", report, |text| {
-            text.parse().ok()
-        })
+        entry.text("an IP address: \"127.0.0.1\" or \"::1\"", report, |text| text.parse().ok())
     });
     let range = table.take("range");
     let backend_range = table.take("backend_range");
     let read = |entry: Option<&Entry<'_, '_>>, default: PortRange, report: &mut Report<'_>| {
         let what = format!("two ports from 1 to 65535, in quotes: \"{default}\"");
-        entry
-            .and_then(|e| e.text(&what, report, |text| text.parse().ok()))
-            .unwrap_or(default)
+        entry.and_then(|e| e.text(&what, report, |text| text.parse().ok())).unwrap_or(default)
     };
     let ports = Ports {
         listen: listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        range: read(
-            range.as_ref(),
-            PortRange {
-                first: 3456,
-                last: 3999,
-            },
-            report,
-        ),
+        range: read(range.as_ref(), PortRange { first: 3456, last: 3999 }, report),
         backend_range: read(
             backend_range.as_ref(),
-            PortRange {
-                first: 20_000,
-                last: 29_999,
-            },
+            PortRange { first: 20_000, last: 29_999 },
             report,
         ),
     };
@@ -116,20 +104,12 @@ fn ports(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Ports {
 fn door(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Door {
     let wait = table.take("wait").and_then(|e| e.duration(report));
     let max_body = table.take("max_body").and_then(|e| e.size(report));
-    let max_connections = table
-        .take("max_connections")
-        .and_then(|e| e.count(1, report));
-    let head_timeout = table
-        .take("head_timeout")
-        .and_then(|e| e.span_of_time(report));
+    let max_connections = table.take("max_connections").and_then(|e| e.count(1, report));
+    let head_timeout = table.take("head_timeout").and_then(|e| e.span_of_time(report));
     let hosts = table.take("hosts").and_then(|entry| {
         let what = "a list of host names without scheme, port or path: [\"mcp.example.org\"]";
         entry.read(what, report, |value| {
-            value
-                .as_array()?
-                .iter()
-                .map(|host| host_name(host.get_ref().as_str()?))
-                .collect()
+            value.as_array()?.iter().map(|host| host_name(host.get_ref().as_str()?)).collect()
         })
     });
     table.finish(report);
@@ -145,9 +125,7 @@ fn door(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Door {
 /// A host as a Host header names it, without its port, in lower case; no wildcards, which would
 /// look like protection against DNS rebinding and be none.
 fn host_name(text: &str) -> Option<String> {
-    let address = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let valid = match address {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => {
@@ -190,10 +168,7 @@ fn daemon(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Daemon {
         })
     });
     table.finish(report);
-    Daemon {
-        containment: containment.unwrap_or(Containment::Auto),
-        cgroup_root,
-    }
+    Daemon { containment: containment.unwrap_or(Containment::Auto), cgroup_root }
 }
 
 fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Server> {
@@ -207,7 +182,7 @@ fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<Server
         let Ok(name) = entry.key.parse::<ServerName>() else {
             let text = format!(
                 "{} cannot name a server; {}",
-                table::shown(entry.key),
+                spelling::shown(entry.key),
                 crate::model::name::NotAName
             );
             report.say(&entry.key_span, text);
@@ -234,11 +209,7 @@ fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<Server
 #[must_use]
 pub fn pin_suffix(server: &ServerName) -> String {
     let letter = |b: u8| {
-        if b.is_ascii_alphanumeric() {
-            char::from(b.to_ascii_uppercase())
-        } else {
-            '_'
-        }
+        if b.is_ascii_alphanumeric() { char::from(b.to_ascii_uppercase()) } else { '_' }
     };
     server.as_str().bytes().map(letter).collect()
 }

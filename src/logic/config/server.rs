@@ -1,61 +1,43 @@
 //! One `[server.NAME]`: its keys, its defaults, and what must be true of them together.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::table::{Entry, Report, Span, Table, shown};
-use super::{SECOND, units};
+use super::life;
+use super::report::{Report, Span};
+use super::spelling::shown;
+use super::table::{Entry, Table};
 use crate::logic::{envfile, template};
-use crate::model::config::{
-    Credential, Limits, Piece, Probe, Ready, Restart, Server, Stop, Template, Transport,
-};
-use crate::model::run::signal_number;
+use crate::model::config::{Credential, Piece, Server, Template, Transport};
 
 /// What one server says; `None` only where a problem has been reported.
 pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Server> {
     let place = entry.key_span.clone();
     let mut table = entry.into_table("[server.NAME]", report)?;
 
-    let secrets_in_argv = table
-        .take("secrets_in_argv")
-        .and_then(|e| e.flag(report))
-        .unwrap_or(false);
+    let secrets_in_argv =
+        table.take("secrets_in_argv").and_then(|e| e.flag(report)).unwrap_or(false);
     let command = command(&mut table, &place, secrets_in_argv, report);
     let transport = transport(&mut table, &place, report);
     let env = env(&mut table, report);
-    let for_all = table
-        .take("for_all")
-        .and_then(|e| e.flag(report))
-        .unwrap_or(true);
+    let for_all = table.take("for_all").and_then(|e| e.flag(report)).unwrap_or(true);
     let credentials = credentials(&mut table, report);
     let port_entry = table.take("port_env");
-    let port_env = port_entry
-        .as_ref()
-        .and_then(|entry| variable_name(entry, report));
+    let port_env = port_entry.as_ref().and_then(|entry| variable_name(entry, report));
     let path = table.take("path").and_then(|e| url_path(&e, report));
     let working_dir = working_dir(&mut table, report);
     access(&mut table, report);
-    let ready = ready(table.table("ready", "[server.NAME.ready]", report), report);
-    let stop = stop(table.table("stop", "[server.NAME.stop]", report), report);
-    let restart = restart(
-        table.table("restart", "[server.NAME.restart]", report),
-        report,
-    );
-    let limits = limits(
-        table.table("limits", "[server.NAME.limits]", report),
-        report,
-    );
+    let ready = life::ready(table.table("ready", "[server.NAME.ready]", report), report);
+    let stop = life::stop(table.table("stop", "[server.NAME.stop]", report), report);
+    let restart = life::restart(table.table("restart", "[server.NAME.restart]", report), report);
+    let limits = life::limits(table.table("limits", "[server.NAME.limits]", report), report);
     table.finish(report);
 
     let (command, transport) = (command?, transport?);
-    let told = port_entry.is_some()
-        || command
-            .iter()
-            .chain(env.values())
-            .any(template::mentions_port);
+    let told =
+        port_entry.is_some() || command.iter().chain(env.values()).any(template::mentions_port);
     match transport {
         Transport::Http if !told => report.missing(
             Some(&place),
@@ -147,9 +129,7 @@ fn transport(
         );
         return None;
     }
-    entry.text("\"http\"", report, |text| {
-        (text == "http").then_some(Transport::Http)
-    })
+    entry.text("\"http\"", report, |text| (text == "http").then_some(Transport::Http))
 }
 
 fn env(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<String, Template> {
@@ -190,18 +170,12 @@ fn credentials(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<S
 }
 
 fn pattern(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<String> {
-    let text = entry.text(
-        "a regular expression in quotes: '^ghp_[A-Za-z0-9]+$'",
-        report,
-        Some,
-    )?;
+    let text = entry.text("a regular expression in quotes: '^ghp_[A-Za-z0-9]+$'", report, Some)?;
     match regex_lite::Regex::new(text) {
         Ok(_) => Some(text.to_owned()),
         Err(error) => {
-            report.say(
-                &entry.value.span(),
-                format!("pattern is not a regular expression: {error}"),
-            );
+            report
+                .say(&entry.value.span(), format!("pattern is not a regular expression: {error}"));
             None
         }
     }
@@ -209,9 +183,7 @@ fn pattern(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<String> {
 
 fn variable_name(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<String> {
     let what = "the name of a variable in quotes, letters, digits and _, none of mcpsup's own (MCPSUP_…): \"PORT\"";
-    entry.text(what, report, |text| {
-        envfile::is_process_name(text).then(|| text.to_owned())
-    })
+    entry.text(what, report, |text| envfile::is_process_name(text).then(|| text.to_owned()))
 }
 
 /// True if a key may name a variable of a process; else that is reported.
@@ -224,19 +196,15 @@ fn is_process_name(key: &str, span: &Span, report: &mut Report<'_>) -> bool {
     } else {
         "expected letters, digits and _, not beginning with a digit"
     };
-    report.say(
-        span,
-        format!("{} cannot name a variable; {why}", shown(key)),
-    );
+    report.say(span, format!("{} cannot name a variable; {why}", shown(key)));
     false
 }
 
-fn url_path(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<String> {
+/// A path of a URL, without query.
+pub(super) fn url_path(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<String> {
     let what = "a path that begins with /, in quotes: \"/mcp\"";
     entry.text(what, report, |text| {
-        let plain = text
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#'));
+        let plain = text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#'));
         (text.starts_with('/') && plain).then(|| text.to_owned())
     })
 }
@@ -276,101 +244,6 @@ fn access(table: &mut Table<'_, '_>, report: &mut Report<'_>) {
             format!("access \"{known}\" is not enforced by this version yet; leave it out, or say \"open\""),
         ),
         Some(_) | None => report.say(&entry.value.span(), "access takes \"open\""),
-    }
-}
-
-fn ready(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Ready {
-    let probe_entry = table.take("probe");
-    let kind = probe_entry.as_ref().and_then(|entry| {
-        entry.text("\"mcp\", \"http\" or \"tcp\"", report, |text| {
-            ["mcp", "http", "tcp"]
-                .into_iter()
-                .find(|known| *known == text)
-        })
-    });
-    let path_entry = table.take("probe_path");
-    let path = path_entry
-        .as_ref()
-        .and_then(|entry| url_path(entry, report));
-    let timeout = table.take("timeout").and_then(|e| e.span_of_time(report));
-    table.finish(report);
-
-    match (&probe_entry, &path_entry, kind) {
-        (Some(probe), None, Some("http")) => report.missing(
-            Some(&probe.key_span),
-            "probe = \"http\" needs probe_path, the path to ask: probe_path = \"/health\"",
-        ),
-        (None, Some(path), _) | (Some(_), Some(path), Some("mcp" | "tcp")) => {
-            report.say(&path.key_span, "probe_path is only for probe = \"http\"");
-        }
-        _ => {}
-    }
-    Ready {
-        probe: match (kind, path) {
-            (Some("http"), Some(path)) => Probe::Http(path),
-            (Some("tcp"), _) => Probe::Tcp,
-            _ => Probe::Mcp,
-        },
-        timeout: timeout.unwrap_or(30 * SECOND),
-    }
-}
-
-fn stop(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Stop {
-    let signal = table.take("signal").and_then(|entry| {
-        entry.text(
-            "the name of a signal: \"SIGTERM\", \"SIGINT\", \"SIGQUIT\"",
-            report,
-            signal_number,
-        )
-    });
-    let grace = table.take("grace").and_then(|e| e.duration(report));
-    table.finish(report);
-    Stop {
-        signal: signal.unwrap_or(15),
-        grace: grace.unwrap_or(10 * SECOND),
-    }
-}
-
-fn restart(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Restart {
-    let first_entry = table.take("first_wait");
-    // Zero would double to zero, and a crash loop would spin.
-    let first_wait = first_entry.as_ref().and_then(|e| e.span_of_time(report));
-    let max_entry = table.take("max_wait");
-    let max_wait = max_entry.as_ref().and_then(|e| e.span_of_time(report));
-    let stable = table.take("stable").and_then(|e| e.span_of_time(report));
-    table.finish(report);
-    let restart = Restart {
-        first_wait: first_wait.unwrap_or(Duration::from_millis(100)),
-        max_wait: max_wait.unwrap_or(60 * SECOND),
-        stable: stable.unwrap_or(60 * SECOND),
-    };
-    if restart.first_wait > restart.max_wait
-        && let Some(entry) = first_entry.or(max_entry)
-    {
-        report.say(
-            &entry.value.span(),
-            format!(
-                "first_wait ({:?}) is longer than max_wait ({:?}), where doubling ends",
-                restart.first_wait, restart.max_wait
-            ),
-        );
-    }
-    restart
-}
-
-fn limits(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Limits {
-    let memory = table.take("memory").and_then(|e| e.size(report));
-    let cpu = table
-        .take("cpu")
-        .and_then(|e| e.text(units::CPU, report, units::cpu));
-    let tasks = table.take("tasks").and_then(|e| e.count(1, report));
-    let open_files = table.take("open_files").and_then(|e| e.count(1, report));
-    table.finish(report);
-    Limits {
-        memory,
-        cpu,
-        tasks,
-        open_files: open_files.or(Some(1024)),
     }
 }
 

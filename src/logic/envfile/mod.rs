@@ -1,6 +1,6 @@
 //! alice.env, as bytes → her variables, or everything that is wrong with it.
 //!
-//! The grammar is ours (PRODUCT §4) and so is the splitter, in [`value`]: `dotenvy` is asked for
+//! The grammar is ours (PRODUCT §4) and so is the splitter, in `value`: `dotenvy` is asked for
 //! exactly one assignment at a time, rewritten so that it has nothing to substitute, and only to
 //! agree. Given a whole file it would put the daemon's own environment into `$NAME`, join lines
 //! at an apostrophe and quote secrets in its errors.
@@ -50,30 +50,23 @@ struct Fault {
 /// than the names of variables. A file with bytes that are no text is not looked at further.
 pub fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<Problem>> {
     if bytes.len() > MAX_FILE {
-        let text = format!(
-            "larger than {} KiB; an env file holds credentials, not data",
-            MAX_FILE / 1024
-        );
+        let text =
+            format!("larger than {} KiB; an env file holds credentials, not data", MAX_FILE / 1024);
         return Err(vec![Problem::new(file, text)]);
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    text_of(bytes)
-        .and_then(|text| read(&text))
-        .map_err(|faults| {
-            let more = faults.len().saturating_sub(MAX_PROBLEMS);
-            let mut problems: Vec<Problem> = faults
-                .into_iter()
-                .take(MAX_PROBLEMS)
-                .map(|fault| Problem::new(file, fault.text).at_line(fault.line))
-                .collect();
-            if more > 0 {
-                problems.push(Problem::new(
-                    file,
-                    format!("and {more} more lines with problems"),
-                ));
-            }
-            problems
-        })
+    text_of(bytes).and_then(|text| read(&text)).map_err(|faults| {
+        let more = faults.len().saturating_sub(MAX_PROBLEMS);
+        let mut problems: Vec<Problem> = faults
+            .into_iter()
+            .take(MAX_PROBLEMS)
+            .map(|fault| Problem::new(file, fault.text).at_line(fault.line))
+            .collect();
+        if more > 0 {
+            problems.push(Problem::new(file, format!("and {more} more lines with problems")));
+        }
+        problems
+    })
 }
 
 /// The lines as text, without their ends.
@@ -83,10 +76,7 @@ fn text_of(bytes: &[u8]) -> Result<Vec<&str>, Vec<Fault>> {
     for (line, bytes) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let mut fault = |text: &str| {
-            faults.push(Fault {
-                line,
-                text: text.to_owned(),
-            })
+            faults.push(Fault { line, text: text.to_owned() });
         };
         match str::from_utf8(bytes) {
             Err(_) => fault("not UTF-8; save the file as UTF-8"),
@@ -99,11 +89,7 @@ fn text_of(bytes: &[u8]) -> Result<Vec<&str>, Vec<Fault>> {
             Ok(text) => lines.push(text),
         }
     }
-    if faults.is_empty() {
-        Ok(lines)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(lines) } else { Err(faults) }
 }
 
 fn read(lines: &[&str]) -> Result<Variables, Vec<Fault>> {
@@ -118,17 +104,11 @@ fn read(lines: &[&str]) -> Result<Variables, Vec<Fault>> {
             continue;
         }
         let Some((name, rest)) = assignment(text) else {
-            faults.push(Fault {
-                line,
-                text: not_an_assignment(text).to_owned(),
-            });
+            faults.push(Fault { line, text: not_an_assignment(text).to_owned() });
             continue;
         };
         if first_seen.len() == MAX_VARIABLES {
-            faults.push(Fault {
-                line,
-                text: format!("more than {MAX_VARIABLES} variables"),
-            });
+            faults.push(Fault { line, text: format!("more than {MAX_VARIABLES} variables") });
             break;
         }
         // The value is read even when the name is refused: it may span lines, and they must not
@@ -141,19 +121,11 @@ fn read(lines: &[&str]) -> Result<Variables, Vec<Fault>> {
         }
         first_seen.insert(name, line);
         match read.and_then(|value| agreed(name, line, value)) {
-            Ok(value) => variables.push(Variable {
-                name: name.into(),
-                value,
-                line,
-            }),
+            Ok(value) => variables.push(Variable { name: name.into(), value, line }),
             Err(fault) => faults.push(fault),
         }
     }
-    if faults.is_empty() {
-        Ok(Variables(variables))
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(Variables(variables)) } else { Err(faults) }
 }
 
 /// `NAME=…` or `export NAME=…`, split at the `=`; `None` if it is neither.
@@ -219,10 +191,7 @@ fn agreed(name: &str, line: u32, value: String) -> Result<Secret, Fault> {
 /// One line that `dotenvy` reads as exactly `value`: in double quotes nothing is left that it
 /// could substitute, join or take for a comment.
 fn assignment_for_dotenvy(name: &str, value: &str) -> String {
-    let escaped = value
-        .bytes()
-        .filter(|b| matches!(b, b'"' | b'\\' | b'$' | b'\n'))
-        .count();
+    let escaped = value.bytes().filter(|b| matches!(b, b'"' | b'\\' | b'$' | b'\n')).count();
     // Sized beforehand: a buffer that grows leaves copies of a secret behind.
     let mut line = String::with_capacity(name.len() + value.len() + escaped + 4);
     line.push_str(name);

@@ -42,10 +42,7 @@ pub(super) fn read<'t>(
         _ => unquoted(name, line, rest.trim_end_matches(BLANKS))?.to_owned(),
     };
     if value.len() > MAX_VALUE {
-        let text = format!(
-            "the value of {name} is longer than {} KiB",
-            MAX_VALUE / 1024
-        );
+        let text = format!("the value of {name} is longer than {} KiB", MAX_VALUE / 1024);
         return Err(Fault { line, text });
     }
     Ok(value)
@@ -63,10 +60,7 @@ fn unquoted<'t>(name: &str, line: u32, text: &'t str) -> Result<&'t str, Fault> 
     } else {
         return Ok(text);
     };
-    Err(Fault {
-        line,
-        text: format!("the value of {name} {what}; put it in single quotes"),
-    })
+    Err(Fault { line, text: format!("the value of {name} {what}; put it in single quotes") })
 }
 
 /// A quoted value on its way through the lines.
@@ -86,11 +80,7 @@ impl Quoted {
         rest: &'t str,
         lines: &mut Lines<'t>,
     ) -> Result<String, Fault> {
-        let mut quoted = Self {
-            quote,
-            value: String::new(),
-            bad_escape: false,
-        };
+        let mut quoted = Self { quote, value: String::new(), bad_escape: false };
         let (mut line, mut text) = (opened, rest);
         let mut escape_at = None;
         // Read to the closing quote whatever is found on the way: what lies before it must not
