@@ -133,14 +133,18 @@ impl Ports {
             let holders = self.holders();
             for (id, pin) in open {
                 let holder = holders.get(&pin.port).map_or_else(String::new, ToString::to_string);
-                refused.insert(id, pin.problem(format!("port {} is {holder}'s; choose another", pin.port)));
+                refused.insert(
+                    id,
+                    pin.problem(format!("port {} is {holder}'s; choose another", pin.port)),
+                );
             }
         }
         refused
     }
 
     fn holders(&self) -> BTreeMap<u16, &InstanceId> {
-        let both = |(id, row): (_, &Row)| [Some((row.door, id)), row.backend.map(|port| (port, id))];
+        let both =
+            |(id, row): (_, &Row)| [Some((row.door, id)), row.backend.map(|port| (port, id))];
         self.rows.iter().flat_map(both).flatten().collect()
     }
 
@@ -156,15 +160,19 @@ impl Ports {
         let door = match (self.rows.get(id), pin) {
             (Some(row), _) => row.door,
             // Its pin was refused and it never had a door: it gets none until the pin is mended.
-            (None, Some(pin)) => return Err(pin.problem(format!("port {} cannot be given", pin.port))),
-            (None, None) => doors.next(taken, blocked).ok_or_else(|| none_left(id, doors.range, "range"))?,
+            (None, Some(pin)) => {
+                return Err(pin.problem(format!("port {} cannot be given", pin.port)));
+            }
+            (None, None) => {
+                doors.next(taken, blocked).ok_or_else(|| none_left(id, doors.range, "range"))?
+            }
         };
         let row = self.rows.entry(id.clone()).or_insert(Row { door, backend: None });
         let backend = match row.backend {
             Some(backend) => backend,
-            None => {
-                backends.next(taken, blocked).ok_or_else(|| none_left(id, backends.range, "backend_range"))?
-            }
+            None => backends
+                .next(taken, blocked)
+                .ok_or_else(|| none_left(id, backends.range, "backend_range"))?,
         };
         row.backend = Some(backend);
         Ok(Given { door, backend })
@@ -216,11 +224,17 @@ impl Ports {
 fn out_of_range(pin: &Pin, ranges: &config::Ports) -> Option<Problem> {
     if ranges.backend_range.contains(pin.port) {
         let range = ranges.backend_range;
-        let text = format!("port {} lies in [ports] backend_range ({range}), where servers listen; choose one in {}", pin.port, ranges.range);
+        let text = format!(
+            "port {} lies in [ports] backend_range ({range}), where servers listen; choose one in {}",
+            pin.port, ranges.range
+        );
         return Some(pin.problem(text));
     }
     if !pin.privileged && !ranges.range.contains(pin.port) {
-        let text = format!("port {} lies outside [ports] range; in a file that root does not own, choose one in {}", pin.port, ranges.range);
+        let text = format!(
+            "port {} lies outside [ports] range; in a file that root does not own, choose one in {}",
+            pin.port, ranges.range
+        );
         return Some(pin.problem(text));
     }
     None
@@ -268,7 +282,8 @@ struct Free {
 
 impl Free {
     fn next(&mut self, taken: &mut Taken, blocked: &BTreeSet<u16>) -> Option<u16> {
-        let port = (self.from..=self.range.last).find(|port| !taken.has(*port) && !blocked.contains(port))?;
+        let port = (self.from..=self.range.last)
+            .find(|port| !taken.has(*port) && !blocked.contains(port))?;
         taken.add(port);
         self.from = port;
         Some(port)

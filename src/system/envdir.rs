@@ -74,7 +74,9 @@ impl EnvDir {
     /// A directory that has not been looked at yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        let shown = path.file_name().map_or_else(|| "env.d".into(), |name| name.to_string_lossy().into_owned());
+        let shown = path
+            .file_name()
+            .map_or_else(|| "env.d".into(), |name| name.to_string_lossy().into_owned());
         Self { path: path.to_owned(), shown, known: BTreeMap::new() }
     }
 
@@ -97,7 +99,11 @@ impl EnvDir {
                 }
                 Look {
                     directory: Err(Problem::new(self.path.to_string_lossy(), text)),
-                    files: self.known.keys().map(|user| (user.clone(), FileState::Unchanged)).collect(),
+                    files: self
+                        .known
+                        .keys()
+                        .map(|user| (user.clone(), FileState::Unchanged))
+                        .collect(),
                     ignored: Vec::new(),
                     again_at: None,
                 }
@@ -113,8 +119,12 @@ impl EnvDir {
         complete: Complete<'_>,
         account_uid: &dyn Fn(&UserName) -> Option<u32>,
     ) -> Look {
-        let mut look =
-            Look { directory: Ok(()), files: BTreeMap::new(), ignored: listing.ignored, again_at: None };
+        let mut look = Look {
+            directory: Ok(()),
+            files: BTreeMap::new(),
+            ignored: listing.ignored,
+            again_at: None,
+        };
         let mut again = Again(None);
         let wall = clock::timestamp(now).as_nanosecond();
         let mut known = std::mem::take(&mut self.known);
@@ -137,7 +147,10 @@ impl EnvDir {
                     self.known.insert(user, entry);
                 }
                 None => {
-                    look.ignored.push((name.clone(), "it is a symbolic link that leads nowhere".to_owned()));
+                    look.ignored.push((
+                        name.clone(),
+                        "it is a symbolic link that leads nowhere".to_owned(),
+                    ));
                     known.insert(user, entry);
                 }
             }
@@ -158,7 +171,10 @@ impl EnvDir {
     fn two_files(&self, names: &[String]) -> Problem {
         let shown = |name: &String| format!("{}/{name}", self.shown);
         let all: Vec<_> = names.iter().map(shown).collect();
-        Problem::new(all.first().cloned().unwrap_or_default(), format!("two files for one user: {}; keep one of them", all.join(" and ")))
+        Problem::new(
+            all.first().cloned().unwrap_or_default(),
+            format!("two files for one user: {}; keep one of them", all.join(" and ")),
+        )
     }
 
     /// The open directory and the names in it, if they can be trusted to be the administrator's.
@@ -173,7 +189,10 @@ impl EnvDir {
         };
         let stat = fstat(&dir).map_err(cannot)?;
         if stat.st_uid != 0 && stat.st_uid != us {
-            return Err(format!("belongs to uid {}, who is neither root nor the daemon; chown root {path}", stat.st_uid));
+            return Err(format!(
+                "belongs to uid {}, who is neither root nor the daemon; chown root {path}",
+                stat.st_uid
+            ));
         }
         let mode = stat.st_mode & 0o7777;
         let by_others = mode & 0o002 != 0 || (mode & 0o020 != 0 && us == 0 && stat.st_gid != 0);
@@ -254,7 +273,8 @@ impl Known {
         shown: &str,
         account_uid: &dyn Fn(&UserName) -> Option<u32>,
     ) -> Option<FileState> {
-        let problem = |text: String| FileState::Refused(Problem::new(format!("{shown}/{}", one.name), text));
+        let problem =
+            |text: String| FileState::Refused(Problem::new(format!("{shown}/{}", one.name), text));
         let stamp = match open::stamp(one.dir, one.name) {
             Ok(stamp) => stamp,
             Err(NotRead::Gone) => return None,
@@ -301,7 +321,11 @@ impl Known {
                     again.at(at);
                 }
                 self.stamp = Some(stamp);
-                Some(FileState::Read(EnvFile { name: format!("{shown}/{}", one.name), bytes, owner_uid }))
+                Some(FileState::Read(EnvFile {
+                    name: format!("{shown}/{}", one.name),
+                    bytes,
+                    owner_uid,
+                }))
             }
             Err(NotRead::Gone) => None,
             Err(NotRead::Changing) => {

@@ -26,7 +26,11 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        Self { ports: Ports::default(), ranges: ranges("4100-4109", "20000-20009"), blocked: BTreeSet::new() }
+        Self {
+            ports: Ports::default(),
+            ranges: ranges("4100-4109", "20000-20009"),
+            blocked: BTreeSet::new(),
+        }
     }
 
     /// Doors, or problems, of these.
@@ -62,7 +66,10 @@ fn the_table_is_the_same_after_it_was_kept() {
     table.assign(&[("bob", None), ("alice/a", pin(4105)), ("alice/b", None)]);
     let json = serde_json::to_string(&table.ports).unwrap();
     assert_eq!(serde_json::from_str::<Ports>(&json).unwrap(), table.ports);
-    assert!(json.starts_with(r#"{"version":1,"instances":[{"user":"alice","server":"a","door":4105,"#), "{json}");
+    assert!(
+        json.starts_with(r#"{"version":1,"instances":[{"user":"alice","server":"a","door":4105,"#),
+        "{json}"
+    );
     for bad in [
         r#"{"version":2,"instances":[]}"#,
         r#"{"version":1,"instances":[{"user":"a","server":"s","door":1,"backend":1}]}"#,
@@ -84,8 +91,12 @@ fn a_pin_moves_the_door_and_the_port_stays_when_the_pin_goes() {
 fn a_pin_on_somebody_elses_port_names_its_owner_and_changes_nothing() {
     let mut table = Table::new();
     table.assign(&[("alice", None), ("bob", None)]);
-    let refusal = "env.d/x.env:2: MCPSUP_PORT: port 4100 is alice/notes's; choose another".to_owned();
-    assert_eq!(table.assign(&[("bob", pin(4100)), ("alice", None)]), [Err(refusal.clone()), Ok(4100)]);
+    let refusal =
+        "env.d/x.env:2: MCPSUP_PORT: port 4100 is alice/notes's; choose another".to_owned();
+    assert_eq!(
+        table.assign(&[("bob", pin(4100)), ("alice", None)]),
+        [Err(refusal.clone()), Ok(4100)]
+    );
     assert_eq!(table.ports.door(&id("bob")), Some(4101));
     // Also while alice's file is gone.
     assert_eq!(table.assign(&[("zoe", pin(4100))]), [Err(refusal)]);
@@ -115,7 +126,13 @@ fn only_a_file_of_root_may_leave_the_range_and_none_may_enter_the_backends() {
     let by_root = pin(443).map(|pin| Pin { privileged: true, ..pin });
     assert_eq!(table.assign(&[("alice", by_root)]), [Ok(443)]);
     let backend = pin(20005).map(|pin| Pin { privileged: true, ..pin });
-    assert!(table.assign(&[("bob", backend)]).remove(0).unwrap_err().contains("lies in [ports] backend_range (20000-20009)"));
+    assert!(
+        table
+            .assign(&[("bob", backend)])
+            .remove(0)
+            .unwrap_err()
+            .contains("lies in [ports] backend_range (20000-20009)")
+    );
 }
 
 #[test]
@@ -126,7 +143,12 @@ fn an_exhausted_range_says_what_to_widen() {
     assert_eq!(answers[1], Err("mcpsup.toml: no port left for \"zoe\": 4100-4100 are all taken; widen [ports] range in mcpsup.toml".to_owned()));
     table.ranges = ranges("4100-4109", "20000-20000");
     let answers = table.assign(&[("alice", None), ("zoe", None)]);
-    assert!(answers[1].as_ref().unwrap_err().contains("20000-20000 are all taken; widen [ports] backend_range"));
+    assert!(
+        answers[1]
+            .as_ref()
+            .unwrap_err()
+            .contains("20000-20000 are all taken; widen [ports] backend_range")
+    );
     // Her door is hers all the same.
     assert_eq!(table.ports.door(&id("zoe")), Some(4101));
 }
@@ -164,6 +186,12 @@ fn a_thousand_users_each_get_two_ports_of_their_own() {
     table.ranges = ranges("3456-5999", "20000-29999");
     let wanted: Vec<_> = (0..1000).map(|number| (id(&format!("u{number}")), None)).collect();
     let answers = table.ports.assign(&table.ranges, &wanted, &BTreeSet::new());
-    let all: BTreeSet<_> = answers.values().flat_map(|given| { let given = given.as_ref().unwrap(); [given.door, given.backend] }).collect();
+    let all: BTreeSet<_> = answers
+        .values()
+        .flat_map(|given| {
+            let given = given.as_ref().unwrap();
+            [given.door, given.backend]
+        })
+        .collect();
     assert_eq!(all.len(), 2000);
 }

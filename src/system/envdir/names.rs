@@ -16,8 +16,19 @@ pub(super) enum Meaning {
 /// Endings that editors and package managers give to their own copies of `.env.alice`: the rest
 /// would be a valid user name.
 const LEFTOVERS: [&str; 13] = [
-    ".swp", ".swo", ".swx", ".bak", ".orig", ".old", ".tmp", ".save", ".rej", ".dpkg-new", ".dpkg-old",
-    ".rpmnew", ".rpmsave",
+    ".swp",
+    ".swo",
+    ".swx",
+    ".bak",
+    ".orig",
+    ".old",
+    ".tmp",
+    ".save",
+    ".rej",
+    ".dpkg-new",
+    ".dpkg-old",
+    ".rpmnew",
+    ".rpmsave",
 ];
 
 /// Reads a name: `alice.env`, or `.env.alice` as another spelling.
@@ -59,9 +70,27 @@ mod tests {
     #[test]
     fn what_editors_and_tools_leave_behind_is_nobodys_file() {
         for name in [
-            ".alice.env.swp", ".env.alice.swp", "alice.env~", ".env.alice~", "#alice.env#", ".#alice.env",
-            "4913", ".goutputstream-A1B2C3", "sedAb12Cd", "alice.env.bak", ".alice.env.Xy12Zz", ".nfs0001",
-            "alice.env.rpmsave", "README", "example", ".env", "env", "-x.env", " .env", "a b.env", "ä.env",
+            ".alice.env.swp",
+            ".env.alice.swp",
+            "alice.env~",
+            ".env.alice~",
+            "#alice.env#",
+            ".#alice.env",
+            "4913",
+            ".goutputstream-A1B2C3",
+            "sedAb12Cd",
+            "alice.env.bak",
+            ".alice.env.Xy12Zz",
+            ".nfs0001",
+            "alice.env.rpmsave",
+            "README",
+            "example",
+            ".env",
+            "env",
+            "-x.env",
+            " .env",
+            "a b.env",
+            "ä.env",
         ] {
             assert!(matches!(meaning(name), Meaning::Ignored(_)), "{name}");
         }

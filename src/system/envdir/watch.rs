@@ -75,12 +75,14 @@ pub fn watch(dir: &Path) -> Watcher {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let shared = Arc::new(Shared::default());
     let (for_handler, seen_dir) = (Arc::clone(&shared), dir.clone());
-    let handler = move |event: notify::Result<Event>| for_handler.hear(event, &seen_dir, clock::now());
+    let handler =
+        move |event: notify::Result<Event>| for_handler.hear(event, &seen_dir, clock::now());
     let (inotify, problem) = match notify::recommended_watcher(handler) {
         Ok(inotify) => (Some(inotify), None),
         Err(failed) => (None, Some(unwatched(&dir, &failed))),
     };
-    let mut watcher = Watcher { dir, shared, inotify, watched: [None; 2], problem, last_hint: None };
+    let mut watcher =
+        Watcher { dir, shared, inotify, watched: [None; 2], problem, last_hint: None };
     watcher.refresh();
     watcher
 }
@@ -123,7 +125,9 @@ impl Watcher {
     /// Watches what is at the path now, if that is not what is watched. [`next`](Self::next) does
     /// it by itself; call it before the look once a minute.
     pub fn refresh(&mut self) {
-        let Some(inotify) = &mut self.inotify else { return };
+        let Some(inotify) = &mut self.inotify else {
+            return;
+        };
         let moved = std::mem::take(&mut self.shared.pending().moved);
         self.problem = None;
         let paths = [Some(&*self.dir), self.dir.parent()];
@@ -212,14 +216,22 @@ impl Pending {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => self.complete(name, now),
             // Our own reading, among others: to look because of it would never end.
             EventKind::Access(_) => {}
-            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) if root => {
+            EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_))
+                if root =>
+            {
                 self.moved = true;
                 self.quick(now);
             }
-            EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => self.complete(name, now),
+            EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
+                self.complete(name, now)
+            }
             EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.quick(now),
             EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
-                if let (Some(name), false) = (name, matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)))) {
+                if let (Some(name), false) =
+                    (name, matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_))))
+                {
                     self.complete.remove(name);
                 }
                 self.unrest(now);
@@ -264,7 +276,10 @@ mod tests {
     fn neighbours_of_the_directory_are_no_reason_to_look() {
         let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
         assert_eq!(due_after(written, "/etc/mcpsup/mcpsup.toml"), None);
-        assert_eq!(due_after(EventKind::Create(CreateKind::Folder), "/etc/mcpsup/env.d"), Some(GATHER));
+        assert_eq!(
+            due_after(EventKind::Create(CreateKind::Folder), "/etc/mcpsup/env.d"),
+            Some(GATHER)
+        );
     }
 
     #[test]
@@ -289,7 +304,11 @@ mod tests {
             pending.note(&Event::new(kind).add_path("/e/alice.env".into()), Path::new("/e"), now);
         }
         assert!(pending.complete.is_empty());
-        pending.note(&Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan), Path::new("/e"), now);
+        pending.note(
+            &Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan),
+            Path::new("/e"),
+            now,
+        );
         assert_eq!(pending.due(GATHER), Some(now + GATHER));
     }
 }
