@@ -101,7 +101,7 @@ pub fn all_at(port: u16) -> io::Result<Vec<Listener>> {
 /// # Errors
 ///
 /// When the kernel cannot be asked.
-pub(crate) fn everywhere() -> io::Result<Vec<Listener>> {
+pub fn everywhere() -> io::Result<Vec<Listener>> {
     all(0)
 }
 

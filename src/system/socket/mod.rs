@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket};
 
-pub use diag::{Listener, all_at, listener_at};
+pub use diag::{Listener, all_at, everywhere, listener_at};
 
 /// How many connections the kernel keeps for a door that has not accepted them yet; more than any
 /// door's connection limit, so that a burst meets our answer and not a dropped SYN.
