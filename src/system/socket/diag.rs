@@ -79,7 +79,9 @@ pub fn listener_at(addr: SocketAddr) -> io::Result<Option<Listener>> {
         NLM_F_REQUEST,
         Some(addr.ip()),
         addr.port(),
-        |listener| found = Some(listener),
+        |listener| {
+            found = Some(listener);
+        },
     ) {
         Ok(()) => Ok(found),
         Err(Errno::ENOENT) => Ok(None),
