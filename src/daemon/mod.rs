@@ -1,1 +1,2 @@
 //! (filled in below)
+pub mod output;
