@@ -241,7 +241,7 @@ impl Open {
             .open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         if metadata.permissions().mode() & 0o7777 != 0o600 {
             file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
@@ -266,14 +266,18 @@ fn fitting(bytes: &[u8], room: usize, may_begin_anew: bool) -> usize {
 }
 
 fn reason(cause: &io::Error) -> String {
-    match cause.kind() {
-        io::ErrorKind::StorageFull => "disk full".into(),
-        io::ErrorKind::InvalidInput => cause.to_string(),
-        kind => kind.to_string(),
+    let kind = cause.kind();
+    if kind == io::ErrorKind::StorageFull {
+        "disk full".into()
+    } else if cause.raw_os_error().is_none() {
+        cause.to_string()
+    } else {
+        kind.to_string()
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "what a test puts in the way need not be whole")]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;

@@ -70,8 +70,8 @@ impl Words {
             return None;
         }
         let net = self.net.as_ref()?;
-        let next = net.nfa.next_state(Anchored::No, from.unwrap_or(net.start), byte);
-        (next != net.start).then_some(next)
+        let to = net.nfa.next_state(Anchored::No, from.unwrap_or(net.start), byte);
+        (to != net.start).then_some(to)
     }
 
     /// How many of the last bytes are a proper beginning of a value.
