@@ -83,15 +83,18 @@ fn run(cli: &Cli) -> ExitCode {
     let environment = Environment::read();
     let print = Print::new(&environment);
     let result = Session::new(cli.config.as_deref(), environment, print)
-        .and_then(|session| dispatch(&cli.verb, &session));
-    print.clear_progress();
+        .and_then(|session| {
+            let result = dispatch(&cli.verb, &session);
+            session.print.clear_progress();
+            result
+        });
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         // Whoever read our output has enough of it: `mcpsup status | head -1`.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            print.error(&error);
+            Print::error(&error);
             ExitCode::from(status_of(&error))
         }
     }

@@ -173,7 +173,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut query = names(target);
         query.push(format!("lines={lines}&follow={follow}"));
-        self.runtime.block_on(async {
+        let result = self.runtime.block_on(async {
             let path = with("/v1/logs", &query);
             let asked = self.ask(Method::GET, &path, Bytes::new());
             let mut answer = self.in_time(PATIENCE, asked).await?;
@@ -187,7 +187,8 @@ impl Client {
                 }
             }
             Ok(())
-        })
+        });
+        result.map_err(|error| self.or_gone(error))
     }
 
     fn post(&self, path: &str, target: &Target) -> Result<Accepted, ClientError> {
@@ -202,14 +203,23 @@ impl Client {
         body: Bytes,
         patience: Duration,
     ) -> Result<T, ClientError> {
-        self.runtime.block_on(self.in_time(patience, async {
+        let result = self.runtime.block_on(self.in_time(patience, async {
             let answer = self.ask(method, path, body).await?;
             if !answer.status().is_success() {
                 return Err(self.refusal(answer).await);
             }
             let body = self.whole(answer).await?;
             serde_json::from_slice(&body).map_err(|error| self.broken(&error))
-        }))
+        }));
+        result.map_err(|error| self.or_gone(error))
+    }
+
+    /// A daemon that ended in the middle of an answer is said to be gone, not to be odd.
+    fn or_gone(&self, error: ClientError) -> ClientError {
+        match error {
+            ClientError::Broken { .. } => self.runtime.block_on(self.stream()).err().unwrap_or(error),
+            ClientError::Unreachable { .. } | ClientError::Refused(_) | ClientError::Output(_) => error,
+        }
     }
 
     async fn in_time<T>(
