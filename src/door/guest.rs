@@ -162,11 +162,12 @@ impl Guest {
         let mut request = self.prepare(request);
         let mut pause = Duration::ZERO;
         loop {
-            let mut link = match self.kept() {
-                Some(link) => link,
-                None => timeout_at(deadline, self.connect(pause))
-                    .await
-                    .map_err(|_| Refusal::StillDown)??,
+            let mut link = if let Some(link) = self.kept() {
+                link
+            } else {
+                let new = timeout_at(deadline, self.connect(pause)).await;
+                pause = longer(pause);
+                new.map_err(|_| Refusal::StillDown)??
             };
             match link.send(request).await {
                 Ok(response) => return self.hand_back(response, link),
@@ -176,7 +177,6 @@ impl Guest {
                     return Err(self.fate.refusal().unwrap_or(Refusal::Broken));
                 }
             }
-            pause = PAUSE.max(pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -208,10 +208,12 @@ impl Guest {
         self.leads_on(&link).then_some(link)
     }
 
-    /// A new connection to the process, as soon as there is one.
+    /// A new connection to the process, as soon as there is one; `pause` after one that came to
+    /// nothing.
     async fn connect(&self, mut pause: Duration) -> Result<Link, Refusal> {
         let mut route = self.frame.route.clone();
         if !pause.is_zero() {
+            route.mark_unchanged();
             change(&mut route, pause).await?;
         }
         loop {
@@ -231,9 +233,11 @@ impl Guest {
                 }
                 // It has just ended, and the route will say so; or it is replacing its listener,
                 // of which nobody tells us.
-                Err(NoLink::Down) => change(&mut route, PAUSE.max(pause)).await?,
+                Err(NoLink::Down) => {
+                    pause = longer(pause);
+                    change(&mut route, pause).await?;
+                }
             }
-            pause = PAUSE.max(pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -252,6 +256,10 @@ impl Guest {
         parts.version = Version::HTTP_11;
         Ok(Response::from_parts(parts, Reply::passed(body, link, self)))
     }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(PAUSE, LONGEST_PAUSE)
 }
 
 /// Waits until the route is another, or until it is time to try the same again.

@@ -232,3 +232,26 @@ async fn requests_that_wait_for_an_instance_that_is_removed_are_answered() {
             .starts_with("http/1.1 503 ")
     );
 }
+
+#[tokio::test]
+async fn a_process_that_hangs_up_on_everybody_does_not_keep_the_door_busy() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let limits = config::Door {
+        wait: Duration::from_millis(300),
+        ..settings()
+    };
+    let world = world(limits, ready(1, listener.local_addr().unwrap()));
+    let tries = Arc::new(AtomicUsize::new(0));
+    let count = tries.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, SeqCst);
+            drop(stream);
+        }
+    });
+
+    let (head, _) = Line::to(&world).await.ask(GET).await;
+
+    assert!(head.contains(" 502 ") || head.contains(" 503 "), "{head}");
+    assert!(tries.load(SeqCst) < 10);
+}
