@@ -165,7 +165,7 @@ async fn answer(response: Response<Incoming>, _link: Link) -> Option<Message> {
         if streamed {
             let mut found = None;
             events.push(&bytes, |data| {
-                found = found.take().or_else(|| message(data))
+                found = found.take().or_else(|| message(data));
             });
             if found.is_some() {
                 return found;

@@ -214,7 +214,7 @@ async fn a_server_that_never_answers_is_given_up_at_the_limit() {
 async fn says(addr: SocketAddr, pids: impl Fn() -> Vec<i32>, words: &str) {
     let (sender, mut said) = tokio::sync::mpsc::unbounded_channel();
     let ready = until_ready(&Probe::Tcp, addr, "/mcp", pids, move |why| {
-        sender.send(why).unwrap()
+        sender.send(why).unwrap();
     });
     let heard = async {
         while let Some(why) = said.recv().await {
@@ -307,4 +307,14 @@ async fn a_server_on_localhost_that_got_the_other_loopback_is_found_there() {
         .unwrap();
 
     assert_eq!(found.addr, there);
+}
+
+#[tokio::test]
+async fn waiting_can_be_done_in_a_task_of_its_own() {
+    let (addr, _) = server(|_| reply("200 OK", "application/json", RESULT)).await;
+    let ready = async move { until_ready(&Probe::Mcp, addr, "/mcp", us, |_| {}).await };
+
+    let found = timeout(LIMIT, tokio::spawn(ready)).await.unwrap().unwrap();
+
+    assert_eq!(found.addr, addr);
 }

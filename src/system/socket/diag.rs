@@ -112,7 +112,7 @@ fn all(port: u16) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
         match ask(family, NLM_F_REQUEST | NLM_F_DUMP, None, port, |listener| {
-            found.push(listener)
+            found.push(listener);
         }) {
             // A kernel without IPv6 has no handler for it and nobody listening there.
             Ok(()) | Err(Errno::ENOENT) => {}

@@ -1,7 +1,7 @@
 //! Listening sockets: making one, and finding out whose one is.
 //!
 //! A port number proves nothing: whoever binds it first gets the connections. So before a byte of
-//! a user goes to a port, the kernel's own socket table ([`diag`]) says which socket listens there,
+//! a user goes to a port, the kernel's own socket table (`diag`) says which socket listens there,
 //! and `/proc` says whether one of the run's processes holds that socket ([`owned_by`]).
 //!
 //! Nothing here connects anywhere, and nothing decides what follows from an answer; see
