@@ -40,12 +40,7 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let guest = Arc::new(Guest {
-        frame,
-        settings,
-        link: Mutex::default(),
-        fate: Arc::default(),
-    });
+    let guest = Arc::new(Guest { frame, settings, link: Mutex::default(), fate: Arc::default() });
     let service = service_fn(|request| {
         let guest = guest.clone();
         async move { Ok::<_, Infallible>(guest.answer(request).await) }
@@ -129,20 +124,14 @@ impl Guest {
     /// What can be said about a request before anything is done for it.
     fn check(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
         let Settings { limits, listen } = &*self.settings;
-        let hosts = Hosts {
-            listen: *listen,
-            extra: &limits.hosts,
-        };
+        let hosts = Hosts { listen: *listen, extra: &limits.hosts };
         let mut named = request.headers().get_all(HOST).iter();
         let (host, another) = (named.next().ok_or(Refusal::Malformed)?, named.next());
         if another.is_some() || request.method() == Method::CONNECT {
             return Err(Refusal::Malformed);
         }
         // A name in the request line outranks Host (RFC 9112 §3.2.2), so both have to be right.
-        let target = request
-            .uri()
-            .authority()
-            .map(hyper::http::uri::Authority::as_str);
+        let target = request.uri().authority().map(hyper::http::uri::Authority::as_str);
         if !hosts.host_ok(text(host)) || !target.is_none_or(|name| hosts.host_ok(Some(name))) {
             return Err(Refusal::ForeignHost);
         }
@@ -186,19 +175,10 @@ impl Guest {
         headers::strip_request(&mut parts.headers);
         parts.version = Version::HTTP_11;
         if parts.uri.authority().is_some() {
-            parts.uri = parts
-                .uri
-                .path_and_query()
-                .cloned()
-                .map_or_else(Uri::default, Uri::from);
+            parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
         }
         let limits = &self.settings.limits;
-        let upload = Upload::new(
-            body,
-            limits.max_body,
-            limits.head_timeout,
-            self.fate.clone(),
-        );
+        let upload = Upload::new(body, limits.max_body, limits.head_timeout, self.fate.clone());
         Request::from_parts(parts, upload)
     }
 

@@ -172,7 +172,12 @@ impl Host {
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "mcpsup {args:?}: {}\n{out}\n{err}\ndaemon:\n{}", output.status, self.log());
+        assert!(
+            output.status.success(),
+            "mcpsup {args:?}: {}\n{out}\n{err}\ndaemon:\n{}",
+            output.status,
+            self.log()
+        );
         out
     }
 
@@ -239,9 +244,11 @@ impl Host {
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environ.windows(state.len()).any(|window| window == state)
         };
-        pids.filter(|pid| *pid != self.daemon.as_ref().map_or(0, |daemon| i32::try_from(daemon.id()).unwrap()))
-            .filter(is_ours)
-            .collect()
+        pids.filter(|pid| {
+            *pid != self.daemon.as_ref().map_or(0, |daemon| i32::try_from(daemon.id()).unwrap())
+        })
+        .filter(is_ours)
+        .collect()
     }
 }
 

@@ -38,31 +38,16 @@ fn settings() -> config::Door {
 
 fn world(limits: config::Door, first: Route) -> World {
     let here = IpAddr::from([127, 0, 0, 1]);
-    let (settings, seen) = watch::channel(Arc::new(Settings {
-        limits,
-        listen: here,
-    }));
+    let (settings, seen) = watch::channel(Arc::new(Settings { limits, listen: here }));
     let (route, led) = watch::channel(first);
-    let instance = InstanceId {
-        user: "alice".parse().unwrap(),
-        server: "notes".parse().unwrap(),
-    };
+    let instance = InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() };
     let door = Door::open(socket::listen(here, 0).unwrap(), seen, instance, led).unwrap();
-    World {
-        door,
-        route,
-        settings,
-    }
+    World { door, route, settings }
 }
 
 fn ready(run: u64, addr: SocketAddr) -> Route {
     let listener_inode = socket::listener_at(addr).unwrap().unwrap().inode;
-    Route::Ready(Upstream {
-        run: RunId(run),
-        addr,
-        listener_inode,
-        recheck: None,
-    })
+    Route::Ready(Upstream { run: RunId(run), addr, listener_inode, recheck: None })
 }
 
 /// One connection of a client or of a process, read message by message.
@@ -73,10 +58,7 @@ struct Line {
 
 impl Line {
     fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            read: Vec::new(),
-        }
+        Self { stream, read: Vec::new() }
     }
 
     async fn to(world: &World) -> Self {
@@ -90,17 +72,12 @@ impl Line {
     /// Everything up to and including `end`; `None` if the connection ends before.
     async fn until(&mut self, end: &str) -> Option<String> {
         loop {
-            let at = self
-                .read
-                .windows(end.len())
-                .position(|part| part == end.as_bytes());
+            let at = self.read.windows(end.len()).position(|part| part == end.as_bytes());
             if let Some(at) = at {
                 let rest = self.read.split_off(at + end.len());
                 return String::from_utf8(std::mem::replace(&mut self.read, rest)).ok();
             }
-            let read = timeout(LIMIT, self.stream.read_buf(&mut self.read))
-                .await
-                .expect("silence");
+            let read = timeout(LIMIT, self.stream.read_buf(&mut self.read)).await.expect("silence");
             if read.unwrap_or(0) == 0 {
                 return None;
             }
@@ -110,15 +87,10 @@ impl Line {
     /// A message whose body is as long as its head says.
     async fn message(&mut self) -> Option<(String, String)> {
         let head = self.until("\r\n\r\n").await?.to_lowercase();
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .map(|rest| rest.lines().next().unwrap());
+        let length = head.split("content-length: ").nth(1).map(|rest| rest.lines().next().unwrap());
         let length: usize = length.map_or(0, |length| length.parse().unwrap());
         while self.read.len() < length {
-            let read = timeout(LIMIT, self.stream.read_buf(&mut self.read))
-                .await
-                .expect("silence");
+            let read = timeout(LIMIT, self.stream.read_buf(&mut self.read)).await.expect("silence");
             if read.unwrap_or(0) == 0 {
                 return None;
             }
@@ -169,11 +141,7 @@ async fn process(answer: &'static str) -> Process {
             });
         }
     });
-    Process {
-        addr,
-        asked,
-        connections,
-    }
+    Process { addr, asked, connections }
 }
 
 /// A door to a process whose connections the test serves by hand.

@@ -23,15 +23,9 @@ async fn a_request_passes_without_what_is_not_the_processs_business() {
         head.starts_with("http/1.1 202 ") && head.contains("mcp-session-id: s") && body == "hi",
         "{head}"
     );
-    assert!(
-        !head.contains("x-hop") && !head.contains("keep-alive"),
-        "{head}"
-    );
+    assert!(!head.contains("x-hop") && !head.contains("keep-alive"), "{head}");
     let asked = process.asked.recv().await.unwrap();
-    assert!(
-        asked.starts_with("post /any/path?q=1 http/1.1\r\n") && asked.ends_with("hello"),
-        "{asked}"
-    );
+    assert!(asked.starts_with("post /any/path?q=1 http/1.1\r\n") && asked.ends_with("hello"), "{asked}");
     for part in [
         &format!("host: {}\r\n", process.addr),
         "mcp-method: tools/call",
@@ -40,14 +34,7 @@ async fn a_request_passes_without_what_is_not_the_processs_business() {
     ] {
         assert!(asked.contains(part), "{part} in {asked}");
     }
-    for part in [
-        "bearer",
-        "authorization",
-        "x-mine",
-        "connection",
-        "upgrade",
-        "te: ",
-    ] {
+    for part in ["bearer", "authorization", "x-mine", "connection", "upgrade", "te: "] {
         assert!(!asked.contains(part), "{part} in {asked}");
     }
 }
@@ -59,7 +46,9 @@ async fn each_event_of_a_stream_arrives_before_the_next_is_made() {
     client.say(GET).await;
     let mut process = accept(&listener).await;
     process.until("\r\n\r\n").await.unwrap();
-    process.say("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    process
+        .say("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        .await;
     client.until("\r\n\r\n").await.unwrap();
 
     for number in 1..=3 {
@@ -72,7 +61,9 @@ async fn each_event_of_a_stream_arrives_before_the_next_is_made() {
 async fn a_request_body_is_passed_on_while_it_comes() {
     let (world, listener) = by_hand(settings()).await;
     let mut client = Line::to(&world).await;
-    client.say("POST /mcp HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").await;
+    client
+        .say("POST /mcp HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+        .await;
     let mut process = accept(&listener).await;
 
     process.until("one").await.unwrap();
@@ -88,19 +79,9 @@ async fn a_name_in_the_request_line_that_is_ours_becomes_a_plain_path() {
     let mut process = process(OK).await;
     let world = world(settings(), ready(1, process.addr));
 
-    Line::to(&world)
-        .await
-        .ask("GET http://localhost:3456/mcp?x HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        .await;
+    Line::to(&world).await.ask("GET http://localhost:3456/mcp?x HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
 
-    assert!(
-        process
-            .asked
-            .recv()
-            .await
-            .unwrap()
-            .starts_with("get /mcp?x http/1.1\r\n")
-    );
+    assert!(process.asked.recv().await.unwrap().starts_with("get /mcp?x http/1.1\r\n"));
 }
 
 #[tokio::test]
@@ -110,9 +91,7 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client() {
     client.say(GET).await;
     let mut process = accept(&listener).await;
     process.until("\r\n\r\n").await.unwrap();
-    process
-        .say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
-        .await;
+    process.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").await;
     client.until("one").await.unwrap();
 
     drop(process);
@@ -129,9 +108,7 @@ async fn a_client_that_leaves_ends_its_call() {
         let mut process = accept(&listener).await;
         process.until("\r\n\r\n").await.unwrap();
         if streaming {
-            process
-                .say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
-                .await;
+            process.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").await;
             client.until("one").await.unwrap();
         }
 
@@ -145,24 +122,13 @@ async fn a_client_that_leaves_ends_its_call() {
 async fn a_process_may_answer_before_it_has_read_everything() {
     let (world, listener) = by_hand(settings()).await;
     let mut client = Line::to(&world).await;
-    client
-        .say("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhalf")
-        .await;
+    client.say("POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nhalf").await;
     let mut process = accept(&listener).await;
     process.until("half").await.unwrap();
 
-    process
-        .say("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
-        .await;
+    process.say("HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").await;
 
-    assert!(
-        client
-            .message()
-            .await
-            .unwrap()
-            .0
-            .starts_with("http/1.1 401 ")
-    );
+    assert!(client.message().await.unwrap().0.starts_with("http/1.1 401 "));
     client.ends().await;
     process.ends().await;
 }
@@ -174,16 +140,8 @@ async fn answers_without_a_body_leave_the_connection_usable() {
     let mut client = Line::to(&world).await;
 
     for _ in 0..3 {
-        client
-            .say("HEAD /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            .await;
-        assert!(
-            client
-                .until("\r\n\r\n")
-                .await
-                .unwrap()
-                .contains("content-length: 1000")
-        );
+        client.say("HEAD /mcp HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        assert!(client.until("\r\n\r\n").await.unwrap().contains("content-length: 1000"));
     }
 
     assert_eq!(process.connections.load(SeqCst), 1);
@@ -191,8 +149,7 @@ async fn answers_without_a_body_leave_the_connection_usable() {
 
 #[tokio::test]
 async fn a_stream_that_came_to_its_end_leaves_the_connection_usable() {
-    let process =
-        process("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n").await;
+    let process = process("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n").await;
     let world = world(settings(), ready(1, process.addr));
     let mut client = Line::to(&world).await;
 
@@ -236,8 +193,7 @@ async fn what_is_not_http_from_a_process_is_not_passed_on() {
 
 #[tokio::test]
 async fn a_process_that_closes_after_each_answer_costs_nothing_but_connections() {
-    let process =
-        process("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await;
+    let process = process("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await;
     let world = world(settings(), ready(1, process.addr));
     let mut client = Line::to(&world).await;
 

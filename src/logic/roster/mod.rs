@@ -176,8 +176,7 @@ impl Roster {
         let mut all = BTreeMap::new();
         for (id, answer) in answers {
             if let Some(user) = self.users.get_mut(&id.user) {
-                let listed =
-                    user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
+                let listed = user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
                 all.insert(id, listed);
             }
         }
@@ -194,8 +193,7 @@ impl Roster {
         let is_wrong = !self.config_problems.is_empty() || self.directory_problem.is_some();
         let absent = if is_wrong { StateName::Refused } else { StateName::Down };
         let keep = |(id, door): (&InstanceId, u16)| {
-            let path =
-                self.config.as_ref().map_or(USUAL_PATH, |config| path_of(config, &id.server));
+            let path = self.config.as_ref().map_or(USUAL_PATH, |config| path_of(config, &id.server));
             (id.clone(), Listed::without_spec(Want::Keep, absent, Some(door), path))
         };
         ports.doors().map(keep).collect()
@@ -208,9 +206,7 @@ impl Roster {
             Some(user) if user.good.is_none() && config.servers.contains_key(&id.server) => {
                 (Want::Keep, StateName::Down)
             }
-            Some(_) if config.servers.contains_key(&id.server) => {
-                (Want::Never, StateName::Disabled)
-            }
+            Some(_) if config.servers.contains_key(&id.server) => (Want::Never, StateName::Disabled),
             Some(_) | None => (Want::Never, StateName::Gone),
         };
         Listed::without_spec(want, absent, Some(door), path_of(config, &id.server))
@@ -222,19 +218,17 @@ impl User {
         match state {
             FileState::Unchanged => {}
             FileState::Refused(problem) => self.faults = vec![problem],
-            FileState::Read(EnvFile { name, bytes, owner_uid }) => {
-                match envfile::parse(&bytes, &name) {
-                    Ok(vars) => {
-                        self.faults.clear();
-                        let good = Good { file: name, owner_uid, vars };
-                        if self.good.as_ref() != Some(&good) {
-                            self.good = Some(good);
-                            self.checked = None;
-                        }
+            FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
+                Ok(vars) => {
+                    self.faults.clear();
+                    let good = Good { file: name, owner_uid, vars };
+                    if self.good.as_ref() != Some(&good) {
+                        self.good = Some(good);
+                        self.checked = None;
                     }
-                    Err(problems) => self.faults = problems,
                 }
-            }
+                Err(problems) => self.faults = problems,
+            },
         }
     }
 
@@ -245,8 +239,7 @@ impl User {
             return;
         };
         let had = |server: &ServerName| self.specs.contains_key(server);
-        let mut settings =
-            Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
+        let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
         let account = settings.account(name, host);
         let mut servers = BTreeMap::new();
         for server in std::mem::take(&mut settings.servers) {
@@ -313,26 +306,18 @@ impl User {
             problems.extend(answer.err());
             return Listed { problems, ..refused };
         };
-        let owner_uid =
-            Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
+        let owner_uid = Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
         problems.extend_from_slice(&checked.problems);
         let made = match (checked.servers.get_mut(&id.server), config.servers.get(&id.server)) {
             (Some(judged), Some(server)) => {
                 problems.extend_from_slice(&judged.problems);
-                let may =
-                    checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
+                let may = checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
                 let old = self.specs.get(&id.server);
                 match answer {
                     Ok(given) if may => {
                         let account = checked.account.as_ref();
-                        let recipe = spec::Recipe {
-                            id,
-                            server,
-                            file: &good.file,
-                            vars: &good.vars,
-                            account,
-                            given,
-                        };
+                        let recipe =
+                            spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
                         Some(judged.make(&recipe, config, host, constants, old))
                     }
                     Ok(_) => None,
@@ -385,14 +370,7 @@ impl Judged {
 
 impl Listed {
     fn without_spec(want: Want, absent_because: StateName, door: Option<u16>, path: &str) -> Self {
-        Self {
-            want,
-            door,
-            path: path.to_owned(),
-            owner_uid: None,
-            absent_because,
-            problems: Vec::new(),
-        }
+        Self { want, door, path: path.to_owned(), owner_uid: None, absent_because, problems: Vec::new() }
     }
 }
 
