@@ -5,8 +5,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The launcher is this program too, so that an upgrade on disk cannot skew the two. It stays
     // out of the command line: its orders never come as arguments.
-    if std::env::args_os().nth(1).is_some_and(|verb| verb == "launch") {
-        return mcpsup::system::launch::main();
+    let verb = std::env::args_os().nth(1);
+    match verb.as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("launch") => mcpsup::system::launch::main(),
+        Some("launch-first") => mcpsup::system::launch::first_main(),
+        Some(_) | None => mcpsup::cli::main(),
     }
-    mcpsup::cli::main()
 }

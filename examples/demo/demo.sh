@@ -5,6 +5,8 @@
 # leaves nothing behind however it ends. DEMO_ONCE=1, or no terminal: it ends by itself.
 set -eu
 umask 077
+# With these, a service manager tells a daemon its places; here they are all in one directory.
+unset RUNTIME_DIRECTORY STATE_DIRECTORY LOGS_DIRECTORY
 cd "$(dirname "$0")/../.."
 
 case ${CARGO_TARGET_DIR:=target} in /*) ;; *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR ;; esac

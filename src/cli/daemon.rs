@@ -1,11 +1,8 @@
 //! `mcpsup daemon`
 
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::Layer;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Outcome;
 use super::session::{Environment, Session};
@@ -14,28 +11,23 @@ use super::session::{Environment, Session};
 ///
 /// # Errors
 ///
-/// When it cannot start.
+/// When it cannot start, or ended otherwise than told.
 pub fn run(session: &Session) -> anyhow::Result<Outcome> {
-    log(&session.environment)?;
+    log_to_stderr(&session.environment);
     crate::daemon::run(&session.places)?;
     Ok(Outcome::Done)
 }
 
-/// Sends the daemon's log to stderr: one line per change, from `info` up unless `MCPSUP_LOG` says
-/// otherwise.
-fn log(environment: &Environment) -> anyhow::Result<()> {
-    let filter = match environment.get("MCPSUP_LOG") {
-        Some(filter) => EnvFilter::try_new(filter.to_string_lossy())?,
-        None => EnvFilter::new("info"),
-    };
-    let colour = io::stderr().is_terminal() && environment.get("NO_COLOR").is_none();
-    let lines = Layer::default().with_writer(io::stderr).with_ansi(colour).with_target(false);
-    let log = tracing_subscriber::registry().with(filter);
-    if environment.get("JOURNAL_STREAM").is_some() {
-        // The journal has its own clock (systemd.exec(5)).
-        log.with(lines.without_time()).try_init()?;
-    } else {
-        log.with(lines).try_init()?;
-    }
-    Ok(())
+/// One line per event on standard error. `MCPSUP_LOG` chooses what (`debug`,
+/// `info,mcpsup::door=debug`). In a journal, which stamps every line itself, the time is left out.
+fn log_to_stderr(environment: &Environment) {
+    let wanted = environment.get("MCPSUP_LOG").and_then(|text| text.to_str()).unwrap_or("info");
+    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal() && environment.get("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(colour);
+    if environment.get("JOURNAL_STREAM").is_some() { lines.without_time().init() } else { lines.init() }
 }

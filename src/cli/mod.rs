@@ -82,12 +82,11 @@ fn wrong_use(error: &clap::Error) -> ExitCode {
 fn run(cli: &Cli) -> ExitCode {
     let environment = Environment::read();
     let print = Print::new(&environment);
-    let result = Session::new(cli.config.as_deref(), environment, print)
-        .and_then(|session| {
-            let result = dispatch(&cli.verb, &session);
-            session.print.clear_progress();
-            result
-        });
+    let result = Session::new(cli.config.as_deref(), environment, print).and_then(|session| {
+        let result = dispatch(&cli.verb, &session);
+        session.print.clear_progress();
+        result
+    });
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,

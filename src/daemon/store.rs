@@ -33,7 +33,7 @@ pub enum StoreError {
 
 /// The state directory.
 #[derive(Debug)]
-pub struct Store {
+pub(super) struct Store {
     dir: PathBuf,
     reserved: RunId,
 }
@@ -44,7 +44,7 @@ impl Store {
     /// # Errors
     ///
     /// When a file in it cannot be read or is not ours.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let mut store = Self { dir: dir.to_path_buf(), reserved: RunId(1) };
         if let Some(reserved) = store.read("next-run")? {
             store.reserved = reserved;
@@ -54,7 +54,7 @@ impl Store {
 
     /// A number higher than that of any run so far.
     #[must_use]
-    pub fn next_run(&self) -> RunId {
+    pub(super) fn next_run(&self) -> RunId {
         self.reserved
     }
 
@@ -63,7 +63,7 @@ impl Store {
     /// # Errors
     ///
     /// When the state directory cannot be written; the run must not be started then.
-    pub fn reserve(&mut self, run: RunId) -> Result<(), StoreError> {
+    pub(super) fn reserve(&mut self, run: RunId) -> Result<(), StoreError> {
         if run < self.reserved {
             return Ok(());
         }
@@ -78,7 +78,7 @@ impl Store {
     /// # Errors
     ///
     /// When the file cannot be read or is not ours.
-    pub fn holds(&self) -> Result<BTreeSet<InstanceId>, StoreError> {
+    pub(super) fn holds(&self) -> Result<BTreeSet<InstanceId>, StoreError> {
         Ok(self.read("holds.json")?.unwrap_or_default())
     }
 
@@ -87,7 +87,7 @@ impl Store {
     /// # Errors
     ///
     /// When the state directory cannot be written; the old holds stand then.
-    pub fn set_holds(&self, holds: &BTreeSet<InstanceId>) -> Result<(), StoreError> {
+    pub(super) fn set_holds(&self, holds: &BTreeSet<InstanceId>) -> Result<(), StoreError> {
         self.write("holds.json", holds)?;
         failpoint::pass("hold.written");
         Ok(())
@@ -98,12 +98,15 @@ impl Store {
     /// # Errors
     ///
     /// When the file cannot be read or is not ours.
-    pub fn ports(&self) -> Result<Ports, StoreError> {
+    pub(super) fn ports(&self) -> Result<Ports, StoreError> {
         Ok(self.read("ports.json")?.unwrap_or_default())
     }
 
     /// Remembers the ports, as a deed for another thread: a disk may take its time.
-    pub fn ports_writer(&self, ports: &Ports) -> impl FnOnce() -> Result<(), FileError> + Send + use<> {
+    pub(super) fn ports_writer(
+        &self,
+        ports: &Ports,
+    ) -> impl FnOnce() -> Result<(), FileError> + Send + use<> {
         let path = self.dir.join("ports.json");
         // It is a map of names to numbers; there is nothing in it that could not be written.
         let bytes = serde_json::to_vec(ports).unwrap_or_default();
@@ -115,7 +118,7 @@ impl Store {
     /// # Errors
     ///
     /// When the state directory cannot be written, or the kernel gives no random bytes.
-    pub fn key(&self) -> Result<[u8; 32], StoreError> {
+    pub(super) fn key(&self) -> Result<[u8; 32], StoreError> {
         if let Some(key) = self.read("key")? {
             return Ok(key);
         }
@@ -139,8 +142,8 @@ impl Store {
 
     fn write<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
         let path = self.dir.join(name);
-        let bytes =
-            serde_json::to_vec(value).map_err(|error| StoreError::Odd { path: path.clone(), source: error.into() })?;
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| StoreError::Odd { path: path.clone(), source: error.into() })?;
         Ok(files::replace_durably(&path, &bytes, 0o600)?)
     }
 }

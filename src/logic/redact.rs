@@ -12,7 +12,7 @@
 //!   (`Authorization: Basic` holds `user:token`).
 //!
 //! Instead of listing every spelling of every value (some 25 times its size), the output is read
-//! through one [lens] per encoding, and each lens looks for the values themselves in one shared
+//! through one lens per encoding, and each lens looks for the values themselves in one shared
 //! automaton. Whatever any of them finds is hidden, so values that overlap are hidden whole.
 //!
 //! A declared credential of 1 to 3 bytes is hidden only where it stands as a word of its own, as it
@@ -24,8 +24,6 @@
 //!
 //! Memory: 24 to 60 bytes per byte of value (a test says so), so it is built when there is
 //! something to read, and let go when there has been nothing for a while. `daemon::output` does.
-//!
-//! [lens]: lens
 
 mod lens;
 mod words;

@@ -44,6 +44,10 @@ impl Walk {
             if let Some(&start) = self.starts.len().checked_sub(length).and_then(|i| self.starts.get(i)) {
                 found(length, (start, symbol.end));
             }
+            // What is shorter lies inside it. (Many values that end alike must not cost more.)
+            if length >= SHORTEST_ANYWHERE {
+                break;
+            }
         }
         let open = words.open(state);
         let over = self.starts.len().saturating_sub(open);

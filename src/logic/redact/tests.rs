@@ -153,6 +153,7 @@ fn a_secret_inside_a_longer_base64_text_is_hidden_at_every_alignment() {
             let cut = dice.below(text.len());
             let (left, right) = text.as_bytes().split_at(cut);
             let out = run(&[value], &[left, right]);
+            assert_eq!(out, run(&[value], &[text.as_bytes()]), "{value:?} cut at {cut}");
             assert!(
                 out.contains("[redacted]") && out.ends_with("\r\nnext"),
                 "{value:?} in {text:?}: {out:?}"
