@@ -113,9 +113,10 @@ fn again(session: &Session) -> anyhow::Result<bool> {
         return Ok(false);
     }
     session.print.ask("edit again? [Y/n] ");
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer).context("cannot read from the terminal")?;
-    Ok(read > 0 && !answer.trim_start().to_lowercase().starts_with('n'))
+    // Not read_line: Ctrl-C is caught since the editor was started, and must mean no here.
+    let answer = terminal::read_hidden().context("cannot read from the terminal")?;
+    session.print.answered();
+    Ok(answer.is_some_and(|answer| !answer.reveal().trim_start().to_lowercase().starts_with('n')))
 }
 
 /// A directory of ours in memory; gone with everything in it when dropped.

@@ -205,7 +205,7 @@ impl Watch {
     /// True if it was down before it was asked to be.
     fn was_so(&self, meant: &Meant) -> bool {
         let before = self.before.iter().find(|was| was.user == meant.user && was.server == meant.server);
-        self.goal == Goal::Down && before.is_some_and(|was| is_down(was))
+        self.goal == Goal::Down && before.is_some_and(is_down)
     }
 
     fn say(

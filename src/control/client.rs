@@ -313,4 +313,21 @@ mod tests {
         assert_eq!(with("/v1/status", &names(&target)), "/v1/status?user=alice&server=notes");
         assert_eq!(with("/v1/status", &names(&Target::default())), "/v1/status");
     }
+
+    #[test]
+    fn a_daemon_that_ends_in_the_middle_of_an_answer_is_gone_and_not_odd() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let client = Client::connect(&path).unwrap();
+        let daemon = std::thread::spawn(move || {
+            drop(listener.accept().unwrap());
+            let (call, _) = listener.accept().unwrap();
+            drop(listener);
+            drop(call);
+        });
+        let error = client.ports().unwrap_err();
+        daemon.join().unwrap();
+        assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    }
 }
