@@ -2,10 +2,7 @@
 //!
 //! The bugs are wrapped around the real fleet, falsifying what goes in or what comes out: the
 //! program itself has no switch for any of them. `caught` says which law catches which.
-#![expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a bug is in one call; the others pass on"
-)]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a bug is in one call; the others pass on")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,16 +73,8 @@ pub(crate) struct Buggy {
 
 impl Buggy {
     pub(crate) fn new(bug: Bug, next_run: RunId, holds: BTreeSet<InstanceId>) -> Self {
-        let next_run = if bug == Bug::ReusesRuns {
-            RunId(1)
-        } else {
-            next_run
-        };
-        let holds = if bug == Bug::LosesHoldsOnRestart {
-            BTreeSet::new()
-        } else {
-            holds
-        };
+        let next_run = if bug == Bug::ReusesRuns { RunId(1) } else { next_run };
+        let holds = if bug == Bug::LosesHoldsOnRestart { BTreeSet::new() } else { holds };
         Self {
             inner: Fleet::new(next_run, holds),
             bug,
@@ -188,23 +177,16 @@ fn replanned(spec: &Spec, change: impl FnOnce(&mut Spec)) -> Want {
 
 impl Core for Buggy {
     fn want(&mut self, wants: BTreeMap<InstanceId, Want>, now: Moment) {
-        let mut misread: BTreeMap<InstanceId, Want> = wants
-            .iter()
-            .map(|(id, want)| (id.clone(), self.misread(id, want.clone())))
-            .collect();
+        let mut misread: BTreeMap<InstanceId, Want> =
+            wants.iter().map(|(id, want)| (id.clone(), self.misread(id, want.clone()))).collect();
         if self.is(Bug::StartsWhatIsNotWanted) {
             for (id, spec) in &self.specs {
-                misread
-                    .entry(id.clone())
-                    .or_insert_with(|| Want::Always(spec.clone()));
+                misread.entry(id.clone()).or_insert_with(|| Want::Always(spec.clone()));
             }
         }
         if self.is(Bug::RestartsEverybody) && !self.wants.is_empty() && self.wants != wants {
             for id in wants.keys() {
-                if matches!(
-                    self.inner.get(id).map(Instance::state),
-                    Some(State::Up { .. })
-                ) {
+                if matches!(self.inner.get(id).map(Instance::state), Some(State::Up { .. })) {
                     self.inner.renew(id);
                 }
             }
@@ -270,11 +252,7 @@ impl Core for Buggy {
         {
             self.again.remove(id);
         }
-        let current = self
-            .owners
-            .get(&run)
-            .and_then(|id| self.current(id))
-            .unwrap_or(run);
+        let current = self.owners.get(&run).and_then(|id| self.current(id)).unwrap_or(run);
         match (self.bug, &fact) {
             (Bug::BelievesStaleReady, Fact::Ready) | (Bug::BelievesStaleExit, Fact::Exited(_)) => {
                 self.inner.observe(current, fact);
@@ -295,7 +273,7 @@ impl Core for Buggy {
             Bug::AdoptionRestarts => origin.spec = SpecId([0xff; 32]),
             _ => {}
         }
-        self.inner.adopt(id.clone(), run, origin, now);
+        self.inner.adopt(id, run, origin, now);
     }
 
     fn drive(&mut self, now: Moment) -> Vec<Effect> {
@@ -306,16 +284,12 @@ impl Core for Buggy {
         }
         let mut effects = self.falsify(effects);
         self.said = effects.clone();
-        self.said
-            .retain(|effect| matches!(effect, Effect::Stop { .. }));
+        self.said.retain(|effect| matches!(effect, Effect::Stop { .. }));
         if self.is(Bug::OneAtATime) {
             // Of several starts at one moment all but the first wait for the next event.
             let mut all = std::mem::take(&mut self.kept_back);
             all.append(&mut effects);
-            let starts = all
-                .iter()
-                .filter(|effect| matches!(effect, Effect::Start { .. }))
-                .count();
+            let starts = all.iter().filter(|effect| matches!(effect, Effect::Start { .. })).count();
             if starts > 1 {
                 self.kept_back = all.split_off(all.len() - 1);
             }
@@ -351,11 +325,7 @@ impl Core for Buggy {
     fn is_free(&self, id: &InstanceId) -> bool {
         let state = self.inner.get(id).map(Instance::state);
         match state {
-            Some(State::Stopping { .. } | State::Killing { .. })
-                if self.is(Bug::FreesPortsTooSoon) =>
-            {
-                true
-            }
+            Some(State::Stopping { .. } | State::Killing { .. }) if self.is(Bug::FreesPortsTooSoon) => true,
             _ => Core::is_free(&self.inner, id),
         }
     }

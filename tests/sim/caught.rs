@@ -15,9 +15,7 @@ fn caught(bug: Bug, laws: Laws) -> Option<Law> {
     let boot = |next_run, holds| Buggy::new(bug, next_run, holds);
     (0..WORLDS).find_map(|world| {
         let case = Case::whole(seed_of(1, world));
-        judge(&stage, &boot, case, laws)
-            .err()
-            .map(|broken| broken.law)
+        judge(&stage, &boot, case, laws).err().map(|broken| broken.law)
     })
 }
 

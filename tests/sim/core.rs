@@ -63,7 +63,7 @@ impl Core for Fleet {
     }
 
     fn adopt(&mut self, id: &InstanceId, run: RunId, origin: Origin, now: Moment) {
-        Fleet::adopt(self, id.clone(), run, origin, now);
+        Fleet::adopt(self, id, run, origin, now);
     }
 
     fn drive(&mut self, now: Moment) -> Vec<Effect> {

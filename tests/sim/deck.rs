@@ -86,11 +86,7 @@ impl Process {
             ready_in,
             dies_in,
             stubborn: deck.draws(Card::Stubborn, 2, rng),
-            kill_takes: if deck.draws(Card::Stuck, 3, rng) {
-                rng.below(150)
-            } else {
-                rng.below(3)
-            },
+            kill_takes: if deck.draws(Card::Stuck, 3, rng) { rng.below(150) } else { rng.below(3) },
         }
     }
 

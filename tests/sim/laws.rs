@@ -101,11 +101,7 @@ impl Laws {
     /// Says that a law is broken, if it is looked at.
     pub(crate) fn broken(self, law: Law, at: Ms, what: fmt::Arguments<'_>) -> Checked {
         if self == Self::All || self == Self::Only(law) {
-            Err(Broken {
-                law,
-                at,
-                what: what.to_string(),
-            })
+            Err(Broken { law, at, what: what.to_string() })
         } else {
             Ok(())
         }

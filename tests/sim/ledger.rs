@@ -97,10 +97,7 @@ impl Ledger {
 
     /// Another daemon: it knows the holds and nothing else.
     pub(crate) fn reboot(&mut self) {
-        *self = Self {
-            held: self.held,
-            ..Self::new(self.seat, self.laws)
-        };
+        *self = Self { held: self.held, ..Self::new(self.seat, self.laws) };
     }
 
     pub(crate) fn adopt(&mut self, run: u64, version: usize, now: Ms) {
@@ -133,11 +130,7 @@ impl Ledger {
     }
 
     pub(crate) fn goal(&self) -> Goal {
-        if self.closed || self.held {
-            Goal::Never
-        } else {
-            self.files
-        }
+        if self.closed || self.held { Goal::Never } else { self.files }
     }
 
     pub(crate) fn renew(&mut self) {
@@ -176,9 +169,7 @@ impl Ledger {
         match self.goal() {
             Goal::Never => false,
             Goal::Keep => true,
-            Goal::Always(version) => {
-                version == life.version && self.renewed.is_none_or(|old| life.run > old)
-            }
+            Goal::Always(version) => version == life.version && self.renewed.is_none_or(|old| life.run > old),
         }
     }
 
@@ -229,17 +220,9 @@ impl Ledger {
     pub(crate) fn on_start(&mut self, now: Ms, run: u64, version: usize, alive: Alive) -> Checked {
         let laws = self.laws;
         if alive.leader || self.life.as_ref().is_some_and(|life| !life.exited) {
-            laws.broken(
-                Law::OneProcess,
-                now,
-                format_args!("run {run} beside a living one"),
-            )?;
+            laws.broken(Law::OneProcess, now, format_args!("run {run} beside a living one"))?;
         } else if alive.children || self.life.is_some() {
-            laws.broken(
-                Law::GoneBeforeStart,
-                now,
-                format_args!("run {run} before the last is gone"),
-            )?;
+            laws.broken(Law::GoneBeforeStart, now, format_args!("run {run} before the last is gone"))?;
         }
         match self.goal() {
             Goal::Always(wanted) if wanted == version => {}
@@ -253,19 +236,11 @@ impl Ledger {
                 } else {
                     Law::UnwantedIsNotStarted
                 };
-                laws.broken(
-                    law,
-                    now,
-                    format_args!("run {run} of version {version} for {goal:?}"),
-                )?;
+                laws.broken(law, now, format_args!("run {run} of version {version} for {goal:?}"))?;
             }
         }
         if let Some((due, _)) = self.cooling {
-            laws.broken(
-                Law::Wait,
-                now,
-                format_args!("run {run} started, due at {due}"),
-            )?;
+            laws.broken(Law::Wait, now, format_args!("run {run} started, due at {due}"))?;
         }
         self.begin(run, version, now);
         Ok(())
@@ -274,21 +249,13 @@ impl Ledger {
     pub(crate) fn on_stop(&mut self, now: Ms, run: u64, signal: i32) -> Checked {
         let laws = self.laws;
         let Some(life) = self.life.as_ref().filter(|life| life.run == run) else {
-            return laws.broken(
-                Law::StopHasCause,
-                now,
-                format_args!("run {run} is not current"),
-            );
+            return laws.broken(Law::StopHasCause, now, format_args!("run {run} is not current"));
         };
         if life.ending.is_some() || life.killed {
             laws.broken(Law::SaidOnce, now, format_args!("stop of run {run}"))?;
         }
         if life.exited || life.times.1 != signal {
-            laws.broken(
-                Law::StopHasCause,
-                now,
-                format_args!("signal {signal} to run {run}"),
-            )?;
+            laws.broken(Law::StopHasCause, now, format_args!("signal {signal} to run {run}"))?;
         }
         let asked = !self.accepts(life);
         let late = life.up_since.is_none() && life.give_up_at <= now && self.goal() != Goal::Keep;
@@ -302,17 +269,10 @@ impl Ledger {
             } else {
                 Law::StopHasCause
             };
-            laws.broken(
-                law,
-                now,
-                format_args!("run {run} is stopped and was wanted"),
-            )?;
+            laws.broken(law, now, format_args!("run {run} is stopped and was wanted"))?;
         }
         if let Some(life) = self.life.as_mut() {
-            life.ending = Some(Ending {
-                kill_at: now + life.times.2,
-                asked,
-            });
+            life.ending = Some(Ending { kill_at: now + life.times.2, asked });
         }
         Ok(())
     }
@@ -324,11 +284,7 @@ impl Ledger {
         };
         let over = life.ending.is_some_and(|ending| ending.kill_at <= now);
         if !over && (alive.leader || !life.exited) {
-            laws.broken(
-                Law::Grace,
-                now,
-                format_args!("run {run} is killed too soon"),
-            )?;
+            laws.broken(Law::Grace, now, format_args!("run {run} is killed too soon"))?;
         }
         if life.killed {
             laws.broken(Law::SaidOnce, now, format_args!("kill of run {run}"))?;
@@ -350,11 +306,7 @@ impl Ledger {
         let laws = self.laws;
         let Some(life) = &self.life else {
             if let (Goal::Always(version), None) = (self.goal(), self.cooling) {
-                laws.broken(
-                    Law::Prompt,
-                    now,
-                    format_args!("version {version} is not started"),
-                )?;
+                laws.broken(Law::Prompt, now, format_args!("version {version} is not started"))?;
             }
             return Ok(());
         };
@@ -363,11 +315,7 @@ impl Ledger {
             return Ok(());
         }
         if life.exited {
-            return laws.broken(
-                Law::Prompt,
-                now,
-                format_args!("run {run} exited and is not swept"),
-            );
+            return laws.broken(Law::Prompt, now, format_args!("run {run} exited and is not swept"));
         }
         if let Some(ending) = life.ending {
             if ending.kill_at <= now {
@@ -403,8 +351,7 @@ impl Ledger {
             return Ok(());
         };
         let state = view.state;
-        let wrong =
-            |law: Law| laws.broken(law, now, format_args!("shown as {state:?}, is {self:?}"));
+        let wrong = |law: Law| laws.broken(law, now, format_args!("shown as {state:?}, is {self:?}"));
         let (deadline, right) = match (&self.life, state) {
             (None, State::Down) => (None, self.cooling.is_none()),
             (None, State::Cooling { until, .. }) => {
@@ -413,12 +360,7 @@ impl Ledger {
                 }
                 (Some(until), true)
             }
-            (
-                Some(life),
-                State::Starting {
-                    run, give_up_at, ..
-                },
-            ) => (
+            (Some(life), State::Starting { run, give_up_at, .. }) => (
                 Some(give_up_at).filter(|_| self.goal() != Goal::Keep),
                 run == RunId(life.run)
                     && give_up_at == moment(life.give_up_at)
@@ -431,30 +373,17 @@ impl Ledger {
                     wrong(Law::UpAnswered)?;
                 }
                 let up_since = life.up_since.map(moment) == Some(since);
-                (
-                    None,
-                    run == RunId(life.run) && up_since && life.ending.is_none() && !life.killed,
-                )
+                (None, run == RunId(life.run) && up_since && life.ending.is_none() && !life.killed)
             }
             (Some(life), State::Stopping { run, kill_at, .. }) => {
-                let right = life
-                    .ending
-                    .is_some_and(|ending| moment(ending.kill_at) == kill_at);
-                (
-                    Some(kill_at),
-                    run == RunId(life.run) && right && !life.killed,
-                )
+                let right = life.ending.is_some_and(|ending| moment(ending.kill_at) == kill_at);
+                (Some(kill_at), run == RunId(life.run) && right && !life.killed)
             }
-            (Some(life), State::Killing { run, .. }) => {
-                (None, run == RunId(life.run) && life.killed)
-            }
+            (Some(life), State::Killing { run, .. }) => (None, run == RunId(life.run) && life.killed),
             (Some(_), State::Down | State::Cooling { .. })
             | (
                 None,
-                State::Starting { .. }
-                | State::Up { .. }
-                | State::Stopping { .. }
-                | State::Killing { .. },
+                State::Starting { .. } | State::Up { .. } | State::Stopping { .. } | State::Killing { .. },
             ) => (view.deadline, false),
         };
         let unseen = self.life.is_none() && (alive.leader || alive.children);
@@ -465,11 +394,7 @@ impl Ledger {
             wrong(Law::DeadlineOwned)?;
         }
         if view.strikes != self.strikes_shown(now) {
-            laws.broken(
-                Law::Wait,
-                now,
-                format_args!("{} strikes, {self:?}", view.strikes),
-            )?;
+            laws.broken(Law::Wait, now, format_args!("{} strikes, {self:?}", view.strikes))?;
         }
         Ok(())
     }

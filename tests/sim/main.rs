@@ -50,30 +50,16 @@ fn judge<C: Core>(stage: &Stage, boot: Boot<'_, C>, case: Case, laws: Laws) -> R
         return Ok(crowd.steps);
     }
     let seat = crowd.said.iter().rposition(|said| *said != 0).unwrap_or(0);
-    let alone = play(
-        stage,
-        boot,
-        Case {
-            seats: 1 << seat,
-            ..case
-        },
-        laws,
-        None,
-    )?;
+    let alone = play(stage, boot, Case { seats: 1 << seat, ..case }, laws, None)?;
     if alone.said[seat] != crowd.said[seat] {
-        laws.broken(
-            Law::Independence,
-            0,
-            format_args!("seat {seat} alone meets another fate"),
-        )?;
+        laws.broken(Law::Independence, 0, format_args!("seat {seat} alone meets another fate"))?;
     }
     Ok(crowd.steps + alone.steps)
 }
 
 /// The smallest part of a world that still breaks the law.
 fn shrink<C: Core>(stage: &Stage, boot: Boot<'_, C>, case: Case, law: Law) -> Case {
-    let breaks =
-        |case: Case| judge(stage, boot, case, Laws::All).is_err_and(|broken| broken.law == law);
+    let breaks = |case: Case| judge(stage, boot, case, Laws::All).is_err_and(|broken| broken.law == law);
     let mut least = case;
     for seats in 1..=0b1111 {
         let fewer = Case { seats, ..least };
@@ -96,24 +82,15 @@ fn report<C: Core>(stage: &Stage, boot: Boot<'_, C>, case: Case, broken: &Broken
     let least = shrink(stage, boot, case, broken.law);
     let mut trace = Vec::new();
     let again = play(stage, boot, least, Laws::All, Some(&mut trace));
-    let said = again
-        .err()
-        .map_or_else(|| broken.to_string(), |broken| broken.to_string());
+    let said = again.err().map_or_else(|| broken.to_string(), |broken| broken.to_string());
     let Case { seed, seats, until } = least;
-    format!(
-        "{said}\n{}\nfor regressions.rs:\n    holds({seed:#x}, {seats:#06b}, {until});",
-        trace.join("\n")
-    )
+    format!("{said}\n{}\nfor regressions.rs:\n    holds({seed:#x}, {seats:#06b}, {until});", trace.join("\n"))
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test is told by hand which worlds to play"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a test is told by hand which worlds to play")]
     let text = std::env::var(name);
-    text.ok()
-        .map_or(default, |text| text.parse().expect("a number"))
+    text.ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
 fn seed_of(base: u64, world: u64) -> u64 {
@@ -141,16 +118,10 @@ fn every_law_holds_in_every_world() {
         let parts: Vec<_> = (0..threads)
             .map(|first| scope.spawn(move || play_some(base, first as u64, threads, worlds)))
             .collect();
-        parts
-            .into_iter()
-            .map(|part| part.join().expect("a part that ends"))
-            .collect()
+        parts.into_iter().map(|part| part.join().expect("a part that ends")).collect()
     });
     let steps: u64 = results.iter().flatten().sum();
-    let bad = results
-        .into_iter()
-        .filter_map(Result::err)
-        .min_by_key(|(world, _)| *world);
+    let bad = results.into_iter().filter_map(Result::err).min_by_key(|(world, _)| *world);
     if let Some((world, broken)) = bad {
         let case = Case::whole(seed_of(base, world));
         panic!("{}", report(&Stage::new(), &fleet, case, &broken));

@@ -68,10 +68,7 @@ impl Stage {
 }
 
 pub(crate) fn instance(user: &str) -> InstanceId {
-    InstanceId {
-        user: user.parse().expect("a name"),
-        server: "s".parse().expect("a name"),
-    }
+    InstanceId { user: user.parse().expect("a name"), server: "s".parse().expect("a name") }
 }
 
 pub(crate) fn times(seat: usize, version: usize) -> Times {
@@ -85,10 +82,7 @@ pub(crate) fn port(seat: usize) -> u16 {
 pub(crate) fn plan((ready, signal, grace, first_wait, max_wait, stable): Times) -> Plan {
     Plan {
         ready_timeout: Duration::from_millis(ready),
-        stop: Stop {
-            signal,
-            grace: Duration::from_millis(grace),
-        },
+        stop: Stop { signal, grace: Duration::from_millis(grace) },
         restart: Restart {
             first_wait: Duration::from_millis(first_wait),
             max_wait: Duration::from_millis(max_wait),

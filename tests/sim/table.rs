@@ -30,11 +30,7 @@ fn exit() -> Fact {
 
 impl Story {
     fn new() -> Self {
-        Self {
-            fleet: Fleet::new(RunId(1), BTreeSet::new()),
-            id: instance("alice"),
-            now: 0,
-        }
+        Self { fleet: Fleet::new(RunId(1), BTreeSet::new()), id: instance("alice"), now: 0 }
     }
 
     fn starting() -> Self {
@@ -75,13 +71,8 @@ impl Story {
     /// Found alive by a new daemon that has not read the files yet.
     fn adopted() -> Self {
         let mut story = Self::new();
-        let origin = Origin {
-            spec: version(0).id,
-            plan: plan(TIMES),
-        };
-        story
-            .fleet
-            .adopt(story.id.clone(), RunId(7), origin, moment(0));
+        let origin = Origin { spec: version(0).id, plan: plan(TIMES) };
+        story.fleet.adopt(&story.id, RunId(7), origin, moment(0));
         assert!(story.driven().is_empty());
         story
     }
@@ -102,8 +93,7 @@ impl Story {
     }
 
     fn wants(&mut self, want: Want) -> Vec<String> {
-        self.fleet
-            .want(BTreeMap::from([(self.id.clone(), want)]), moment(self.now));
+        self.fleet.want(BTreeMap::from([(self.id.clone(), want)]), moment(self.now));
         self.driven()
     }
 
@@ -213,13 +203,7 @@ fn starting_that_is_not_ready_in_time_is_stopped_as_a_strike() {
     let mut story = Story::starting();
     assert!(story.after(99).is_empty());
     assert_eq!(story.after(1), ["stop 1"]);
-    assert!(matches!(
-        story.instance().state(),
-        State::Stopping {
-            cause: Cause::NotReady,
-            ..
-        }
-    ));
+    assert!(matches!(story.instance().state(), State::Stopping { cause: Cause::NotReady, .. }));
     assert_eq!(story.hears(1, exit()), ["kill 1"]);
     assert_eq!(story.hears(1, Fact::Gone), ["start 2 v0"]);
     assert_eq!(story.instance().strikes(moment(story.now)), 1);
@@ -236,10 +220,7 @@ fn an_answer_at_the_last_moment_counts() {
 #[test]
 fn starting_is_stopped_by_a_change_of_mind() {
     assert_eq!(Story::starting().wants(Want::Never), ["stop 1"]);
-    assert_eq!(
-        Story::starting().wants(Want::Always(version(1))),
-        ["stop 1"]
-    );
+    assert_eq!(Story::starting().wants(Want::Always(version(1))), ["stop 1"]);
     assert_eq!(Story::starting().held(), ["stop 1"]);
     assert_eq!(Story::starting().restarted(), ["stop 1"]);
     assert_eq!(Story::starting().file_is_deleted(), ["stop 1"]);
@@ -367,10 +348,7 @@ fn a_stable_stretch_settles_the_account() {
 
 #[test]
 fn cooling_is_tried_at_once_when_asked_or_when_something_else_is_wanted() {
-    assert_eq!(
-        Story::cooling().wants(Want::Always(version(1))),
-        ["start 3 v1"]
-    );
+    assert_eq!(Story::cooling().wants(Want::Always(version(1))), ["start 3 v1"]);
     assert_eq!(Story::cooling().restarted(), ["start 3 v0"]);
     assert_eq!(Story::cooling().released(), ["start 3 v0"]);
 }
@@ -445,23 +423,9 @@ fn a_command_before_the_files_are_read_does_not_end_an_adopted_run() {
 fn a_held_instance_that_is_adopted_is_stopped() {
     let id = instance("alice");
     let mut fleet = Fleet::new(RunId(1), BTreeSet::from([id.clone()]));
-    fleet.adopt(
-        id,
-        RunId(7),
-        Origin {
-            spec: version(0).id,
-            plan: plan(TIMES),
-        },
-        moment(0),
-    );
+    fleet.adopt(id, RunId(7), Origin { spec: version(0).id, plan: plan(TIMES) }, moment(0));
     let (effects, _) = fleet.drive(moment(0));
-    assert_eq!(
-        effects,
-        [Effect::Stop {
-            run: RunId(7),
-            signal: 15
-        }]
-    );
+    assert_eq!(effects, [Effect::Stop { run: RunId(7), signal: 15 }]);
 }
 
 #[test]

@@ -33,11 +33,7 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn whole(seed: u64) -> Self {
-        Self {
-            seed,
-            seats: 0b1111,
-            until: Ms::MAX,
-        }
+        Self { seed, seats: 0b1111, until: Ms::MAX }
     }
 }
 
@@ -156,11 +152,7 @@ pub(crate) fn play<C: Core>(
     for seat in &world.seats {
         said[seat.number] = seat.said;
     }
-    Ok(Outcome {
-        steps: world.steps,
-        said,
-        punctual,
-    })
+    Ok(Outcome { steps: world.steps, said, punctual })
 }
 
 impl<'a, C: Core> World<'a, C> {
@@ -224,12 +216,7 @@ impl<'a, C: Core> World<'a, C> {
     /// Puts something on the agenda, `wait` from now. Seat `SEATS` is everybody.
     fn later(&mut self, wait: Ms, place: usize, what: What) {
         self.orders += 1;
-        self.agenda.push(Due {
-            at: self.now + wait,
-            seat: place,
-            order: self.orders,
-            what,
-        });
+        self.agenda.push(Due { at: self.now + wait, seat: place, order: self.orders, what });
     }
 
     /// The time of faults and changes.
@@ -248,8 +235,7 @@ impl<'a, C: Core> World<'a, C> {
         self.now = self.now.max(self.until);
         self.calm = true;
         self.lags = false;
-        self.agenda
-            .retain(|due| !matches!(due.what, What::Whim | What::Fate | What::Read));
+        self.agenda.retain(|due| !matches!(due.what, What::Whim | What::Fate | What::Read));
         self.later(0, SEATS, What::Read);
         let end = self.steps + BOUND;
         note!(self, "faults stop");
@@ -270,11 +256,7 @@ impl<'a, C: Core> World<'a, C> {
                 Goal::Keep => !alive.children,
             };
             if !right {
-                let law = if self.closed {
-                    Law::CloseEndsAll
-                } else {
-                    Law::Progress
-                };
+                let law = if self.closed { Law::CloseEndsAll } else { Law::Progress };
                 self.fails(law, "at rest, what runs is not what is wanted")?;
             }
         }
@@ -335,11 +317,8 @@ impl<'a, C: Core> World<'a, C> {
     }
 
     fn first_due(&self) -> Option<usize> {
-        let (place, due) = self
-            .agenda
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, due)| (due.at, due.seat, due.order))?;
+        let (place, due) =
+            self.agenda.iter().enumerate().min_by_key(|(_, due)| (due.at, due.seat, due.order))?;
         (due.at <= self.now).then_some(place)
     }
 
@@ -361,9 +340,7 @@ impl<'a, C: Core> World<'a, C> {
         for seat in &self.seats {
             // What is to be started lives from now on, though its process comes a moment later.
             let alive = seat.alive();
-            let view = self
-                .core
-                .view(self.stage.id(seat.number, seat.tenant), moment(now));
+            let view = self.core.view(self.stage.id(seat.number, seat.tenant), moment(now));
             seat.ledger.after(now, view.as_ref(), alive)?;
             busy |= seat.ledger.is_busy();
             let deadline = view.and_then(|view| view.deadline);
@@ -377,10 +354,7 @@ impl<'a, C: Core> World<'a, C> {
             self.fails(Law::DeadlineAhead, "a deadline is over")?;
         }
         if deadline != first {
-            self.fails(
-                Law::DeadlineOwned,
-                "a deadline stands for nobody, or is missing",
-            )?;
+            self.fails(Law::DeadlineOwned, "a deadline stands for nobody, or is missing")?;
         }
         if busy != self.core.is_busy() {
             self.fails(Law::MapIsTruth, "busy, or not, against the truth")?;
@@ -396,15 +370,9 @@ impl<'a, C: Core> World<'a, C> {
         let now = self.now;
         note!(self, "    core: {}", shown(effect));
         let (place, kind, detail) = match effect {
-            Effect::Start {
-                instance,
-                run,
-                spec,
-            } => {
+            Effect::Start { instance, run, spec } => {
                 let found = self.stage.find(instance).and_then(|(number, tenant)| {
-                    self.seats
-                        .iter()
-                        .position(|s| s.number == number && s.tenant == tenant)
+                    self.seats.iter().position(|s| s.number == number && s.tenant == tenant)
                 });
                 let Some(place) = found else {
                     return self.fails(Law::OneUserPerPort, "a start for a user who has no port");
@@ -451,10 +419,9 @@ impl<'a, C: Core> World<'a, C> {
                 .stage
                 .find(instance)
                 .and_then(|(number, _)| self.seats.iter().position(|s| s.number == number)),
-            Effect::Stop { run, .. } | Effect::Kill { run } => self
-                .seats
-                .iter()
-                .position(|seat| seat.processes.iter().any(|process| process.run == run.0)),
+            Effect::Stop { run, .. } | Effect::Kill { run } => {
+                self.seats.iter().position(|seat| seat.processes.iter().any(|process| process.run == run.0))
+            }
         };
         let run = match &effect {
             Effect::Start { run, .. } | Effect::Stop { run, .. } | Effect::Kill { run } => run.0,
@@ -547,11 +514,7 @@ impl<'a, C: Core> World<'a, C> {
         let leader = seat.process(run).is_some_and(|process| process.leader);
         seat.processes.retain(|process| process.run != run);
         let disorder = seat.deck.draws(Card::Disorder, 2, &mut seat.rng);
-        let (exit, gone) = if disorder {
-            (seat.rng.below(4), seat.rng.below(4))
-        } else {
-            (0, 0)
-        };
+        let (exit, gone) = if disorder { (seat.rng.below(4), seat.rng.below(4)) } else { (0, 0) };
         // Sometimes only the end of all of it is seen.
         if leader && !(disorder && exit == 3) {
             self.later(exit, place, What::Tell(run, Told::Exited));
@@ -660,10 +623,7 @@ impl<'a, C: Core> World<'a, C> {
         let seat = &self.seats[place];
         let alive = seat.alive();
         if alive.leader || alive.children {
-            self.fails(
-                Law::OneUserPerPort,
-                "a port is given away while its user's process lives",
-            )?;
+            self.fails(Law::OneUserPerPort, "a port is given away while its user's process lives")?;
         }
         let seat = &mut self.seats[place];
         self.core.forget(self.stage.id(seat.number, seat.tenant));
@@ -708,8 +668,7 @@ impl<'a, C: Core> World<'a, C> {
         self.core = (self.boot)(RunId(self.next_run), self.core.holds());
         self.closed = false;
         self.reading = false;
-        self.agenda
-            .retain(|due| !matches!(due.what, What::Tell(..) | What::Read));
+        self.agenda.retain(|due| !matches!(due.what, What::Tell(..) | What::Read));
         for place in 0..self.seats.len() {
             let seat = &mut self.seats[place];
             seat.ledger.reboot();
@@ -721,10 +680,7 @@ impl<'a, C: Core> World<'a, C> {
             let answers = process.ready_in.is_some();
             seat.ledger.adopt(run, version, self.now);
             let spec = self.stage.spec(seat.number, seat.tenant, version);
-            let origin = Origin {
-                spec: spec.id,
-                plan: spec.plan,
-            };
+            let origin = Origin { spec: spec.id, plan: spec.plan };
             let id = self.stage.id(seat.number, seat.tenant);
             self.core.adopt(id, RunId(run), origin, moment(self.now));
             let wait = seat.rng.below(6);
@@ -741,11 +697,7 @@ impl<'a, C: Core> World<'a, C> {
 
 fn shown(effect: &Effect) -> String {
     match effect {
-        Effect::Start {
-            instance,
-            run,
-            spec,
-        } => {
+        Effect::Start { instance, run, spec } => {
             format!("start {instance} as run {run}, version {}", spec.id.0[2])
         }
         Effect::Stop { run, signal } => format!("stop run {run} by signal {signal}"),
