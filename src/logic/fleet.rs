@@ -72,13 +72,13 @@ impl Fleet {
 
     /// Takes over a run that an earlier daemon started. It goes on until `want` says what the
     /// files want, unless it is held.
-    pub fn adopt(&mut self, instance: InstanceId, run: RunId, origin: Origin, now: Moment) {
+    pub fn adopt(&mut self, instance: &InstanceId, run: RunId, origin: Origin, now: Moment) {
         self.next_run = self.next_run.max(RunId(run.0 + 1));
         self.runs.insert(run, instance.clone());
         self.instances.insert(instance.clone(), Instance::adopted(run, origin, now));
         // Not known is not "none": a command that comes before the files are read must not end it.
         self.wants.insert(instance.clone(), Want::Keep);
-        self.apply_want(&instance);
+        self.apply_want(instance);
     }
 
     /// Says what the files want of every instance. One that is not named is wanted no more.

@@ -92,10 +92,10 @@ fn carries(pid: i32, marks: &Marks) -> bool {
 
 fn census(since: Moment) -> Rc<Vec<Process>> {
     LAST.with_borrow_mut(|last| {
-        if let Some((taken, all)) = last {
-            if *taken >= since {
-                return Rc::clone(all);
-            }
+        if let Some((taken, all)) = last
+            && *taken >= since
+        {
+            return Rc::clone(all);
         }
         let taken = clock::now();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -106,7 +106,7 @@ fn census(since: Moment) -> Rc<Vec<Process>> {
     })
 }
 
-/// Reads proc_pid_stat(5): fields 1, 3, 4 and 6.
+/// Reads `proc_pid_stat(5)`: fields 1, 3, 4 and 6.
 fn look(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');

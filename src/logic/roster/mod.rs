@@ -115,8 +115,11 @@ struct Judged {
     pin: Option<Pin>,
     problems: Vec<Problem>,
     /// The ports that the last spec was made for, and what came of it.
-    made: Option<(Given, Result<Arc<Spec>, Vec<Problem>>)>,
+    made: Option<(Given, Made)>,
 }
+
+/// What came of making a spec.
+type Made = Result<Arc<Spec>, Vec<Problem>>;
 
 impl Roster {
     /// Takes a newly read mcpsup.toml. A broken one changes nothing but [`problems`](Self::problems).
@@ -340,7 +343,7 @@ impl User {
             Some(spec) => (Want::Always(Arc::clone(spec)), StateName::Down),
             None => (Want::Keep, StateName::Refused),
         };
-        Listed { want, absent_because, owner_uid, problems, ..refused }
+        Listed { want, owner_uid, absent_because, problems, ..refused }
     }
 }
 

@@ -140,6 +140,7 @@ fn refusal(errno: Errno) -> NotRead {
         Errno::ELOOP => {
             NotRead::Refused("is a symbolic link that leads in a circle; put a file there".to_owned())
         }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "errno has a hundred names, and one answer")]
         other => NotRead::Refused(format!("cannot be read: {}", other.desc().to_lowercase())),
     }
 }

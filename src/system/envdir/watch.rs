@@ -89,15 +89,26 @@ fn unwatched(path: &Path, failed: &notify::Error) -> String {
     format!("cannot watch {}: {failed}; changes are found within a minute", path.display())
 }
 
+/// What there is to wait for.
+enum Wait {
+    /// Nothing: a hint is due.
+    Over,
+    /// A hint is due after this.
+    For(Duration),
+    /// Something must happen.
+    ForAnEvent,
+}
+
 impl Watcher {
     /// The next reason to look. May be dropped and called again at any time; nothing is lost.
     pub async fn next(&mut self) -> Hint {
-        while let Some(wait) = self.wait() {
+        loop {
             // The wait ends at the deadline that is known, or when an event brings a nearer one.
             let nearer = self.shared.woken.notified();
-            match wait {
-                Some(wait) => drop(tokio::time::timeout(wait, nearer).await),
-                None => nearer.await,
+            match self.wait() {
+                Wait::Over => break,
+                Wait::For(wait) => drop(tokio::time::timeout(wait, nearer).await),
+                Wait::ForAnEvent => nearer.await,
             }
         }
         self.last_hint = Some(clock::now());
@@ -109,14 +120,14 @@ impl Watcher {
         Hint { complete: std::mem::take(&mut pending.complete) }
     }
 
-    /// `None`: a hint is due. `Some(None)`: nothing is. `Some(Some(wait))`: one is after `wait`.
-    fn wait(&self) -> Option<Option<Duration>> {
+    /// What there is to wait for.
+    fn wait(&self) -> Wait {
         let now = clock::now();
         let follows = self.last_hint.is_some_and(|last| now.since(last) < FOLLOWS);
         match self.shared.pending().due(if follows { GATHER_MORE } else { GATHER }) {
-            Some(due) if due <= now => None,
-            Some(due) => Some(Some(due.since(now))),
-            None => Some(None),
+            Some(due) if due <= now => Wait::Over,
+            Some(due) => Wait::For(due.since(now)),
+            None => Wait::ForAnEvent,
         }
     }
 
@@ -219,7 +230,7 @@ impl Pending {
                 self.quick(now);
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
-                self.complete(name, now)
+                self.complete(name, now);
             }
             EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.quick(now),
             EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
