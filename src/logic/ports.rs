@@ -118,7 +118,9 @@ impl Ports {
                 let stays = taken.has(pin.port);
                 if !stays {
                     let old = self.rows.get(id).copied();
-                    old.into_iter().for_each(|row| taken.remove(row.door));
+                    if let Some(row) = old {
+                        taken.remove(row.door);
+                    }
                     taken.add(pin.port);
                     let backend = old.and_then(|row| row.backend);
                     self.rows.insert((*id).clone(), Row { door: pin.port, backend });

@@ -140,19 +140,15 @@ impl EnvDir {
                 }
             };
             let one = One { dir, name, user: &user, now, wall, complete };
-            match entry.look(&one, &mut again, &self.path, &self.shown, account_uid) {
-                Some(state) => {
-                    entry.handed |= state != FileState::Unchanged;
-                    look.files.insert(user.clone(), state);
-                    self.known.insert(user, entry);
-                }
-                None => {
-                    look.ignored.push((
-                        name.clone(),
-                        "it is a symbolic link that leads nowhere".to_owned(),
-                    ));
-                    known.insert(user, entry);
-                }
+            let state = entry.look(&one, &mut again, &self.path, &self.shown, account_uid);
+            if let Some(state) = state {
+                entry.handed |= state != FileState::Unchanged;
+                look.files.insert(user.clone(), state);
+                self.known.insert(user, entry);
+            } else {
+                let why = "it is a symbolic link that leads nowhere".to_owned();
+                look.ignored.push((name.clone(), why));
+                known.insert(user, entry);
             }
         }
         for (user, mut entry) in known {

@@ -109,13 +109,16 @@ struct Checked {
     servers: BTreeMap<ServerName, Judged>,
 }
 
+/// A spec, or what is missing for it.
+type Made = Result<Arc<Spec>, Vec<Problem>>;
+
 /// One server that a user wants.
 #[derive(Debug)]
 struct Judged {
     pin: Option<Pin>,
     problems: Vec<Problem>,
     /// The ports that the last spec was made for, and what came of it.
-    made: Option<(Given, Result<Arc<Spec>, Vec<Problem>>)>,
+    made: Option<(Given, Made)>,
 }
 
 impl Roster {
@@ -355,7 +358,7 @@ impl User {
             Some(spec) => (Want::Always(Arc::clone(spec)), StateName::Down),
             None => (Want::Keep, StateName::Refused),
         };
-        Listed { want, absent_because, owner_uid, problems, ..refused }
+        Listed { want, owner_uid, absent_because, problems, ..refused }
     }
 }
 
@@ -368,7 +371,7 @@ impl Judged {
         host: &Host<'_>,
         constants: &Constants,
         old: Option<&Arc<Spec>>,
-    ) -> Result<Arc<Spec>, Vec<Problem>> {
+    ) -> Made {
         if let Some((given, made)) = &self.made
             && *given == recipe.given
         {

@@ -134,17 +134,16 @@ fn beneath(dir: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, NotRead>
 }
 
 fn refusal(errno: Errno) -> NotRead {
-    match errno {
-        Errno::ENOENT | Errno::ENOTDIR => NotRead::Gone,
-        Errno::EXDEV => NotRead::Refused(
-            "is a symbolic link that leads out of its directory; put the file itself there"
-                .to_owned(),
-        ),
-        Errno::ELOOP => NotRead::Refused(
-            "is a symbolic link that leads in a circle; put a file there".to_owned(),
-        ),
-        other => NotRead::Refused(format!("cannot be read: {}", other.desc().to_lowercase())),
+    if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) {
+        return NotRead::Gone;
     }
+    NotRead::Refused(if errno == Errno::EXDEV {
+        "is a symbolic link that leads out of its directory; put the file itself there".to_owned()
+    } else if errno == Errno::ELOOP {
+        "is a symbolic link that leads in a circle; put a file there".to_owned()
+    } else {
+        format!("cannot be read: {}", errno.desc().to_lowercase())
+    })
 }
 
 fn kind(stat: &FileStat) -> SFlag {

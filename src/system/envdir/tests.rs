@@ -66,7 +66,7 @@ impl World {
         let (look, _) = self.settle();
         match &look.files[&user(name)] {
             FileState::Refused(problem) => problem.to_string(),
-            other => panic!("{other:?}"),
+            other @ (FileState::Unchanged | FileState::Read(_)) => panic!("{other:?}"),
         }
     }
 }
@@ -81,9 +81,12 @@ fn only(name: &str, text: &str) -> BTreeMap<UserName, String> {
     BTreeMap::from([(user(name), text.to_owned())])
 }
 
+/// How something saves, and how it does it.
+type Way = (&'static str, fn(&World));
+
 #[test]
 fn every_way_to_save_a_file_is_seen_once_it_is_complete() {
-    let ways: [(&str, fn(&World)); 5] = [
+    let ways: [Way; 5] = [
         ("in place", |w| w.put("alice.env", "A=2\n")),
         ("write and rename", |w| {
             w.put(".alice.env.tmp", "A=2\n");
@@ -326,7 +329,7 @@ mod watching {
             let look = world.dir.look(world.now, Complete::Named(&BTreeSet::new()), &nobody);
             match look.files.get(&user("alice")) {
                 Some(FileState::Read(file)) => {
-                    last = Some(String::from_utf8(file.bytes.to_vec()).unwrap())
+                    last = Some(String::from_utf8(file.bytes.to_vec()).unwrap());
                 }
                 Some(FileState::Unchanged | FileState::Refused(_)) => {}
                 None => last = None,
@@ -336,7 +339,7 @@ mod watching {
             }
             match look.again_at {
                 Some(at) => {
-                    drop(tokio::time::timeout(at.since(clock::now()), watcher.next()).await)
+                    drop(tokio::time::timeout(at.since(clock::now()), watcher.next()).await);
                 }
                 None => drop(watcher.next().await),
             }

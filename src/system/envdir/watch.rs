@@ -94,12 +94,15 @@ fn unwatched(path: &Path, failed: &notify::Error) -> String {
 impl Watcher {
     /// The next reason to look. May be dropped and called again at any time; nothing is lost.
     pub async fn next(&mut self) -> Hint {
-        while let Some(wait) = self.wait() {
+        loop {
             // The wait ends at the deadline that is known, or when an event brings a nearer one.
             let nearer = self.shared.woken.notified();
-            match wait {
-                Some(wait) => drop(tokio::time::timeout(wait, nearer).await),
+            match self.due() {
                 None => nearer.await,
+                Some(due) => match due.since(clock::now()) {
+                    Duration::ZERO => break,
+                    wait => drop(tokio::time::timeout(wait, nearer).await),
+                },
             }
         }
         self.last_hint = Some(clock::now());
@@ -111,15 +114,10 @@ impl Watcher {
         Hint { complete: std::mem::take(&mut pending.complete) }
     }
 
-    /// `None`: a hint is due. `Some(None)`: nothing is. `Some(Some(wait))`: one is after `wait`.
-    fn wait(&self) -> Option<Option<Duration>> {
-        let now = clock::now();
-        let follows = self.last_hint.is_some_and(|last| now.since(last) < FOLLOWS);
-        match self.shared.pending().due(if follows { GATHER_MORE } else { GATHER }) {
-            Some(due) if due <= now => None,
-            Some(due) => Some(Some(due.since(now))),
-            None => Some(None),
-        }
+    /// When the next hint is due, as far as is known.
+    fn due(&self) -> Option<Moment> {
+        let follows = self.last_hint.is_some_and(|last| clock::now().since(last) < FOLLOWS);
+        self.shared.pending().due(if follows { GATHER_MORE } else { GATHER })
     }
 
     /// Watches what is at the path now, if that is not what is watched. [`next`](Self::next) does
@@ -225,7 +223,7 @@ impl Pending {
                 self.quick(now);
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
-                self.complete(name, now)
+                self.complete(name, now);
             }
             EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.quick(now),
             EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
