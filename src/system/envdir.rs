@@ -1,9 +1,8 @@
 //! env.d: one look at it, and the watch that says when to look.
 //!
 //! A look is the truth: the directory is read whole, and a file's contents again only where its
-//! stamp changed. [`watch`](mod@watch)'s hints only say that a look may be worth it. What the bytes mean is
-//! [`logic::envfile`](crate::logic::envfile)'s business, what follows from a missing file
-//! [`logic::roster`](crate::logic::roster)'s.
+//! stamp changed. The hints of [`watch`](mod@watch) only say that a look may be worth it. What the
+//! bytes mean is `logic::envfile`'s business, what follows from a missing file `logic::roster`'s.
 
 mod file;
 mod names;

@@ -5,8 +5,8 @@
 //! about processes: what is wanted goes to [`fleet`](crate::logic::fleet). One user's answers do
 //! not depend on another's, save that a port has one owner ([`ports`](crate::logic::ports)).
 //!
-//! [`user`] follows one user's file, [`settings`] reads what it says to mcpsup itself, [`spec`]
-//! makes the process's side of it.
+//! `user` follows one user's file, `settings` reads what it says to mcpsup itself, `spec` makes
+//! the process's side of it.
 
 mod digest;
 mod settings;

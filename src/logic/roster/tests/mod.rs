@@ -8,14 +8,12 @@ mod worlds;
 use std::cell::RefCell;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 use super::*;
 use crate::model::config::{
     self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server,
     Stop, Template, Transport,
 };
-use crate::model::file::{EnvFile, FileState};
+use crate::model::file::{EnvFile, FileState, SecretBytes};
 use crate::model::{Secret, Spec};
 
 fn user(name: &str) -> UserName {
@@ -116,7 +114,7 @@ impl World {
             None => FileState::Unchanged,
             Some(text) => FileState::Read(EnvFile {
                 name: format!("env.d/{name}.env"),
-                bytes: Zeroizing::new(text.as_bytes().to_vec()),
+                bytes: SecretBytes::new(text.as_bytes().to_vec()),
                 owner_uid: self.uid,
             }),
         };
