@@ -6,6 +6,12 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use crate::model::spec::Account;
 
+/// The user this process acts as.
+#[must_use]
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// The account of this name. One that cannot be looked up is none; the next look may find it.
 #[must_use]
 pub fn find(name: &str) -> Option<Account> {

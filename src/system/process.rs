@@ -345,6 +345,23 @@ impl Processes {
     }
 }
 
+/// Makes this process fit to hold everybody's credentials and descriptors: others of its uid
+/// cannot look into it, it leaves no core, and it may open as many files as the system lets it (a
+/// thousand instances need a few thousand; the launcher lowers it again).
+///
+/// # Errors
+///
+/// When the kernel refuses the first.
+pub fn prepare_self() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    nix::sys::prctl::set_dumpable(false)?;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    Ok(())
+}
+
 fn first_dead_child() -> Option<i32> {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;

@@ -17,7 +17,7 @@ mod table;
 mod units;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,7 +30,6 @@ use crate::model::port::PortRange;
 use crate::model::{Problem, ServerName};
 
 const SECOND: Duration = Duration::from_secs(1);
-const MIB: u64 = 1 << 20;
 /// The largest mcpsup.toml that is read, in bytes.
 pub const MAX_FILE: usize = 1 << 20;
 
@@ -68,6 +67,7 @@ pub fn matches(pattern: &str, value: &str) -> bool {
 }
 
 fn ports(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Ports {
+    let usual = Ports::default();
     let listen = table.take("listen").and_then(|entry| {
         entry.text("an IP address: \"127.0.0.1\" or \"::1\"", report, |text| text.parse().ok())
     });
@@ -78,13 +78,9 @@ fn ports(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Ports {
         entry.and_then(|e| e.text(&what, report, |text| text.parse().ok())).unwrap_or(default)
     };
     let ports = Ports {
-        listen: listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        range: read(range.as_ref(), PortRange { first: 3456, last: 3999 }, report),
-        backend_range: read(
-            backend_range.as_ref(),
-            PortRange { first: 20_000, last: 29_999 },
-            report,
-        ),
+        listen: listen.unwrap_or(usual.listen),
+        range: read(range.as_ref(), usual.range, report),
+        backend_range: read(backend_range.as_ref(), usual.backend_range, report),
     };
     if ports.range.overlaps(ports.backend_range)
         && let Some(entry) = backend_range.or(range)
@@ -113,12 +109,13 @@ fn door(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Door {
         })
     });
     table.finish(report);
+    let usual = Door::default();
     Door {
-        wait: wait.unwrap_or(30 * SECOND),
-        max_body: max_body.unwrap_or(64 * MIB),
-        max_connections: max_connections.unwrap_or(256),
-        head_timeout: head_timeout.unwrap_or(60 * SECOND),
-        hosts: hosts.unwrap_or_default(),
+        wait: wait.unwrap_or(usual.wait),
+        max_body: max_body.unwrap_or(usual.max_body),
+        max_connections: max_connections.unwrap_or(usual.max_connections),
+        head_timeout: head_timeout.unwrap_or(usual.head_timeout),
+        hosts: hosts.unwrap_or(usual.hosts),
     }
 }
 
@@ -143,10 +140,11 @@ fn log(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Log {
     let keep = table.take("keep").and_then(|e| e.count(0, report));
     let max_rate = table.take("max_rate").and_then(|e| e.size(report));
     table.finish(report);
+    let usual = Log::default();
     Log {
-        max_size: max_size.unwrap_or(10 * MIB),
-        keep: keep.unwrap_or(3),
-        max_rate: max_rate.unwrap_or(4 * MIB),
+        max_size: max_size.unwrap_or(usual.max_size),
+        keep: keep.unwrap_or(usual.keep),
+        max_rate: max_rate.unwrap_or(usual.max_rate),
     }
 }
 
@@ -168,7 +166,7 @@ fn daemon(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Daemon {
         })
     });
     table.finish(report);
-    Daemon { containment: containment.unwrap_or(Containment::Auto), cgroup_root }
+    Daemon { containment: containment.unwrap_or_default(), cgroup_root }
 }
 
 fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Server> {
