@@ -56,9 +56,8 @@ impl EnvDir {
     /// A directory that has not been looked at yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        let shown = path
-            .file_name()
-            .map_or_else(|| "env.d".into(), |name| name.to_string_lossy().into_owned());
+        let shown =
+            path.file_name().map_or_else(|| "env.d".into(), |name| name.to_string_lossy().into_owned());
         Self { path: path.to_owned(), shown, known: BTreeMap::new() }
     }
 
@@ -81,11 +80,7 @@ impl EnvDir {
                 }
                 Look {
                     directory: Err(Problem::new(self.path.to_string_lossy(), text)),
-                    files: self
-                        .known
-                        .keys()
-                        .map(|user| (user.clone(), FileState::Unchanged))
-                        .collect(),
+                    files: self.known.keys().map(|user| (user.clone(), FileState::Unchanged)).collect(),
                     ignored: Vec::new(),
                     again_at: None,
                 }
@@ -101,12 +96,8 @@ impl EnvDir {
         complete: Complete<'_>,
         account_uid: &dyn Fn(&UserName) -> Option<u32>,
     ) -> Look {
-        let mut look = Look {
-            directory: Ok(()),
-            files: BTreeMap::new(),
-            ignored: listing.ignored,
-            again_at: None,
-        };
+        let mut look =
+            Look { directory: Ok(()), files: BTreeMap::new(), ignored: listing.ignored, again_at: None };
         let mut again = Again(None);
         let wall = clock::timestamp(now).as_nanosecond();
         let mut known = std::mem::take(&mut self.known);

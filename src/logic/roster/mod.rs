@@ -149,8 +149,7 @@ impl Roster {
         let mut all = BTreeMap::new();
         for (id, answer) in answers {
             if let Some(user) = self.users.get_mut(&id.user) {
-                let listed =
-                    user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
+                let listed = user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
                 all.insert(id, listed);
             }
         }
@@ -167,8 +166,7 @@ impl Roster {
         let is_wrong = !self.config_problems.is_empty() || self.directory_problem.is_some();
         let absent = if is_wrong { StateName::Refused } else { StateName::Down };
         let keep = |(id, door): (&InstanceId, u16)| {
-            let path =
-                self.config.as_ref().map_or(USUAL_PATH, |config| path_of(config, &id.server));
+            let path = self.config.as_ref().map_or(USUAL_PATH, |config| path_of(config, &id.server));
             (id.clone(), Listed::without_spec(Want::Keep, absent, Some(door), path))
         };
         ports.doors().map(keep).collect()
@@ -181,9 +179,7 @@ impl Roster {
             Some(user) if user.good.is_none() && config.servers.contains_key(&id.server) => {
                 (Want::Keep, StateName::Down)
             }
-            Some(_) if config.servers.contains_key(&id.server) => {
-                (Want::Never, StateName::Disabled)
-            }
+            Some(_) if config.servers.contains_key(&id.server) => (Want::Never, StateName::Disabled),
             Some(_) | None => (Want::Never, StateName::Gone),
         };
         Listed::without_spec(want, absent, Some(door), path_of(config, &id.server))
@@ -192,14 +188,7 @@ impl Roster {
 
 impl Listed {
     fn without_spec(want: Want, absent_because: StateName, door: Option<u16>, path: &str) -> Self {
-        Self {
-            want,
-            door,
-            path: path.to_owned(),
-            owner_uid: None,
-            absent_because,
-            problems: Vec::new(),
-        }
+        Self { want, door, path: path.to_owned(), owner_uid: None, absent_because, problems: Vec::new() }
     }
 }
 

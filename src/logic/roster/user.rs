@@ -78,19 +78,17 @@ impl User {
         match state {
             FileState::Unchanged => {}
             FileState::Refused(problem) => self.faults = vec![problem],
-            FileState::Read(EnvFile { name, bytes, owner_uid }) => {
-                match envfile::parse(&bytes, &name) {
-                    Ok(vars) => {
-                        self.faults.clear();
-                        let good = Good { file: name, owner_uid, vars };
-                        if self.good.as_ref() != Some(&good) {
-                            self.good = Some(good);
-                            self.checked = None;
-                        }
+            FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
+                Ok(vars) => {
+                    self.faults.clear();
+                    let good = Good { file: name, owner_uid, vars };
+                    if self.good.as_ref() != Some(&good) {
+                        self.good = Some(good);
+                        self.checked = None;
                     }
-                    Err(problems) => self.faults = problems,
                 }
-            }
+                Err(problems) => self.faults = problems,
+            },
         }
     }
 
@@ -101,8 +99,7 @@ impl User {
             return;
         };
         let had = |server: &ServerName| self.specs.contains_key(server);
-        let mut settings =
-            Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
+        let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
         let account = settings.account(name, host);
         let mut servers = BTreeMap::new();
         for server in std::mem::take(&mut settings.servers) {
@@ -170,26 +167,18 @@ impl User {
             problems.extend(answer.err());
             return Listed { problems, ..refused };
         };
-        let owner_uid =
-            Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
+        let owner_uid = Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
         problems.extend_from_slice(&checked.problems);
         let made = match (checked.servers.get_mut(&id.server), config.servers.get(&id.server)) {
             (Some(judged), Some(server)) => {
                 problems.extend_from_slice(&judged.problems);
-                let may =
-                    checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
+                let may = checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
                 let old = self.specs.get(&id.server);
                 match answer {
                     Ok(given) if may => {
                         let account = checked.account.as_ref();
-                        let recipe = spec::Recipe {
-                            id,
-                            server,
-                            file: &good.file,
-                            vars: &good.vars,
-                            account,
-                            given,
-                        };
+                        let recipe =
+                            spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
                         Some(judged.make(&recipe, config, host, constants, old))
                     }
                     Ok(_) => None,

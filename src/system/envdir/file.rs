@@ -70,9 +70,8 @@ impl One<'_> {
 impl Known {
     /// What became of the file; `None` if its name leads nowhere.
     pub(super) fn look(&mut self, one: &One<'_>, again: &mut Again) -> Option<FileState> {
-        let problem = |text: String| {
-            FileState::Refused(Problem::new(format!("{}/{}", one.shown, one.name), text))
-        };
+        let problem =
+            |text: String| FileState::Refused(Problem::new(format!("{}/{}", one.shown, one.name), text));
         let stamp = match open::stamp(one.dir, one.name) {
             Ok(stamp) => stamp,
             Err(NotRead::Gone) => return None,
@@ -109,8 +108,7 @@ impl Known {
             }
         }
         let whole = shell_word(&one.path.join(one.name));
-        let rules =
-            Rules { account: (one.account_uid)(one.user), user: one.user.as_str(), path: &whole };
+        let rules = Rules { account: (one.account_uid)(one.user), user: one.user.as_str(), path: &whole };
         match open::read(one.dir, one.name, &rules) {
             Ok((bytes, owner_uid, stamp)) => {
                 self.settling = None;

@@ -75,14 +75,12 @@ pub fn watch(dir: &Path) -> Watcher {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let shared = Arc::new(Shared::default());
     let (for_handler, seen_dir) = (Arc::clone(&shared), dir.clone());
-    let handler =
-        move |event: notify::Result<Event>| for_handler.hear(event, &seen_dir, clock::now());
+    let handler = move |event: notify::Result<Event>| for_handler.hear(event, &seen_dir, clock::now());
     let (inotify, problem) = match notify::recommended_watcher(handler) {
         Ok(inotify) => (Some(inotify), None),
         Err(failed) => (None, Some(unwatched(&dir, &failed))),
     };
-    let mut watcher =
-        Watcher { dir, shared, inotify, watched: [None; 2], problem, last_hint: None };
+    let mut watcher = Watcher { dir, shared, inotify, watched: [None; 2], problem, last_hint: None };
     watcher.refresh();
     watcher
 }
@@ -214,11 +212,7 @@ impl Pending {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => self.complete(name, now),
             // Our own reading, among others: to look because of it would never end.
             EventKind::Access(_) => {}
-            EventKind::Create(_)
-            | EventKind::Remove(_)
-            | EventKind::Modify(ModifyKind::Name(_))
-                if root =>
-            {
+            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) if root => {
                 self.moved = true;
                 self.quick(now);
             }
@@ -274,10 +268,7 @@ mod tests {
     fn neighbours_of_the_directory_are_no_reason_to_look() {
         let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
         assert_eq!(due_after(written, "/etc/mcpsup/mcpsup.toml"), None);
-        assert_eq!(
-            due_after(EventKind::Create(CreateKind::Folder), "/etc/mcpsup/env.d"),
-            Some(GATHER)
-        );
+        assert_eq!(due_after(EventKind::Create(CreateKind::Folder), "/etc/mcpsup/env.d"), Some(GATHER));
     }
 
     #[test]

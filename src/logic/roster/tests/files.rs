@@ -14,14 +14,9 @@ fn a_file_that_breaks_leaves_its_last_good_version_wanted_and_is_named() {
     assert_eq!(invalid.want, good.want);
     assert_eq!(
         said(&invalid),
-        [
-            "env.d/alice.env:2: TOKEN (notes token) does not match the pattern that mcpsup.toml gives: ^tok-"
-        ]
+        ["env.d/alice.env:2: TOKEN (notes token) does not match the pattern that mcpsup.toml gives: ^tok-"]
     );
-    assert_eq!(
-        said(&world.alice("")),
-        ["env.d/alice.env: TOKEN is required (notes token); add TOKEN=…"]
-    );
+    assert_eq!(said(&world.alice("")), ["env.d/alice.env: TOKEN is required (notes token); add TOKEN=…"]);
     let mended = world.alice("TOKEN=tok-7654321\n");
     assert!(mended.problems.is_empty());
     assert_ne!(spec(&mended).id, spec(&good).id);
@@ -31,10 +26,8 @@ fn a_file_that_breaks_leaves_its_last_good_version_wanted_and_is_named() {
 fn a_file_refused_leaves_its_last_good_version_wanted() {
     let mut world = World::new();
     let good = world.alice(GOOD);
-    let problem = Problem::new(
-        "env.d/alice.env",
-        "may be read by others (mode 0644); chmod 600 env.d/alice.env",
-    );
+    let problem =
+        Problem::new("env.d/alice.env", "may be read by others (mode 0644); chmod 600 env.d/alice.env");
     let files = BTreeMap::from([(user("alice"), FileState::Refused(problem.clone()))]);
     world.roster.set_files(Look { directory: Ok(()), files, ignored: Vec::new(), again_at: None });
     let refused = world.one("alice");
@@ -52,9 +45,7 @@ fn where_no_good_version_is_known_what_runs_goes_on_and_nothing_is_started() {
             "{broken}"
         );
         assert_eq!((listed.door, listed.problems.len()), (Some(4100), 1), "{broken}");
-        assert!(
-            !said(&listed)[0].contains("perhaps") && !said(&listed)[0].contains("wrong-secret")
-        );
+        assert!(!said(&listed)[0].contains("perhaps") && !said(&listed)[0].contains("wrong-secret"));
     }
 }
 
@@ -77,10 +68,7 @@ fn a_deleted_file_stops_its_user_and_keeps_the_port() {
     let before = world.one("bob");
     world.files(&[("alice", None)]);
     let gone = world.one("bob");
-    assert_eq!(
-        (&gone.want, gone.absent_because, gone.door),
-        (&Want::Never, StateName::Gone, before.door)
-    );
+    assert_eq!((&gone.want, gone.absent_because, gone.door), (&Want::Never, StateName::Gone, before.door));
     world.files(&[("alice", None), ("bob", Some(GOOD))]);
     let back = world.one("bob");
     assert_eq!((spec(&back).id, back.door), (spec(&before).id, before.door));
@@ -102,10 +90,7 @@ fn a_directory_that_cannot_be_read_changes_nothing() {
     // A daemon that has just begun knows only who has a port.
     world.roster = Roster::default();
     world.roster.set_config(Ok(config(&[("notes", server())])));
-    assert_eq!(
-        (world.one("alice").want, world.one("alice").absent_because),
-        (Want::Keep, StateName::Down)
-    );
+    assert_eq!((world.one("alice").want, world.one("alice").absent_because), (Want::Keep, StateName::Down));
     world.roster.set_files(unknown());
     assert_eq!(
         (world.one("alice").want, world.one("alice").absent_because),
@@ -147,8 +132,7 @@ fn a_server_taken_out_of_mcpsup_toml_is_not_wanted() {
     world.alice(GOOD);
     world.roster.set_config(Ok(config(&[("other", server())])));
     let all = world.all();
-    let wants: Vec<_> =
-        all.iter().map(|(id, listed)| (id.to_string(), listed.absent_because)).collect();
+    let wants: Vec<_> = all.iter().map(|(id, listed)| (id.to_string(), listed.absent_because)).collect();
     assert_eq!(
         wants,
         [("alice/notes".to_owned(), StateName::Gone), ("alice/other".to_owned(), StateName::Down)]

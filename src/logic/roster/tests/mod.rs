@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::config::{
-    self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server,
-    Stop, Template, Transport,
+    self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop,
+    Template, Transport,
 };
 use crate::model::file::{EnvFile, FileState, SecretBytes};
 use crate::model::{Secret, Spec};
@@ -70,10 +70,7 @@ fn config(servers: &[(&str, Server)]) -> Config {
         },
         log: Log { max_size: 1 << 20, keep: 3, max_rate: 1 << 20 },
         daemon: Daemon { containment: Containment::Auto, cgroup_root: None },
-        servers: servers
-            .iter()
-            .map(|(name, server)| (name.parse().unwrap(), server.clone()))
-            .collect(),
+        servers: servers.iter().map(|(name, server)| (name.parse().unwrap(), server.clone())).collect(),
     }
 }
 
@@ -91,20 +88,14 @@ impl World {
     fn new() -> Self {
         let mut roster = Roster::default();
         roster.set_config(Ok(config(&[("notes", server())])));
-        let mut world = Self {
-            roster,
-            ports: Ports::default(),
-            accounts: RefCell::default(),
-            is_root: true,
-            uid: 0,
-        };
+        let mut world =
+            Self { roster, ports: Ports::default(), accounts: RefCell::default(), is_root: true, uid: 0 };
         world.files(&[]);
         world
     }
 
     fn account(&self, name: &str, uid: u32) {
-        let account =
-            Account { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}").into() };
+        let account = Account { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}").into() };
         self.accounts.borrow_mut().insert(name.to_owned(), account);
     }
 
@@ -119,12 +110,7 @@ impl World {
             }),
         };
         let files = files.iter().map(|(name, text)| (user(name), state(name, *text))).collect();
-        self.roster.set_files(Look {
-            directory: Ok(()),
-            files,
-            ignored: Vec::new(),
-            again_at: None,
-        });
+        self.roster.set_files(Look { directory: Ok(()), files, ignored: Vec::new(), again_at: None });
     }
 
     fn all(&mut self) -> BTreeMap<InstanceId, Listed> {
@@ -160,11 +146,7 @@ fn spec(listed: &Listed) -> Arc<Spec> {
 }
 
 fn env(listed: &Listed) -> BTreeMap<String, String> {
-    spec(listed)
-        .env
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.reveal().to_owned()))
-        .collect()
+    spec(listed).env.iter().map(|(name, value)| (name.to_string(), value.reveal().to_owned())).collect()
 }
 
 fn said(listed: &Listed) -> Vec<String> {

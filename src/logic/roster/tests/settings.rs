@@ -7,10 +7,7 @@ fn switched_off_is_neither_wanted_nor_forgotten() {
     let mut world = World::new();
     let before = world.alice(GOOD);
     let off = world.alice("TOKEN=tok-1234567\nMCPSUP_ENABLED=false\n");
-    assert_eq!(
-        (&off.want, off.absent_because, off.door),
-        (&Want::Never, StateName::Disabled, before.door)
-    );
+    assert_eq!((&off.want, off.absent_because, off.door), (&Want::Never, StateName::Disabled, before.door));
     assert_eq!(world.alice("MCPSUP_ENABLED=false\n").want, Want::Never);
     assert_eq!(spec(&world.alice(GOOD)).id, spec(&before).id);
 }
@@ -71,10 +68,7 @@ fn settings_that_cannot_be_followed_are_named_with_their_mend_and_without_their_
         ("NOTES_PORT=0", "NOTES_PORT is not a port; expected a number from 1 to 65535"),
         ("MCPSUP_PORT=+4200", "MCPSUP_PORT is not a port; expected a number from 1 to 65535"),
         ("MCPSUP_ENABLED=hunter2", "MCPSUP_ENABLED is true or false"),
-        (
-            "MCPSUP_SERVERS=../etc",
-            "MCPSUP_SERVERS lists, as number 1, a server that is not in mcpsup.toml",
-        ),
+        ("MCPSUP_SERVERS=../etc", "MCPSUP_SERVERS lists, as number 1, a server that is not in mcpsup.toml"),
         ("MCPSUP_RUN_AS=hunter2", "MCPSUP_RUN_AS names no account of this host"),
         (
             "MCPSUP_PORT=4200\nNOTES_PORT=4201",
@@ -166,10 +160,7 @@ fn a_pin_that_cannot_be_followed_leaves_the_last_good_version_on_its_old_port() 
     world.files(&[("alice", None), ("bob", Some(&format!("{GOOD}MCPSUP_PORT=4100\n")))]);
     let after = world.one("bob");
     assert_eq!((&after.want, after.door), (&before.want, before.door));
-    assert_eq!(
-        said(&after),
-        ["env.d/bob.env:2: MCPSUP_PORT: port 4100 is alice/notes's; choose another"]
-    );
+    assert_eq!(said(&after), ["env.d/bob.env:2: MCPSUP_PORT: port 4100 is alice/notes's; choose another"]);
 }
 
 #[test]

@@ -6,8 +6,7 @@ use super::*;
 fn a_process_gets_its_environment_from_nothing_and_its_port_last() {
     let mut world = World::new();
     world.account("alice", 1001);
-    let listed =
-        world.alice("TOKEN=tok-1234567\nNOTES_PORT=4242\nMCPSUP_ENABLED=true\nWHO=me\nSHORT=abc\n");
+    let listed = world.alice("TOKEN=tok-1234567\nNOTES_PORT=4242\nMCPSUP_ENABLED=true\nWHO=me\nSHORT=abc\n");
     let spec = spec(&listed);
     assert_eq!((listed.door, spec.backend, listed.owner_uid), (Some(4242), 20000, Some(1001)));
     let expected = [
@@ -50,10 +49,7 @@ fn a_change_of_what_the_process_cannot_notice_restarts_nobody() {
     changed.path = "/other".to_owned();
     world.roster.set_config(Ok(config(&[("notes", changed.clone())])));
     let after = world.one("alice");
-    assert_eq!(
-        (spec(&after).id, spec(&after).plan.stop.grace),
-        (spec(&before).id, Duration::from_secs(1))
-    );
+    assert_eq!((spec(&after).id, spec(&after).plan.stop.grace), (spec(&before).id, Duration::from_secs(1)));
     assert_eq!(after.path, "/other");
     changed.limits.memory = Some(1);
     world.roster.set_config(Ok(config(&[("notes", changed)])));
@@ -89,10 +85,8 @@ fn a_moved_backend_makes_another_spec() {
 fn nothing_in_a_spec_can_stand_for_something_else() {
     let mut world = World::new();
     let base = Spec::clone(&spec(&world.alice(GOOD)));
-    let with_args = |args: &[&str]| Spec {
-        args: args.iter().map(|arg| Secret::new(*arg)).collect(),
-        ..base.clone()
-    };
+    let with_args =
+        |args: &[&str]| Spec { args: args.iter().map(|arg| Secret::new(*arg)).collect(), ..base.clone() };
     let with_env = |env: &[(&str, &str)]| Spec {
         env: env.iter().map(|(name, value)| ((*name).into(), Secret::new(*value))).collect(),
         ..base.clone()

@@ -58,10 +58,9 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
             world.account("svc", 900);
             // Which ports are given depends on who came first; from then on they are theirs.
             let ids = names.iter().flat_map(|name| {
-                servers.iter().map(|(server, _)| InstanceId {
-                    user: user(name),
-                    server: server.parse().unwrap(),
-                })
+                servers
+                    .iter()
+                    .map(|(server, _)| InstanceId { user: user(name), server: server.parse().unwrap() })
             });
             let wanted: Vec<_> = ids.map(|id| (id, None)).collect();
             world.ports.assign(&config(&servers).ports, &wanted, &BTreeSet::new());
@@ -71,8 +70,7 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
         let mut alone: Vec<_> = names.iter().map(|_| world()).collect();
         for step in 0..6 {
             let uid = if dice.roll(4) == 0 { 1001 } else { 0 };
-            let files: Vec<_> =
-                (0..).zip(names).map(|(number, name)| (name, dice.file(number))).collect();
+            let files: Vec<_> = (0..).zip(names).map(|(number, name)| (name, dice.file(number))).collect();
             let present: Vec<_> = files
                 .iter()
                 .filter(|(_, text)| text.is_some())
@@ -89,9 +87,7 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
                         .collect::<Vec<_>>()
                 };
                 world.uid = uid;
-                world.files(
-                    &present.iter().copied().filter(|(it, _)| it == name).collect::<Vec<_>>(),
-                );
+                world.files(&present.iter().copied().filter(|(it, _)| it == name).collect::<Vec<_>>());
                 assert_eq!(of(&all), of(&world.all()), "seed {seed}, step {step}, {name}");
             }
         }
