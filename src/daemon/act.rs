@@ -83,7 +83,10 @@ impl Daemon {
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
             self.give_another_backend(instance, spec.backend);
-            return self.not_started(run, format!("its port {} is held by {stranger}; it gets another", spec.backend));
+            return self.not_started(
+                run,
+                format!("its port {} is held by {stranger}; it gets another", spec.backend),
+            );
         }
         self.current.insert(run, Current::new(instance.clone(), spec.backend));
         let sink = self.sink_for(instance, run, &spec);
@@ -112,11 +115,12 @@ impl Daemon {
     pub(super) fn begin_probe(&mut self, run: RunId) {
         let Some(look) = self.processes.look(run) else { return };
         let Some(current) = self.current.get_mut(&run) else { return };
-        let (probe, path) = match self.fleet.get(&current.instance).map(crate::logic::instance::Instance::wanted) {
-            Some(Want::Always(spec)) => (spec.probe.clone(), spec.path.clone()),
-            // Nobody knows any more how it wants to be asked.
-            Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
-        };
+        let (probe, path) =
+            match self.fleet.get(&current.instance).map(crate::logic::instance::Instance::wanted) {
+                Some(Want::Always(spec)) => (spec.probe.clone(), spec.path.clone()),
+                // Nobody knows any more how it wants to be asked.
+                Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
+            };
         let (address, not_ready) = (current.address(), Arc::clone(&current.not_ready));
         let say = self.sources.say_ready.clone();
         let task = tokio::spawn(async move {

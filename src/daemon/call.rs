@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Daemon;
-use crate::control::protocol::{Accepted, Call, LogHandle, Meant, Peer, Refusal, RefusalKind, Reply, Request, Target};
+use crate::control::protocol::{
+    Accepted, Call, LogHandle, Meant, Peer, Refusal, RefusalKind, Reply, Request, Target,
+};
 use crate::logic::access::Caller;
 use crate::model::{InstanceId, Moment, UserName};
 use crate::system::account;
@@ -30,7 +32,9 @@ impl Daemon {
                 let nobody_named = target.user.is_none() && target.server.is_none();
                 let meant = match self.meant(caller, &target) {
                     // Nobody yet is an answer; an unknown name is not.
-                    Err(refusal) if !(nobody_named && refusal.kind == RefusalKind::Unknown) => return Err(refusal),
+                    Err(refusal) if !(nobody_named && refusal.kind == RefusalKind::Unknown) => {
+                        return Err(refusal);
+                    }
                     meant => meant.unwrap_or_default(),
                 };
                 Ok(Reply::Status(self.report(&meant, caller == Caller::Admin, now)))
@@ -73,7 +77,9 @@ impl Daemon {
                 Err(refusal(RefusalKind::NotPermitted, format!("{user} is not yours to see or steer")))
             }
             (true, Some(user)) if !known => Err(refusal(RefusalKind::Unknown, self.unknown(user, target))),
-            (true, Some(_) | None) => Err(refusal(RefusalKind::Unknown, "no instance here is yours".to_owned())),
+            (true, Some(_) | None) => {
+                Err(refusal(RefusalKind::Unknown, "no instance here is yours".to_owned()))
+            }
         }
     }
 
@@ -140,7 +146,10 @@ impl Daemon {
         let target = Target { user: Some(user.clone()), ..Target::default() };
         let spellings = [format!("{user}.env"), format!(".env.{user}")];
         if let Some(name) = spellings.iter().find(|name| self.places.env_dir.join(name).exists()) {
-            return Err(refusal(RefusalKind::Failed, format!("env.d/{name} is still there; delete it first")));
+            return Err(refusal(
+                RefusalKind::Failed,
+                format!("env.d/{name} is still there; delete it first"),
+            ));
         }
         let known = !self.matching(&target).is_empty();
         if !known {

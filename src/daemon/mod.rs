@@ -44,8 +44,8 @@ pub use start::StartError;
 use act::Current;
 use doors::Doors;
 use event::{Event, Ready};
-use sinks::SharedSink;
 use publish::Shown;
+use sinks::SharedSink;
 use store::Store;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
@@ -56,7 +56,8 @@ use store::Store;
 /// When it cannot begin: no runtime or state directory, another daemon on it, no control socket.
 /// Once it runs, nothing ends it but a signal.
 pub fn run(places: &Places) -> Result<(), StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::runtime)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::runtime)?;
     let ended = runtime.block_on(async {
         let mut daemon = Daemon::start(places)?;
         daemon.serve().await;

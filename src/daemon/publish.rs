@@ -136,7 +136,11 @@ impl Daemon {
             let (exit, strikes) = (self.ended(id, instance), instance.strikes(now));
             let next_ms = match instance.state() {
                 State::Cooling { until, .. } => until.since(now).as_millis(),
-                State::Down | State::Starting { .. } | State::Up { .. } | State::Stopping { .. } | State::Killing { .. } => 0,
+                State::Down
+                | State::Starting { .. }
+                | State::Up { .. }
+                | State::Stopping { .. }
+                | State::Killing { .. } => 0,
             };
             let run = old.and_then(|old| old.run).map_or(0, |run| run.0);
             let up_ms = up_ms.as_millis();
@@ -161,9 +165,9 @@ impl Daemon {
         self.shown.map.due = None;
         self.shown.map.written_at = Some(now);
         let map = self.port_map();
-        let written = serde_json::to_vec_pretty(&map)
-            .map_err(|error| error.to_string())
-            .and_then(|text| files::replace(&self.places.port_map(), &text, 0o644).map_err(|error| super::store::chain(&error)));
+        let written = serde_json::to_vec_pretty(&map).map_err(|error| error.to_string()).and_then(|text| {
+            files::replace(&self.places.port_map(), &text, 0o644).map_err(|error| super::store::chain(&error))
+        });
         let failed = written.is_err();
         if let Err(error) = written {
             if !self.shown.map.failed {
@@ -179,7 +183,9 @@ impl Daemon {
         let ready: Vec<_> = self
             .removing
             .iter()
-            .filter(|user| !self.fleet.iter().any(|(id, instance)| id.user == **user && instance.current().is_some()))
+            .filter(|user| {
+                !self.fleet.iter().any(|(id, instance)| id.user == **user && instance.current().is_some())
+            })
             .cloned()
             .collect();
         for user in &ready {

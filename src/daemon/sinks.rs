@@ -83,7 +83,9 @@ impl Daemon {
             let (Some(instance), Some(sink)) = (fleet.get(id), sinks.get(id)) else { return false };
             let origin = match instance.state() {
                 State::Starting { origin, .. } | State::Up { origin, .. } => origin,
-                State::Stopping { .. } | State::Killing { .. } | State::Cooling { .. } | State::Down => return false,
+                State::Stopping { .. } | State::Killing { .. } | State::Cooling { .. } | State::Down => {
+                    return false;
+                }
             };
             match instance.wanted() {
                 Want::Always(spec) if spec.id == origin.spec => {

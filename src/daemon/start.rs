@@ -19,13 +19,13 @@ use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
 use crate::model::{Config, InstanceId, Problem, RunId};
+use crate::system::clock;
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::places::Places;
 use crate::system::process::{self, Containment, Processes};
 use crate::system::record::{self, Record, RunDir};
 use crate::system::signals::Signals;
-use crate::system::clock;
 
 /// Requests on their way into the loop.
 const CALLS: usize = 64;
@@ -153,7 +153,8 @@ impl Daemon {
 
     fn adopt_runs(&mut self, now: crate::model::Moment) -> Result<(), StartError> {
         let runs = self.runs_dir();
-        let left = record::left_behind(&runs).map_err(StartError::while_trying(format!("read {}", runs.display())))?;
+        let left = record::left_behind(&runs)
+            .map_err(StartError::while_trying(format!("read {}", runs.display())))?;
         let mut found: BTreeMap<InstanceId, (RunId, RunDir)> = BTreeMap::new();
         for (run, dir) in left {
             match dir.read() {
@@ -198,27 +199,37 @@ impl Daemon {
     /// Things an administrator should know.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        notes.push("doors are open to every user of this host: this version does not check who connects".to_owned());
+        notes.push(
+            "doors are open to every user of this host: this version does not check who connects".to_owned(),
+        );
         let unlimited = |server: &crate::model::config::Server| match self.processes.containment() {
             Containment::Cgroup(root) => root.lacks(&server.limits),
             Containment::Namespace | Containment::Session => {
                 let limits = server.limits;
-                let asked =
-                    [("memory", limits.memory.is_some()), ("cpu", limits.cpu.is_some()), ("tasks", limits.tasks.is_some())];
+                let asked = [
+                    ("memory", limits.memory.is_some()),
+                    ("cpu", limits.cpu.is_some()),
+                    ("tasks", limits.tasks.is_some()),
+                ];
                 asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
             }
         };
         for (name, server) in &self.config.servers {
             let lacking = unlimited(server);
             if !lacking.is_empty() {
-                notes.push(format!("limits of server \"{name}\" not enforced on this host: {}", lacking.join(", ")));
+                notes.push(format!(
+                    "limits of server \"{name}\" not enforced on this host: {}",
+                    lacking.join(", ")
+                ));
             }
             if server.secrets_in_argv {
                 notes.push(format!("server \"{name}\" says secrets_in_argv: its arguments may show credentials to every user of this host"));
             }
         }
         if self.is_root && self.fleet.iter().any(|(_, instance)| runs_as_root(instance.wanted())) {
-            notes.push("users without a system account of their own (or MCPSUP_RUN_AS) run as root".to_owned());
+            notes.push(
+                "users without a system account of their own (or MCPSUP_RUN_AS) run as root".to_owned(),
+            );
         }
         if let Containment::Session = self.processes.containment() {
             notes.push("process trees are kept together by session only (no cgroup v2 here): one that detaches on purpose may be left behind".to_owned());
@@ -283,5 +294,6 @@ fn containment(config: &Config, places: &Places) -> Result<Containment, StartErr
 /// device and inode.
 fn daemon_name(state: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(state).map_or_else(|_| "daemon".to_owned(), |meta| format!("{:x}-{:x}", meta.dev(), meta.ino()))
+    std::fs::metadata(state)
+        .map_or_else(|_| "daemon".to_owned(), |meta| format!("{:x}-{:x}", meta.dev(), meta.ino()))
 }

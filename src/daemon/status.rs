@@ -29,7 +29,11 @@ impl Daemon {
     pub(super) fn route(&self, id: &InstanceId, instance: &Instance) -> Route {
         let run = match instance.state() {
             State::Up { run, .. } => run,
-            State::Starting { .. } | State::Killing { .. } | State::Cooling { .. } | State::Stopping { .. } | State::Down => {
+            State::Starting { .. }
+            | State::Killing { .. }
+            | State::Cooling { .. }
+            | State::Stopping { .. }
+            | State::Down => {
                 return match instance.wanted() {
                     Want::Always(_) => Route::Waiting,
                     Want::Keep if instance.current().is_some() => Route::Waiting,
@@ -76,7 +80,8 @@ impl Daemon {
         let mut notes = Vec::new();
         if is_admin {
             problems.extend(self.problems.iter().cloned());
-            notes.extend(self.store_problem.iter().map(|problem| format!("cannot remember ports: {problem}")));
+            notes
+                .extend(self.store_problem.iter().map(|problem| format!("cannot remember ports: {problem}")));
             notes.extend(self.notes());
         }
         StatusReport {
@@ -95,9 +100,11 @@ impl Daemon {
         problems.extend(self.doors.problem(id).cloned());
         let next_try_seconds = match instance.state() {
             State::Cooling { until, .. } => Some(until.since(now).as_secs_f64().ceil() as u64),
-            State::Down | State::Starting { .. } | State::Up { .. } | State::Stopping { .. } | State::Killing { .. } => {
-                None
-            }
+            State::Down
+            | State::Starting { .. }
+            | State::Up { .. }
+            | State::Stopping { .. }
+            | State::Killing { .. } => None,
         };
         let current = instance.current();
         InstanceStatus {

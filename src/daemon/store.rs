@@ -103,7 +103,10 @@ impl Store {
     }
 
     /// Remembers the ports, as a deed for another thread: a disk may take its time.
-    pub(super) fn ports_writer(&self, ports: &Ports) -> impl FnOnce() -> Result<(), FileError> + Send + use<> {
+    pub(super) fn ports_writer(
+        &self,
+        ports: &Ports,
+    ) -> impl FnOnce() -> Result<(), FileError> + Send + use<> {
         let path = self.dir.join("ports.json");
         // It is a map of names to numbers; there is nothing in it that could not be written.
         let bytes = serde_json::to_vec(ports).unwrap_or_default();
@@ -139,8 +142,8 @@ impl Store {
 
     fn write<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
         let path = self.dir.join(name);
-        let bytes =
-            serde_json::to_vec(value).map_err(|error| StoreError::Odd { path: path.clone(), source: error.into() })?;
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| StoreError::Odd { path: path.clone(), source: error.into() })?;
         Ok(files::replace_durably(&path, &bytes, 0o600)?)
     }
 }

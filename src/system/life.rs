@@ -105,7 +105,8 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         let Some(Answer::Pid(first)) = answer(&mut socket).await? else {
             return Err(Failure { doing: "the launcher named no process".into(), errno: None });
         };
-        let (its_identity, handle) = Identity::of(first).map_err(cannot("see the first process of the namespace"))?;
+        let (its_identity, handle) =
+            Identity::of(first).map_err(cannot("see the first process of the namespace"))?;
         identity = its_identity;
         set_leader(life, first, handle);
     }

@@ -216,7 +216,11 @@ impl Processes {
     /// # Errors
     ///
     /// When this process cannot become a subreaper (prctl(2)).
-    pub fn new(runs: PathBuf, containment: Containment, news: mpsc::UnboundedSender<News>) -> io::Result<Self> {
+    pub fn new(
+        runs: PathBuf,
+        containment: Containment,
+        news: mpsc::UnboundedSender<News>,
+    ) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         Ok(Self { lives: BTreeMap::new(), runs, containment, news })
     }
@@ -252,7 +256,8 @@ impl Processes {
         if handle.is_none() && !record.identity.is_of_this_boot() {
             return false;
         }
-        let leader = handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
+        let leader =
+            handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
         let life = self.life(record.run, held, record.marker.clone(), leader);
         tokio::task::spawn(life::resume(life, record.identity.pid, sink));
         true
@@ -355,7 +360,8 @@ impl Processes {
 pub fn prepare_self() -> io::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     nix::sys::prctl::set_dumpable(false)?;
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }

@@ -71,7 +71,10 @@ pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
     if marks.leader_is_held {
         found.remove(&marks.leader);
     }
-    all.iter().filter(|process| !process.zombie && found.contains(&process.pid)).map(|process| process.pid).collect()
+    all.iter()
+        .filter(|process| !process.zombie && found.contains(&process.pid))
+        .map(|process| process.pid)
+        .collect()
 }
 
 /// True if the process is the run's by its environment or by what it has open.
@@ -82,7 +85,9 @@ fn carries(pid: i32, marks: &Marks) -> bool {
         return true;
     }
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file.starts_with(&marks.fifos))
+    open.flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|file| file.starts_with(&marks.fifos))
 }
 
 fn census(since: Moment) -> Rc<Vec<Process>> {
@@ -116,5 +121,9 @@ fn look(pid: i32) -> Option<Process> {
 #[must_use]
 pub fn is_held(fifo: &Path) -> bool {
     use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW).open(fifo).is_ok()
+    fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW)
+        .open(fifo)
+        .is_ok()
 }
