@@ -64,11 +64,11 @@ impl Daemon {
                 failpoint::pass("stop.signalled");
             }
             Effect::Kill { run } => {
-                if !self.processes.knows(run) {
+                if self.processes.knows(run) {
+                    self.processes.kill(run);
+                } else {
                     // It never began, so there is nothing to kill.
                     self.tell(run, What::Gone);
-                } else {
-                    self.processes.kill(run);
                 }
             }
         }

@@ -15,11 +15,10 @@ impl Daemon {
     pub(super) fn answer(&mut self, call: Call, now: Moment) {
         let Call { peer, request, reply } = call;
         let answer = self.decide(peer, request, now);
-        if let Err(refusal) = &answer {
-            if refusal.kind == RefusalKind::NotPermitted {
+        if let Err(refusal) = &answer
+            && refusal.kind == RefusalKind::NotPermitted {
                 tracing::warn!(uid = peer.uid, pid = peer.pid, refusal = refusal.text, "request refused");
             }
-        }
         if reply.send(answer).is_err() {
             tracing::debug!(pid = peer.pid, "a caller did not wait for its answer");
         }

@@ -66,8 +66,9 @@ impl Daemon {
             for id in &all {
                 changed |= self.show(id, now);
             }
-            let gone = self.shown.instances.extract_if(.., |id, _| self.fleet.get(id).is_none());
-            changed |= gone.count() > 0;
+            let before = self.shown.instances.len();
+            self.shown.instances.retain(|id, _| self.fleet.get(id).is_some());
+            changed |= self.shown.instances.len() < before;
         } else {
             for id in touched {
                 changed |= self.show(id, now);
@@ -169,11 +170,10 @@ impl Daemon {
             files::replace(&self.places.port_map(), &text, 0o644).map_err(|error| super::store::chain(&error))
         });
         let failed = written.is_err();
-        if let Err(error) = written {
-            if !self.shown.map.failed {
+        if let Err(error) = written
+            && !self.shown.map.failed {
                 tracing::error!(error, "port map not written");
             }
-        }
         self.shown.map.failed = failed;
         failpoint::pass("map.written");
     }

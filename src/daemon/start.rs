@@ -181,7 +181,7 @@ impl Daemon {
             return self.processes.discard(record.run, dir);
         }
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
-        self.fleet.adopt(record.instance.clone(), record.run, origin, now);
+        self.fleet.adopt(&record.instance, record.run, origin, now);
         self.current.insert(record.run, Current::new(record.instance.clone(), record.backend));
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Waits until the process is dead; its pidfd is readable then (pidfd_open(2)).
+/// Waits until the process is dead; its pidfd is readable then (`pidfd_open(2)`).
 ///
 /// # Errors
 ///

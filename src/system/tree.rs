@@ -92,11 +92,10 @@ fn carries(pid: i32, marks: &Marks) -> bool {
 
 fn census(since: Moment) -> Rc<Vec<Process>> {
     LAST.with_borrow_mut(|last| {
-        if let Some((taken, all)) = last {
-            if *taken >= since {
+        if let Some((taken, all)) = last
+            && *taken >= since {
                 return Rc::clone(all);
             }
-        }
         let taken = clock::now();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -106,7 +105,7 @@ fn census(since: Moment) -> Rc<Vec<Process>> {
     })
 }
 
-/// Reads proc_pid_stat(5): fields 1, 3, 4 and 6.
+/// Reads `proc_pid_stat(5)`: fields 1, 3, 4 and 6.
 fn look(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');

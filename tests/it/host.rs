@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use mcpsup::model::status::{InstanceStatus, StateName, StatusReport};
 
 /// How long a test waits for what must come. Long, because the machine may be busy.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The program under test.
-pub const MCPSUP: &str = env!("CARGO_BIN_EXE_mcpsup");
+pub(crate) const MCPSUP: &str = env!("CARGO_BIN_EXE_mcpsup");
 
 /// An example server, built by `cargo test` beside the program.
-pub fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     Path::new(MCPSUP).parent().unwrap().join("examples").join(name)
 }
 
@@ -41,7 +41,7 @@ fn block() -> Block {
 }
 
 /// One test's host.
-pub struct Host {
+pub(crate) struct Host {
     dir: tempfile::TempDir,
     daemon: Option<Child>,
     /// Variables for the daemon's own environment.
@@ -51,7 +51,7 @@ pub struct Host {
 
 impl Host {
     /// With these `[server.…]` tables; `[ports]` is added. Nothing runs yet.
-    pub fn new(servers: &str) -> Self {
+    pub(crate) fn new(servers: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("mcpsup-it-").tempdir().unwrap();
         let Block { doors, backends } = block();
         let head = format!("[ports]\nrange = \"{doors}\"\nbackend_range = \"{backends}\"\n");
@@ -63,47 +63,47 @@ impl Host {
     }
 
     /// With the notes server of the examples, for everybody.
-    pub fn with_notes() -> Self {
+    pub(crate) fn with_notes() -> Self {
         Self::new(&notes())
     }
 
     /// With the misbehaving server of the examples; its switches come from each user's `UNRULY`.
-    pub fn with_unruly(more: &str) -> Self {
+    pub(crate) fn with_unruly(more: &str) -> Self {
         Self::new(&unruly(more))
     }
 
     /// Writes mcpsup.toml anew.
-    pub fn configure(&self, servers: &str) {
+    pub(crate) fn configure(&self, servers: &str) {
         write(&self.path().join("mcpsup.toml"), &format!("{}{servers}", self.head), 0o600);
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn env_dir(&self) -> PathBuf {
+    pub(crate) fn env_dir(&self) -> PathBuf {
         self.path().join("env.d")
     }
 
     /// Saves a user's env file: written whole beside and renamed, as careful editors do.
-    pub fn save(&self, user: &str, text: &str) {
+    pub(crate) fn save(&self, user: &str, text: &str) {
         let new = self.path().join(format!("new-{user}"));
         write(&new, text, 0o600);
         std::fs::rename(new, self.env_dir().join(format!("{user}.env"))).unwrap();
     }
 
-    pub fn delete(&self, user: &str) {
+    pub(crate) fn delete(&self, user: &str) {
         std::fs::remove_file(self.env_dir().join(format!("{user}.env"))).unwrap();
     }
 
     /// Starts the daemon and waits until it can be asked.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.spawn();
         self.until("the daemon answers", || self.cli(&["status"]).status.success());
     }
 
     /// Starts the daemon and waits for nothing.
-    pub fn spawn(&mut self) {
+    pub(crate) fn spawn(&mut self) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(MCPSUP);
@@ -114,12 +114,12 @@ impl Host {
         self.daemon = Some(command.spawn().unwrap());
     }
 
-    pub fn daemon_pid(&self) -> i32 {
+    pub(crate) fn daemon_pid(&self) -> i32 {
         i32::try_from(self.daemon.as_ref().expect("the daemon runs").id()).unwrap()
     }
 
     /// The daemon's own log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
@@ -128,14 +128,14 @@ impl Host {
     }
 
     /// Kills the daemon with SIGKILL; its runs go on.
-    pub fn kill_daemon(&mut self) {
+    pub(crate) fn kill_daemon(&mut self) {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
     }
 
     /// Waits until the daemon has ended by itself (a fail point, a signal).
-    pub fn wait_for_end(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait_for_end(&mut self) -> std::process::ExitStatus {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         let begun = Instant::now();
         loop {
@@ -151,25 +151,25 @@ impl Host {
     }
 
     /// Ends the daemon by a signal and waits for it.
-    pub fn signal_daemon(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal_daemon(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.daemon_pid()), signal).unwrap();
     }
 
     /// SIGTERM, and everything is gone.
-    pub fn stop(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
         self.signal_daemon(nix::sys::signal::Signal::SIGTERM);
         self.wait_for_end()
     }
 
     /// Runs the command line.
-    pub fn cli(&self, args: &[&str]) -> Output {
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
         let mut command = Command::new(MCPSUP);
         command.arg("--config").arg(self.path().join("mcpsup.toml")).args(args);
         command.stdin(Stdio::null()).env("NO_COLOR", "1").output().unwrap()
     }
 
     /// Runs the command line, which must succeed, and gives its standard output.
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert!(
@@ -181,19 +181,19 @@ impl Host {
         out
     }
 
-    pub fn status(&self) -> StatusReport {
+    pub(crate) fn status(&self) -> StatusReport {
         serde_json::from_str(&self.ok(&["status", "--json"])).unwrap()
     }
 
     /// The one instance of this user.
-    pub fn instance(&self, user: &str) -> InstanceStatus {
+    pub(crate) fn instance(&self, user: &str) -> InstanceStatus {
         let all = self.status().instances;
         let mut found = all.into_iter().filter(|instance| instance.user.as_str() == user);
         found.next().unwrap_or_else(|| panic!("no instance of {user}; daemon:\n{}", self.log()))
     }
 
     /// Waits until the user's instance is in this state.
-    pub fn until_state(&self, user: &str, state: StateName) -> InstanceStatus {
+    pub(crate) fn until_state(&self, user: &str, state: StateName) -> InstanceStatus {
         self.until_some(&format!("{user} is {state}"), || {
             let all = self.status().instances;
             all.into_iter().find(|one| one.user.as_str() == user && one.state == state)
@@ -201,19 +201,19 @@ impl Host {
     }
 
     /// Waits until every instance is up, and there are this many.
-    pub fn until_all_up(&self, count: usize) -> Vec<InstanceStatus> {
+    pub(crate) fn until_all_up(&self, count: usize) -> Vec<InstanceStatus> {
         self.until_some(&format!("{count} are up"), || {
             let all = self.status().instances;
             (all.len() == count && all.iter().all(|one| one.state == StateName::Up)).then_some(all)
         })
     }
 
-    pub fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         self.until_some(what, || is_so().then_some(()));
     }
 
     /// Waits for a predicate, and shows the daemon's log if it never comes true.
-    pub fn until_some<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    pub(crate) fn until_some<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
             if let Some(found) = look() {
@@ -228,7 +228,7 @@ impl Host {
     }
 
     /// Calls a tool at a user's door with the example client; its text.
-    pub fn call(&self, user: &str, tool: &str, arguments: &str) -> Result<String, String> {
+    pub(crate) fn call(&self, user: &str, tool: &str, arguments: &str) -> Result<String, String> {
         let url = self.instance(user).url.unwrap();
         let output = Command::new(example("call")).args([&url, tool, arguments]).output().unwrap();
         let (out, err) = (text(&output.stdout), text(&output.stderr));
@@ -236,7 +236,7 @@ impl Host {
     }
 
     /// Every living process of this host's runs: their environment names its state directory.
-    pub fn processes(&self) -> Vec<i32> {
+    pub(crate) fn processes(&self) -> Vec<i32> {
         let state = self.path().join("state").into_os_string().into_encoded_bytes();
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -266,7 +266,7 @@ impl Drop for Host {
 }
 
 /// `[server.notes]`
-pub fn notes() -> String {
+pub(crate) fn notes() -> String {
     format!(
         "[server.notes]\ncommand = [{:?}]\ntransport = \"http\"\nport_env = \"NOTES_PORT\"\n\
          env = {{ NOTES_DIR = \"{{state_dir}}\" }}\n\
@@ -276,7 +276,7 @@ pub fn notes() -> String {
 }
 
 /// `[server.unruly]`; `more` goes below it, so it may begin with keys and go on with tables.
-pub fn unruly(more: &str) -> String {
+pub(crate) fn unruly(more: &str) -> String {
     format!(
         "[server.unruly]\ncommand = [{:?}]\ntransport = \"http\"\nport_env = \"UNRULY_PORT\"\n{more}\n",
         example("unruly")
@@ -284,17 +284,17 @@ pub fn unruly(more: &str) -> String {
 }
 
 /// Writes a file with a mode.
-pub fn write(path: &Path, text: &str, mode: u32) {
+pub(crate) fn write(path: &Path, text: &str, mode: u32) {
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(mode).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-pub fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
 }
