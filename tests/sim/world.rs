@@ -304,13 +304,13 @@ impl<'a, C: Core> World<'a, C> {
         }
         let effects = self.drive()?;
         for effect in effects {
-            self.act(effect, killed)?;
+            self.act(effect, killed);
         }
         if killed {
             self.reboot();
             let effects = self.drive()?;
             for effect in effects {
-                self.act(effect, false)?;
+                self.act(effect, false);
             }
         }
         Ok(())
@@ -338,7 +338,6 @@ impl<'a, C: Core> World<'a, C> {
         let mut first = None;
         let mut busy = false;
         for seat in &self.seats {
-            // What is to be started lives from now on, though its process comes a moment later.
             let alive = seat.alive();
             let view = self.core.view(self.stage.id(seat.number, seat.tenant), moment(now));
             seat.ledger.after(now, view.as_ref(), alive)?;
@@ -413,7 +412,7 @@ impl<'a, C: Core> World<'a, C> {
     }
 
     /// Does what the core says; of a daemon that is being killed, each seat's part or not.
-    fn act(&mut self, effect: Effect, killed: bool) -> Checked {
+    fn act(&mut self, effect: Effect, killed: bool) {
         let place = match &effect {
             Effect::Start { instance, .. } => self
                 .stage
@@ -431,12 +430,12 @@ impl<'a, C: Core> World<'a, C> {
             if let (Effect::Kill { .. }, Some(place)) = (&effect, self.place_of(RunId(run))) {
                 self.later(1, place, What::AllDie(run));
             }
-            return Ok(());
+            return;
         };
         let calm = self.calm;
         let seat = &mut self.seats[place];
         if killed && seat.rng.one_in(2) {
-            return Ok(());
+            return;
         }
         match effect {
             Effect::Start { spec, .. } => {
@@ -459,7 +458,7 @@ impl<'a, C: Core> World<'a, C> {
             Effect::Stop { .. } => {
                 let number = seat.number;
                 let Some(process) = seat.process(run) else {
-                    return Ok(());
+                    return;
                 };
                 if !process.stubborn {
                     let grace = times(number, process.version).2;
@@ -469,13 +468,12 @@ impl<'a, C: Core> World<'a, C> {
             }
             Effect::Kill { .. } => {
                 let Some(process) = seat.process(run) else {
-                    return Ok(());
+                    return;
                 };
                 let wait = process.kill_takes;
                 self.later(wait, place, What::AllDie(run));
             }
         }
-        Ok(())
     }
 
     fn answers(&mut self, place: usize, run: u64) {
@@ -607,10 +605,8 @@ impl<'a, C: Core> World<'a, C> {
                 self.core.renew(id);
                 seat.ledger.renew();
             }
-            11 if seat.file == File::Absent && seat.ledger.files == Goal::Never => {
-                if self.core.is_free(id) {
-                    self.move_out(place)?;
-                }
+            11 if seat.file == File::Absent && seat.ledger.files == Goal::Never && self.core.is_free(id) => {
+                self.move_out(place)?;
             }
             _ => {}
         }
