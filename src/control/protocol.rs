@@ -6,7 +6,7 @@
 //! | `POST /v1/start`, `/v1/stop`, `/v1/restart` | [`Target`] | [`Accepted`], at once; watch the status for the outcome |
 //! | `GET /v1/ports` | | [`PortMap`] |
 //! | `GET /v1/logs` | `user`, `server`, `lines`, `follow` | text, streamed |
-//! | `DELETE /v1/users/NAME` | | [`Accepted`]; stops it, frees the ports, removes state and logs once it ended |
+//! | `DELETE /v1/users/NAME` | | [`Accepted`]; its ports are freed once it ended; its state and logs stay |
 //! | `POST /v1/reload` | | [`Accepted`] |
 //!
 //! A refusal is `{"error": "…"}` with 400 (wrong use), 403 (not permitted), 404 (no such user or

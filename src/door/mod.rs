@@ -1,1 +1,187 @@
-//! (to come)
+//! What users connect to: one listening socket per instance, held from the moment the instance has
+//! a port to the moment its user is removed, so that a port outlives every run behind it.
+//!
+//! ```text
+//! a client ──▶ accept ──▶ guest (one client connection) ──▶ link (one connection to the process)
+//!              limits     Host, Origin, headers, waiting     whose socket is that?
+//! ```
+//!
+//! A [`Door`] decides nothing about runs. It is told by [`Route`] where requests go now, and
+//! follows; while the process is down, requests wait. It keeps no request and replays none: what
+//! may have reached a process is never sent to another.
+//!
+//! The process sees its own address in Host, not the door's: many servers refuse any other name.
+//! Authorization never reaches it; that header is for the door.
+
+mod accept;
+mod answer;
+mod body;
+mod guest;
+mod headers;
+mod link;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::model::config;
+use crate::model::{InstanceId, RunId};
+
+/// Asks whether the run's processes hold the socket with this inode: a server that replaces its
+/// listener by itself (a worker that was restarted) is still the same server. Called seldom, and
+/// not again for an inode it said yes to.
+pub type Recheck = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+
+/// What holds for every door alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `[door]`
+    pub limits: config::Door,
+    /// `[ports] listen`
+    pub listen: IpAddr,
+}
+
+/// Where a door's requests go now.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// To this process.
+    Ready(Upstream),
+    /// A process will come soon: requests wait for it, up to `[door] wait`.
+    Waiting,
+    /// None will come by itself: 503 at once, with this reason (for people; no secret).
+    Closed(String),
+}
+
+/// A process that is up.
+#[derive(Clone)]
+pub struct Upstream {
+    /// Which run it is; a connection to another run is not used any more.
+    pub run: RunId,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The listening socket that was found to be the run's when it became ready.
+    pub listener_inode: u64,
+    /// What to ask when another socket listens there later; `None`: nobody else is right.
+    pub recheck: Option<Recheck>,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run {} at {}", self.run, self.addr)
+    }
+}
+
+/// An instance's open door. Dropping it closes the port and every connection.
+#[derive(Debug)]
+pub struct Door {
+    addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Door {
+    /// Takes up a listening socket and serves it; must be called on a tokio runtime.
+    ///
+    /// A connection is served by the settings of the moment it came in; every request goes where
+    /// `route` points when it is sent.
+    ///
+    /// # Errors
+    ///
+    /// When the socket has no address, which says that it is no listening socket.
+    pub fn open(
+        listener: TcpListener,
+        settings: watch::Receiver<Arc<Settings>>,
+        instance: InstanceId,
+        route: watch::Receiver<Route>,
+    ) -> std::io::Result<Self> {
+        let addr = listener.local_addr()?;
+        let known = Mutex::new(Known::default());
+        let frame = Arc::new(Frame {
+            instance,
+            settings,
+            route,
+            known,
+        });
+        Ok(Self {
+            addr,
+            task: tokio::spawn(accept::accept(listener, frame)),
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What all connections of one door share.
+struct Frame {
+    instance: InstanceId,
+    settings: watch::Receiver<Arc<Settings>>,
+    route: watch::Receiver<Route>,
+    known: Mutex<Known>,
+}
+
+/// What was found out about sockets on the backend port.
+#[derive(Default)]
+struct Known {
+    run: Option<RunId>,
+    /// Sockets that were found to be the run's, beside the first one.
+    own: Vec<u64>,
+    /// The stranger's socket that was last written about in the log.
+    told: u64,
+}
+
+impl Frame {
+    /// True if the socket is the run's.
+    fn knows(&self, upstream: &Upstream, inode: u64) -> bool {
+        if inode == 0 {
+            return false;
+        }
+        if inode == upstream.listener_inode || self.remembers(upstream.run, inode) {
+            return true;
+        }
+        let own = upstream
+            .recheck
+            .as_ref()
+            .is_some_and(|recheck| recheck(inode));
+        if own {
+            self.remember(upstream.run, inode);
+        }
+        own
+    }
+
+    fn remembers(&self, run: RunId, inode: u64) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.run == Some(run) && known.own.contains(&inode)
+    }
+
+    fn remember(&self, run: RunId, inode: u64) {
+        const ENOUGH: usize = 64;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.run != Some(run) || known.own.len() >= ENOUGH {
+            known.run = Some(run);
+            known.own.clear();
+        }
+        known.own.push(inode);
+    }
+
+    /// True the first time it is called for a stranger's socket.
+    fn is_news(&self, inode: u64) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut known.told, inode) != inode
+    }
+}
+
+#[cfg(test)]
+mod tests;

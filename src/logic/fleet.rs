@@ -1,1 +1,250 @@
-//! (to come)
+//! All instances together.
+//!
+//! The fleet adds to [`Instance`] what concerns more than one: the numbering of runs, the holds
+//! (`mcpsup stop`), the end of the daemon, and who must be looked at next. It only ever looks at
+//! instances that something happened to or whose deadline has come, so a thousand idle ones cost
+//! nothing. What happens to one instance does not depend on the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::logic::instance::{Deed, Fact, Instance, Origin, Want};
+use crate::model::{InstanceId, Moment, RunId, Spec};
+
+/// Something to be done, and for whom.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Start `spec` as this run of this instance.
+    Start {
+        /// For whom.
+        instance: InstanceId,
+        /// The number of the new run.
+        run: RunId,
+        /// What to run.
+        spec: Arc<Spec>,
+    },
+    /// Send the run's process group this signal.
+    Stop {
+        /// Which run.
+        run: RunId,
+        /// Signal number.
+        signal: i32,
+    },
+    /// Kill whatever is left of the run, and say so when nothing is.
+    Kill {
+        /// Which run.
+        run: RunId,
+    },
+}
+
+/// Every instance, the holds, and the next run's number.
+#[derive(Debug)]
+pub struct Fleet {
+    instances: BTreeMap<InstanceId, Instance>,
+    /// What the files want, before holds; kept here so that lifting a hold needs no file.
+    wants: BTreeMap<InstanceId, Want>,
+    holds: BTreeSet<InstanceId>,
+    runs: BTreeMap<RunId, InstanceId>,
+    next_run: RunId,
+    closing: bool,
+    touched: BTreeSet<InstanceId>,
+    deadlines: BTreeSet<(Moment, InstanceId)>,
+    /// The deadline of each instance that has one, as it stands in `deadlines`.
+    scheduled: BTreeMap<InstanceId, Moment>,
+}
+
+impl Fleet {
+    /// An empty fleet. `next_run` must be higher than any run of an earlier daemon.
+    #[must_use]
+    pub fn new(next_run: RunId, holds: BTreeSet<InstanceId>) -> Self {
+        Self {
+            instances: BTreeMap::new(),
+            wants: BTreeMap::new(),
+            holds,
+            runs: BTreeMap::new(),
+            next_run,
+            closing: false,
+            touched: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            scheduled: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over a run that an earlier daemon started.
+    pub fn adopt(&mut self, instance: InstanceId, run: RunId, origin: Origin, now: Moment) {
+        self.next_run = self.next_run.max(RunId(run.0 + 1));
+        self.runs.insert(run, instance.clone());
+        let mut adopted = Instance::adopted(run, origin, now);
+        adopted.want(Want::Keep);
+        self.instances.insert(instance.clone(), adopted);
+        self.touch(&instance);
+    }
+
+    /// Says what the files want of every instance. One that is not named is wanted no more.
+    pub fn want(&mut self, wants: BTreeMap<InstanceId, Want>, now: Moment) {
+        for id in wants.keys() {
+            if !self.instances.contains_key(id) {
+                self.instances.insert(id.clone(), Instance::new(now));
+            }
+        }
+        let old = std::mem::replace(&mut self.wants, wants);
+        let changed: Vec<InstanceId> = self
+            .instances
+            .keys()
+            .filter(|id| old.get(*id) != self.wants.get(*id) || !old.contains_key(*id))
+            .cloned()
+            .collect();
+        for id in changed {
+            self.apply_want(&id);
+        }
+    }
+
+    /// Holds an instance: it is stopped and stays so until it is released.
+    pub fn hold(&mut self, id: &InstanceId) {
+        self.holds.insert(id.clone());
+        self.apply_want(id);
+    }
+
+    /// Lifts a hold; what cools is tried at once.
+    pub fn release(&mut self, id: &InstanceId) {
+        self.holds.remove(id);
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.try_now();
+        }
+        self.apply_want(id);
+    }
+
+    /// Wants a run that is newer than the current one.
+    pub fn renew(&mut self, id: &InstanceId) {
+        self.holds.remove(id);
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.renew();
+        }
+        self.apply_want(id);
+    }
+
+    /// From now on nothing is wanted of anybody: the daemon ends and takes all runs with it.
+    pub fn close(&mut self) {
+        self.closing = true;
+        let all: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        for id in all {
+            self.apply_want(&id);
+        }
+    }
+
+    /// Drops an instance of which nothing is alive and nothing is wanted.
+    pub fn forget(&mut self, id: &InstanceId) {
+        if self.instances.get(id).is_some_and(|instance| instance.current().is_none()) {
+            self.instances.remove(id);
+            self.holds.remove(id);
+            self.wants.remove(id);
+            self.touch(id);
+            self.touched.remove(id);
+        }
+    }
+
+    /// Has `drive` look at this instance, and its deadline stand as it is now.
+    fn touch(&mut self, id: &InstanceId) {
+        self.touched.insert(id.clone());
+        let now = self.instances.get(id).and_then(Instance::deadline);
+        let stood = match now {
+            Some(at) => self.scheduled.insert(id.clone(), at),
+            None => self.scheduled.remove(id),
+        };
+        if stood != now {
+            if let Some(at) = stood {
+                self.deadlines.remove(&(at, id.clone()));
+            }
+            self.deadlines.extend(now.map(|at| (at, id.clone())));
+        }
+    }
+
+    fn apply_want(&mut self, id: &InstanceId) {
+        let want = if self.closing || self.holds.contains(id) {
+            Want::Never
+        } else {
+            self.wants.get(id).cloned().unwrap_or(Want::Never)
+        };
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.want(want);
+            self.touch(id);
+        }
+    }
+
+    /// Writes down a fact about a run; one about a run that is over is ignored.
+    pub fn observe(&mut self, run: RunId, fact: Fact) {
+        let Some(id) = self.runs.get(&run) else { return };
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.observe(run, fact);
+            self.touched.insert(id.clone());
+        }
+    }
+
+    /// What is to be done now. Said once: a second call at the same moment says nothing.
+    ///
+    /// The second part names the instances that were looked at, for those who show their state.
+    pub fn drive(&mut self, now: Moment) -> (Vec<Effect>, BTreeSet<InstanceId>) {
+        let due = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| id.clone());
+        self.touched.extend(due);
+        let touched = std::mem::take(&mut self.touched);
+        let mut effects = Vec::new();
+        let mut deeds = Vec::new();
+        for id in &touched {
+            let Some(instance) = self.instances.get_mut(id) else { continue };
+            let old_run = instance.current();
+            instance.drive(now, &mut self.next_run, &mut deeds);
+            let new_run = instance.current();
+            self.touch(id);
+            if old_run != new_run {
+                if let Some(run) = old_run {
+                    self.runs.remove(&run);
+                }
+                if let Some(run) = new_run {
+                    self.runs.insert(run, id.clone());
+                }
+            }
+            effects.extend(deeds.drain(..).map(|deed| match deed {
+                Deed::Start(run, spec) => Effect::Start { instance: id.clone(), run, spec },
+                Deed::Stop(run, signal) => Effect::Stop { run, signal },
+                Deed::Kill(run) => Effect::Kill { run },
+            }));
+        }
+        self.touched.clear();
+        (effects, touched)
+    }
+
+    /// When `drive` must be called again though nothing happens.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Moment> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// One instance.
+    #[must_use]
+    pub fn get(&self, id: &InstanceId) -> Option<&Instance> {
+        self.instances.get(id)
+    }
+
+    /// Every instance, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &Instance)> {
+        self.instances.iter()
+    }
+
+    /// Whose run this is, if it is current.
+    #[must_use]
+    pub fn instance_of(&self, run: RunId) -> Option<&InstanceId> {
+        self.runs.get(&run)
+    }
+
+    /// What `mcpsup stop` holds.
+    #[must_use]
+    pub fn holds(&self) -> &BTreeSet<InstanceId> {
+        &self.holds
+    }
+
+    /// True while anything of anybody may be alive.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.runs.is_empty()
+    }
+}

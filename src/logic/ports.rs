@@ -1,1 +1,351 @@
-//! (to come)
+//! Who has which port, for good.
+//!
+//! A port, once given, stays its instance's: over crashes, restarts, a deleted file, other
+//! people's comings and goings, and a changed range. Only [`Ports::remove_user`] frees it, and a
+//! pin moves it. Nothing here knows whether a port can be bound: what is known to be taken on
+//! this host is an argument.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::config;
+use crate::model::port::PortRange;
+use crate::model::{InstanceId, Problem, ServerName, UserName};
+
+/// The table, as kept in the state directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "Kept", into = "Kept")]
+pub struct Ports {
+    rows: BTreeMap<InstanceId, Row>,
+}
+
+/// What one instance has been given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Row {
+    door: u16,
+    /// `None` while none was left to give.
+    backend: Option<u16>,
+}
+
+/// An instance's two ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    /// Where clients connect.
+    pub door: u16,
+    /// Where its process listens.
+    pub backend: u16,
+}
+
+/// A port that a user's file asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// The door's port.
+    pub port: u16,
+    /// The variable that says so: `MCPSUP_PORT`.
+    pub name_of_setting: String,
+    /// The file it stands in.
+    pub file: String,
+    /// Its line.
+    pub line: u32,
+    /// Root owns the file: the port need not lie in the range.
+    pub privileged: bool,
+}
+
+impl Pin {
+    fn problem(&self, text: impl std::fmt::Display) -> Problem {
+        Problem::new(&*self.file, format!("{}: {text}", self.name_of_setting)).at_line(self.line)
+    }
+}
+
+impl Ports {
+    /// Both ports of every instance in `wanted`, or why it has none.
+    ///
+    /// Pins come first, in the order of names; then what was given before; then the lowest free
+    /// ports, without those in `blocked` (taken on this host by others). An instance whose pin is
+    /// refused keeps the door it had. Who is not in `wanted` keeps what they have.
+    pub fn assign(
+        &mut self,
+        ranges: &config::Ports,
+        wanted: &[(InstanceId, Option<Pin>)],
+        blocked: &BTreeSet<u16>,
+    ) -> BTreeMap<InstanceId, Result<Given, Problem>> {
+        let wanted: BTreeMap<&InstanceId, Option<&Pin>> =
+            wanted.iter().map(|(id, pin)| (id, pin.as_ref())).collect();
+        let refused = self.follow_pins(ranges, &wanted);
+        let mut taken = Taken::of(self);
+        // Backends must not take what is pinned, even by somebody who could not get it yet.
+        wanted.values().flatten().for_each(|pin| taken.add(pin.port));
+        let mut doors = Free { range: ranges.range, from: ranges.range.first };
+        let mut backends = Free { range: ranges.backend_range, from: ranges.backend_range.first };
+        let mut answers = BTreeMap::new();
+        for (id, pin) in &wanted {
+            let answer = self.give(id, *pin, &mut doors, &mut backends, &mut taken, blocked);
+            let answer = match refused.get(id) {
+                Some(problem) => Err(problem.clone()),
+                None => answer,
+            };
+            answers.insert((*id).clone(), answer);
+        }
+        answers
+    }
+
+    /// Moves doors to where they are pinned, and says which pins cannot be followed.
+    fn follow_pins<'a>(
+        &mut self,
+        ranges: &config::Ports,
+        wanted: &BTreeMap<&'a InstanceId, Option<&Pin>>,
+    ) -> BTreeMap<&'a InstanceId, Problem> {
+        let mut refused = BTreeMap::new();
+        let mut open: Vec<(&InstanceId, &Pin)> = Vec::new();
+        for (id, pin) in wanted.iter().filter_map(|(id, pin)| pin.map(|pin| (*id, pin))) {
+            if self.door(id) == Some(pin.port) {
+                continue;
+            }
+            match out_of_range(pin, ranges) {
+                Some(problem) => drop(refused.insert(id, problem)),
+                None => open.push((id, pin)),
+            }
+        }
+        // A door that moves away may free the port that another is pinned to: again, while it does.
+        let mut taken = Taken::of(self);
+        loop {
+            let before = open.len();
+            open.retain(|(id, pin)| {
+                let stays = taken.has(pin.port);
+                if !stays {
+                    let old = self.rows.get(id).copied();
+                    old.into_iter().for_each(|row| taken.remove(row.door));
+                    taken.add(pin.port);
+                    let backend = old.and_then(|row| row.backend);
+                    self.rows.insert((*id).clone(), Row { door: pin.port, backend });
+                }
+                stays
+            });
+            if open.len() == before {
+                break;
+            }
+        }
+        if !open.is_empty() {
+            let holders = self.holders();
+            for (id, pin) in open {
+                let holder = holders.get(&pin.port).map_or_else(String::new, ToString::to_string);
+                refused.insert(
+                    id,
+                    pin.problem(format!("port {} is {holder}'s; choose another", pin.port)),
+                );
+            }
+        }
+        refused
+    }
+
+    fn holders(&self) -> BTreeMap<u16, &InstanceId> {
+        let both =
+            |(id, row): (_, &Row)| [Some((row.door, id)), row.backend.map(|port| (port, id))];
+        self.rows.iter().flat_map(both).flatten().collect()
+    }
+
+    fn give(
+        &mut self,
+        id: &InstanceId,
+        pin: Option<&Pin>,
+        doors: &mut Free,
+        backends: &mut Free,
+        taken: &mut Taken,
+        blocked: &BTreeSet<u16>,
+    ) -> Result<Given, Problem> {
+        let door = match (self.rows.get(id), pin) {
+            (Some(row), _) => row.door,
+            // Its pin was refused and it never had a door: it gets none until the pin is mended.
+            (None, Some(pin)) => {
+                return Err(pin.problem(format!("port {} cannot be given", pin.port)));
+            }
+            (None, None) => {
+                doors.next(taken, blocked).ok_or_else(|| none_left(id, doors.range, "range"))?
+            }
+        };
+        let row = self.rows.entry(id.clone()).or_insert(Row { door, backend: None });
+        let backend = match row.backend {
+            Some(backend) => backend,
+            None => backends
+                .next(taken, blocked)
+                .ok_or_else(|| none_left(id, backends.range, "backend_range"))?,
+        };
+        row.backend = Some(backend);
+        Ok(Given { door, backend })
+    }
+
+    /// Gives `id` another backend port, none of `avoid`; `None` if there is none or it has no
+    /// ports at all. For a port that somebody else on this host has taken.
+    pub fn move_backend(
+        &mut self,
+        ranges: &config::Ports,
+        id: &InstanceId,
+        avoid: &BTreeSet<u16>,
+    ) -> Option<u16> {
+        let mut taken = Taken::of(self);
+        let row = self.rows.get_mut(id)?;
+        let range = ranges.backend_range;
+        // Upwards from the one that was taken, so that a squatter is not met again at once.
+        let from = row.backend.filter(|port| range.contains(*port)).unwrap_or(range.first);
+        let port = Free { range, from }
+            .next(&mut taken, avoid)
+            .or_else(|| Free { range, from: range.first }.next(&mut taken, avoid))?;
+        row.backend = Some(port);
+        Some(port)
+    }
+
+    /// Frees all ports of `user`: `mcpsup remove`.
+    pub fn remove_user(&mut self, user: &UserName) {
+        self.rows.retain(|id, _| id.user != *user);
+    }
+
+    /// The door of `id`, if it was ever given one.
+    #[must_use]
+    pub fn door(&self, id: &InstanceId) -> Option<u16> {
+        self.rows.get(id).map(|row| row.door)
+    }
+
+    /// The backend port of `id`, if it has one.
+    #[must_use]
+    pub fn backend(&self, id: &InstanceId) -> Option<u16> {
+        self.rows.get(id).and_then(|row| row.backend)
+    }
+
+    /// Every instance that has a door, sorted by user and server, and its port.
+    pub fn doors(&self) -> impl Iterator<Item = (&InstanceId, u16)> {
+        self.rows.iter().map(|(id, row)| (id, row.door))
+    }
+}
+
+fn out_of_range(pin: &Pin, ranges: &config::Ports) -> Option<Problem> {
+    if ranges.backend_range.contains(pin.port) {
+        let range = ranges.backend_range;
+        let text = format!(
+            "port {} lies in [ports] backend_range ({range}), where servers listen; choose one in {}",
+            pin.port, ranges.range
+        );
+        return Some(pin.problem(text));
+    }
+    if !pin.privileged && !ranges.range.contains(pin.port) {
+        let text = format!(
+            "port {} lies outside [ports] range; in a file that root does not own, choose one in {}",
+            pin.port, ranges.range
+        );
+        return Some(pin.problem(text));
+    }
+    None
+}
+
+fn none_left(id: &InstanceId, range: PortRange, key: &str) -> Problem {
+    let text = format!(
+        "no port left for \"{}\": {range} are all taken; widen [ports] {key} in mcpsup.toml",
+        id.user
+    );
+    Problem::new("mcpsup.toml", text)
+}
+
+/// One bit per port.
+struct Taken([u64; 1024]);
+
+impl Taken {
+    fn of(ports: &Ports) -> Self {
+        let mut taken = Self([0; 1024]);
+        for row in ports.rows.values() {
+            taken.add(row.door);
+            row.backend.into_iter().for_each(|port| taken.add(port));
+        }
+        taken
+    }
+
+    fn add(&mut self, port: u16) {
+        self.0[usize::from(port / 64)] |= 1 << (port % 64);
+    }
+
+    fn remove(&mut self, port: u16) {
+        self.0[usize::from(port / 64)] &= !(1 << (port % 64));
+    }
+
+    fn has(&self, port: u16) -> bool {
+        self.0[usize::from(port / 64)] & (1 << (port % 64)) != 0
+    }
+}
+
+/// What is left of a range, from below; ports before `from` were found taken.
+struct Free {
+    range: PortRange,
+    from: u16,
+}
+
+impl Free {
+    fn next(&mut self, taken: &mut Taken, blocked: &BTreeSet<u16>) -> Option<u16> {
+        let port = (self.from..=self.range.last)
+            .find(|port| !taken.has(*port) && !blocked.contains(port))?;
+        taken.add(port);
+        self.from = port;
+        Some(port)
+    }
+}
+
+/// The table as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    instances: Vec<KeptRow>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeptRow {
+    user: UserName,
+    server: ServerName,
+    door: u16,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    backend: Option<u16>,
+}
+
+/// Why a kept table is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum NotATable {
+    #[error("port table of version {0}, written by a newer mcpsup")]
+    Version(u32),
+    #[error("port {0} stands twice in the port table")]
+    Twice(u16),
+}
+
+impl From<Ports> for Kept {
+    fn from(ports: Ports) -> Self {
+        let row = |(id, row): (InstanceId, Row)| KeptRow {
+            user: id.user,
+            server: id.server,
+            door: row.door,
+            backend: row.backend,
+        };
+        Self { version: 1, instances: ports.rows.into_iter().map(row).collect() }
+    }
+}
+
+impl TryFrom<Kept> for Ports {
+    type Error = NotATable;
+
+    fn try_from(kept: Kept) -> Result<Self, NotATable> {
+        if kept.version != 1 {
+            return Err(NotATable::Version(kept.version));
+        }
+        let mut taken = Taken([0; 1024]);
+        let mut rows = BTreeMap::new();
+        for row in kept.instances {
+            for port in std::iter::once(row.door).chain(row.backend) {
+                if taken.has(port) {
+                    return Err(NotATable::Twice(port));
+                }
+                taken.add(port);
+            }
+            let id = InstanceId { user: row.user, server: row.server };
+            rows.insert(id, Row { door: row.door, backend: row.backend });
+        }
+        Ok(Self { rows })
+    }
+}

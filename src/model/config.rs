@@ -1,15 +1,15 @@
 //! mcpsup.toml, once it has been read and found right. PRODUCT §3 in types.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::ServerName;
 use crate::model::port::PortRange;
 
-/// The whole file.
-#[derive(Debug, Clone, PartialEq)]
+/// The whole file. The default is what stands where nothing is said, with no server.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
     /// `[ports]`
     pub ports: Ports,
@@ -34,6 +34,16 @@ pub struct Ports {
     pub backend_range: PortRange,
 }
 
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            range: PortRange { first: 3456, last: 3999 },
+            backend_range: PortRange { first: 20_000, last: 29_999 },
+        }
+    }
+}
+
 /// `[door]`: limits of every door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Door {
@@ -51,6 +61,18 @@ pub struct Door {
     pub hosts: Vec<String>,
 }
 
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            wait: Duration::from_secs(30),
+            max_body: 64 << 20,
+            max_connections: 256,
+            head_timeout: Duration::from_secs(60),
+            hosts: Vec::new(),
+        }
+    }
+}
+
 /// `[log]`: the instances' log files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -63,8 +85,14 @@ pub struct Log {
     pub max_rate: u64,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Self { max_size: 10 << 20, keep: 3, max_rate: 4 << 20 }
+    }
+}
+
 /// `[daemon]`: how process trees are kept together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Daemon {
     /// `containment = "auto"`
     pub containment: Containment,
@@ -74,9 +102,10 @@ pub struct Daemon {
 }
 
 /// What holds the processes of one run together, so that all of them can be ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Containment {
     /// A cgroup where the daemon can make one, else a session.
+    #[default]
     Auto,
     /// One cgroup v2 per run, ended by `cgroup.kill`. The daemon refuses to start without.
     Cgroup,

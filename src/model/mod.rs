@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod env;
+pub mod file;
 pub mod moment;
 pub mod name;
 pub mod port;

@@ -1,20 +1,24 @@
 //! A value that must not be seen.
 
 use std::fmt;
+use std::sync::Arc;
 
 use zeroize::Zeroize;
 
 /// A text that cannot be printed: no `Display`, no `Serialize`, and its `Debug` is `***`.
 ///
-/// Its memory is overwritten when it is dropped. Read it only where it is handed to the process
-/// it is for, or compared.
+/// Clones share one copy, whose memory is overwritten when the last of them is dropped. Read it
+/// only where it is handed to the process it is for, or compared.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(Box<str>);
+pub struct Secret(Arc<str>);
 
 impl Secret {
     /// Takes a text into keeping.
     pub fn new(text: impl Into<Box<str>>) -> Self {
-        Self(text.into())
+        let mut text = text.into();
+        let shared = Arc::from(&*text);
+        text.zeroize();
+        Self(shared)
     }
 
     /// The text itself. Whoever calls this promises not to log, print or store it readably.
@@ -26,7 +30,9 @@ impl Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.0.zeroize();
+        if let Some(text) = Arc::get_mut(&mut self.0) {
+            text.zeroize();
+        }
     }
 }
 

@@ -25,7 +25,8 @@ impl fmt::Debug for SpecId {
 /// What to run for one instance, filled in for its user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
-    /// Digest of all that follows.
+    /// Digest of what the process itself is given: program, arguments, environment, directories,
+    /// account, limits and backend port. A change of anything else needs no other run.
     pub id: SpecId,
     /// What the core needs to know of it.
     pub plan: Plan,

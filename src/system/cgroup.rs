@@ -1,1 +1,205 @@
-//! (to come)
+//! Groups of processes that the kernel keeps together: cgroup v2, by plain files.
+//!
+//! What is here: a group per run, who is in it, limits where the controllers are, and
+//! `cgroup.kill` (cgroups(7); kernel 5.14). The groups must not lie inside the daemon's own unit:
+//! a unit with live groups below it cannot be started again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::model::RunId;
+use crate::model::config::Limits;
+
+/// The directory in which one daemon makes its groups.
+#[derive(Debug, Clone)]
+pub struct Root {
+    dir: PathBuf,
+    /// `memory`, `cpu`, `pids`: those that groups below it have.
+    controllers: Vec<String>,
+}
+
+impl Root {
+    /// Opens `base`, or `mcpsup` at the top of the machine's cgroup v2 mount, and makes a
+    /// directory for the daemon named `name` in it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such mount, or this process may not make groups there, or the kernel has
+    /// no `cgroup.kill`.
+    pub fn open(base: Option<&Path>, name: &str) -> io::Result<Self> {
+        let base = match base {
+            Some(base) => base.to_path_buf(),
+            None => mount_point()?.join("mcpsup"),
+        };
+        let dir = base.join(name);
+        fs::create_dir_all(&dir)?;
+        let mut root = Self { dir, controllers: Vec::new() };
+        for (parent, child) in [(base.parent(), &base), (Some(base.as_path()), &root.dir)] {
+            // Controllers are handed down level by level; a level that has none hands none down.
+            if let Some(parent) = parent {
+                hand_down(parent);
+            }
+            root.controllers = words(&child.join("cgroup.controllers"));
+        }
+        hand_down(&root.dir);
+        root.controllers = words(&root.dir.join("cgroup.subtree_control"));
+        let trial = root.group(RunId(0));
+        trial.create()?;
+        let kills = trial.dir.join("cgroup.kill").exists();
+        trial.remove()?;
+        if kills { Ok(root) } else { Err(io::Error::other("the kernel has no cgroup.kill")) }
+    }
+
+    /// The group of a run; it need not exist.
+    #[must_use]
+    pub fn group(&self, run: RunId) -> Group {
+        Group { dir: self.dir.join(format!("run-{run}")) }
+    }
+
+    /// Which of the limits asked for cannot be kept here, by name.
+    #[must_use]
+    pub fn lacks(&self, limits: &Limits) -> Vec<&'static str> {
+        let has = |name: &str| self.controllers.iter().any(|controller| controller == name);
+        let asked = [
+            ("memory", limits.memory.is_some() && !has("memory")),
+            ("cpu", limits.cpu.is_some() && !has("cpu")),
+            ("tasks", limits.tasks.is_some() && !has("pids")),
+        ];
+        asked.into_iter().filter(|(_, lacking)| *lacking).map(|(name, _)| name).collect()
+    }
+}
+
+/// One group: a directory of the cgroup file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    dir: PathBuf,
+}
+
+impl Group {
+    /// The group a record names.
+    #[must_use]
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file a process writes `0` to in order to join.
+    #[must_use]
+    pub fn procs_file(&self) -> PathBuf {
+        self.dir.join("cgroup.procs")
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn create(&self) -> io::Result<()> {
+        match fs::create_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Sets the limits whose controllers are there; [`Root::lacks`] names the others.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a value.
+    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
+        let cpu = limits.cpu.map(|percent| format!("{} 100000", u64::from(percent) * 1000));
+        let values = [
+            ("memory.max", limits.memory.map(|bytes| bytes.to_string())),
+            ("cpu.max", cpu),
+            ("pids.max", limits.tasks.map(|tasks| tasks.to_string())),
+        ];
+        for (file, value) in values {
+            let path = self.dir.join(file);
+            if let Some(value) = value.filter(|_| path.exists()) {
+                set(&path, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every process in it.
+    #[must_use]
+    pub fn processes(&self) -> Vec<i32> {
+        words(&self.procs_file()).iter().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// True while a process of it, or of a group below it, is alive. A zombie is not.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        fs::read_to_string(self.dir.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+    }
+
+    /// Kills every process in it and in the groups below it, at once and without a gap for forks.
+    ///
+    /// # Errors
+    ///
+    /// When the group is gone, or the kernel refuses.
+    pub fn kill(&self) -> io::Result<()> {
+        set(&self.dir.join("cgroup.kill"), "1")
+    }
+
+    /// Removes it and the empty groups that its processes made below it.
+    ///
+    /// # Errors
+    ///
+    /// When it is still populated.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir(&self.dir) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(_) => {
+                for below in fs::read_dir(&self.dir)?.flatten() {
+                    if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        Self::at(below.path()).remove()?;
+                    }
+                }
+                fs::remove_dir(&self.dir)
+            }
+        }
+    }
+}
+
+/// Where cgroup v2 is mounted, from proc_pid_mountinfo(5).
+fn mount_point() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    mounts
+        .lines()
+        .find_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            right.starts_with("cgroup2 ").then(|| PathBuf::from(left.split(' ').nth(4).unwrap_or("/")))
+        })
+        .ok_or_else(|| io::Error::other("no cgroup v2 file system is mounted"))
+}
+
+/// Lets the groups below `dir` have the controllers that limits need, one by one, because one
+/// that is refused (or not there) would take the others with it.
+fn hand_down(dir: &Path) {
+    for controller in ["memory", "cpu", "pids"] {
+        let control = dir.join("cgroup.subtree_control");
+        if words(&dir.join("cgroup.controllers")).iter().any(|name| name == controller) {
+            if let Err(error) = set(&control, &format!("+{controller}")) {
+                tracing::debug!(%error, controller, dir = %dir.display(), "cannot hand a controller down");
+            }
+        }
+    }
+}
+
+fn words(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+fn set(path: &Path, value: &str) -> io::Result<()> {
+    use std::io::Write;
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}

@@ -1,17 +1,23 @@
 //! Deeds: the only folder that touches the operating system. It takes no decisions.
 
+pub mod account;
 pub mod cgroup;
 pub mod clock;
 pub mod envdir;
+mod exit;
 pub mod failpoint;
 pub mod files;
 pub mod launch;
+mod life;
 pub mod logfile;
+pub mod orders;
 pub mod peer;
 pub mod places;
 pub mod probe;
 pub mod process;
+pub mod random;
 pub mod record;
 pub mod signals;
 pub mod socket;
 pub mod terminal;
+pub mod tree;

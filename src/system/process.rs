@@ -1,1 +1,393 @@
-//! (to come)
+//! The processes behind the runs: the only place that knows a pid as a handle.
+//!
+//! [`Processes`] starts, adopts, signals and kills; one task per run does the waiting and tells
+//! the loop through [`News`]. It decides nothing: whether a run should end, and what follows, is
+//! said by the core. What a life looks like from inside stands in [`life`](super::life).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use tokio::sync::{Notify, mpsc};
+
+use super::cgroup::{Group, Root};
+use super::life;
+use super::record::{Identity, Record, RunDir};
+use super::tree::{self, Marks};
+use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
+use crate::system::clock;
+
+/// What became of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub struct News {
+    /// Which run.
+    pub run: RunId,
+    /// What.
+    pub what: What,
+}
+
+/// The kinds of news.
+#[derive(Debug, PartialEq, Eq)]
+pub enum What {
+    /// The server's own program runs; whether it is ready is for a probe to say.
+    Launched,
+    /// The first process ended, or never was.
+    Exited(Exit),
+    /// Nothing of the run is alive, and its directory is removed.
+    Gone,
+}
+
+/// Where a run's output goes. It is told in the order things happen, by one task per run.
+pub trait Output: Send + Sync {
+    /// Takes what was read at `now`. True if that is more than it wants.
+    fn take(&self, now: Moment, bytes: &[u8]) -> bool;
+    /// Nothing came for a while.
+    fn rest(&self);
+    /// The run ended, and all its output was taken.
+    fn end(&self);
+}
+
+/// What holds the processes of a run together on this host.
+#[derive(Debug, Clone)]
+pub enum Containment {
+    /// A cgroup per run below this one.
+    Cgroup(Root),
+    /// A pid namespace per run.
+    Namespace,
+    /// A session per run.
+    Session,
+}
+
+impl Containment {
+    /// The word for `status -v`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Cgroup(_) => "cgroup",
+            Self::Namespace => "pid namespace",
+            Self::Session => "session (best effort)",
+        }
+    }
+}
+
+/// What holds the processes of one run together.
+#[derive(Debug, Clone)]
+pub(super) enum Held {
+    Cgroup(Group),
+    Namespace,
+    Session,
+}
+
+/// The first process of a run, held so that its pid cannot mean another.
+#[derive(Debug, Clone)]
+pub(super) struct Leader {
+    pub(super) pid: i32,
+    pub(super) handle: Arc<OwnedFd>,
+    /// Started by this daemon, so that it stays a zombie until we reap it and its pid, group and
+    /// session stay its own.
+    pub(super) ours: bool,
+}
+
+/// What the run's task and [`Processes`] share.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) run: RunId,
+    pub(super) dir: RunDir,
+    pub(super) held: Held,
+    pub(super) marker: PathBuf,
+    leader: Mutex<Option<Leader>>,
+    /// A signal asked for before there was anybody to send it to.
+    early_signal: Mutex<Option<i32>>,
+    pub(super) kill: Notify,
+    exited: AtomicBool,
+    pub(super) news: mpsc::UnboundedSender<News>,
+}
+
+impl Life {
+    /// The loop outlives every life; news after its end concern nobody.
+    pub(super) fn tell(&self, what: What) {
+        if self.news.send(News { run: self.run, what }).is_err() {
+            tracing::debug!(run = self.run.0, "news after the end of the loop");
+        }
+    }
+
+    pub(super) fn leader(&self) -> Option<Leader> {
+        lock(&self.leader).clone()
+    }
+
+    /// Names the first process, which gets the signal that was meant for it before it was there.
+    pub(super) fn set_leader(&self, leader: Leader) {
+        if let Some(signal) = lock(&self.early_signal).take().and_then(Signal::from_named_raw) {
+            send(&leader.handle, signal);
+        }
+        *lock(&self.leader) = Some(leader);
+    }
+
+    pub(super) fn has_exited(&self) -> bool {
+        self.exited.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_exited(&self) {
+        self.exited.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn marks(&self, leader: i32, leader_is_held: bool) -> Marks {
+        Marks { leader, leader_is_held, fifos: self.dir.path().to_path_buf(), tmp: self.marker.clone() }
+    }
+
+    /// Every process of the run.
+    fn pids(&self) -> Vec<i32> {
+        let leader = self.leader().map(|leader| leader.pid);
+        match (&self.held, leader) {
+            (Held::Cgroup(group), _) => group.processes(),
+            (Held::Namespace | Held::Session, None) => Vec::new(),
+            (Held::Namespace | Held::Session, Some(pid)) => {
+                let mut all = tree::members(&self.marks(pid, !self.has_exited()), clock::now(), false);
+                all.push(pid);
+                all
+            }
+        }
+    }
+
+    /// Sends the run's process group a signal; where the group's number may already be somebody
+    /// else's, each process by its own handle.
+    fn signal(&self, number: i32) {
+        let Some(leader) = self.leader() else {
+            *lock(&self.early_signal) = Some(number);
+            return;
+        };
+        // The signal was checked when the configuration was read.
+        let Some(signal) = Signal::from_named_raw(number) else { return };
+        if let Held::Namespace = self.held {
+            send(&leader.handle, signal);
+        } else if leader.ours {
+            let group = Pid::from_raw(leader.pid);
+            let done = group.map(|group| rustix::process::kill_process_group(group, signal));
+            if !matches!(done, Some(Ok(()))) {
+                // It has not made its group yet.
+                send(&leader.handle, signal);
+            }
+        } else {
+            send(&leader.handle, signal);
+            for pid in tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false) {
+                send_to(pid, signal);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends a signal to the very process the handle is of. One that is gone needs none.
+pub(super) fn send(handle: &OwnedFd, signal: Signal) {
+    if let Err(error) = pidfd_send_signal(handle.as_fd(), signal) {
+        if error != rustix::io::Errno::SRCH {
+            tracing::warn!(%error, ?signal, "cannot signal a process");
+        }
+    }
+}
+
+/// Sends a signal to a process that was just seen to be the run's.
+pub(super) fn send_to(pid: i32, signal: Signal) {
+    if let Ok((_, handle)) = Identity::of(pid) {
+        send(&handle, signal);
+    }
+}
+
+/// The processes of all runs.
+#[derive(Debug)]
+pub struct Processes {
+    lives: BTreeMap<RunId, Arc<Life>>,
+    runs: PathBuf,
+    containment: Containment,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Processes {
+    /// With one directory per run below `runs`, which is there. News go to `news`, which holds at
+    /// most four per run.
+    ///
+    /// # Errors
+    ///
+    /// When this process cannot become a subreaper (prctl(2)).
+    pub fn new(runs: PathBuf, containment: Containment, news: mpsc::UnboundedSender<News>) -> io::Result<Self> {
+        nix::sys::prctl::set_child_subreaper(true)?;
+        Ok(Self { lives: BTreeMap::new(), runs, containment, news })
+    }
+
+    /// What holds runs together here.
+    #[must_use]
+    pub fn containment(&self) -> &Containment {
+        &self.containment
+    }
+
+    /// Starts a run. Whatever goes wrong is heard of as [`What::Exited`].
+    pub fn start(&mut self, run: RunId, instance: &InstanceId, spec: Arc<Spec>, sink: Arc<dyn Output>) {
+        let held = match &self.containment {
+            Containment::Cgroup(root) => Held::Cgroup(root.group(run)),
+            Containment::Namespace => Held::Namespace,
+            Containment::Session => Held::Session,
+        };
+        let life = self.life(run, held, spec.state_dir.join("tmp"), None);
+        tokio::task::spawn(life::begin(life, instance.clone(), spec, sink));
+    }
+
+    /// Takes over a run that an earlier daemon recorded. One that is dead by now is heard of as
+    /// [`What::Exited`] at once, so that what it left behind is swept before it is followed.
+    ///
+    /// False if the record is of another boot: then there is nothing of it but its directory.
+    pub fn adopt(&mut self, record: &Record, sink: Arc<dyn Output>) -> bool {
+        let held = match (&record.cgroup, record.pid_namespace) {
+            (Some(group), _) => Held::Cgroup(Group::at(group.clone())),
+            (None, true) => Held::Namespace,
+            (None, false) => Held::Session,
+        };
+        let handle = record.identity.find();
+        if handle.is_none() && !record.identity.is_of_this_boot() {
+            return false;
+        }
+        let leader = handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
+        let life = self.life(record.run, held, record.marker.clone(), leader);
+        tokio::task::spawn(life::resume(life, record.identity.pid, sink));
+        true
+    }
+
+    fn life(&mut self, run: RunId, held: Held, marker: PathBuf, leader: Option<Leader>) -> Arc<Life> {
+        let life = Arc::new(Life {
+            run,
+            dir: RunDir::of(&self.runs, run),
+            held,
+            marker,
+            leader: Mutex::new(leader),
+            early_signal: Mutex::new(None),
+            kill: Notify::new(),
+            exited: AtomicBool::new(false),
+            news: self.news.clone(),
+        });
+        self.lives.insert(run, Arc::clone(&life));
+        life
+    }
+
+    /// Removes what is left of a run that was intended and never recorded: its launcher had no
+    /// orders, so there is no server.
+    pub fn discard(&self, run: RunId, dir: &RunDir) {
+        if let Containment::Cgroup(root) = &self.containment {
+            let group = root.group(run);
+            if group.dir().exists() {
+                report("end a launcher without orders", run, group.kill());
+                report("remove a cgroup", run, group.remove());
+            }
+        }
+        report("remove a run's directory", run, dir.remove());
+    }
+
+    /// Asks a run to end.
+    pub fn stop(&self, run: RunId, signal: i32) {
+        if let Some(life) = self.lives.get(&run) {
+            life.signal(signal);
+        }
+    }
+
+    /// Kills whatever there is of a run; [`What::Gone`] says when nothing is.
+    pub fn kill(&self, run: RunId) {
+        let Some(life) = self.lives.get(&run) else { return };
+        if !life.has_exited() {
+            if let Held::Cgroup(group) = &life.held {
+                report("kill a cgroup", run, group.kill());
+            }
+            life.signal(Signal::KILL.as_raw());
+        }
+        life.kill.notify_one();
+    }
+
+    /// Forgets a run that is gone.
+    pub fn forget(&mut self, run: RunId) {
+        self.lives.remove(&run);
+    }
+
+    /// True from the start or adoption of a run until it is forgotten.
+    #[must_use]
+    pub fn knows(&self, run: RunId) -> bool {
+        self.lives.contains_key(&run)
+    }
+
+    /// The pid of a run's first process, for people.
+    #[must_use]
+    pub fn pid(&self, run: RunId) -> Option<u32> {
+        u32::try_from(self.lives.get(&run)?.leader()?.pid).ok()
+    }
+
+    /// A look at the processes of a run, for the probe and the door: who may listen on its port.
+    #[must_use]
+    pub fn look(&self, run: RunId) -> Option<impl Fn() -> Vec<i32> + Send + Sync + use<>> {
+        let life = Arc::clone(self.lives.get(&run)?);
+        Some(move || life.pids())
+    }
+
+    /// Reaps children that are nobody's first process: orphans of runs, come to us as to a
+    /// subreaper, and launchers that made a namespace.
+    pub fn reap_strays(&self) {
+        // One look without reaping: a leader is left to its own task, which needs it as a zombie,
+        // and calls this again afterwards.
+        while let Some(pid) = first_dead_child() {
+            let is_leader = |life: &Arc<Life>| life.leader().is_some_and(|leader| leader.pid == pid);
+            if self.lives.values().any(is_leader) {
+                return;
+            }
+            reap(pid);
+        }
+    }
+}
+
+fn first_dead_child() -> Option<i32> {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags).ok()?.pid().map(nix::unistd::Pid::as_raw)
+}
+
+/// Reaps one child, if it is dead and ours.
+pub(super) fn reap(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        if let Err(error) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            tracing::debug!(%error, ?pid, "nothing to reap");
+        }
+    }
+}
+
+/// A failed deed that changes nothing for the core is still said.
+pub(super) fn report(doing: &str, run: RunId, done: io::Result<()>) {
+    if let Err(error) = done {
+        tracing::warn!(run = run.0, %error, "cannot {doing}");
+    }
+}
+
+/// Chooses what holds runs together: what is asked for, or the best there is.
+///
+/// # Errors
+///
+/// When what is asked for cannot be had here.
+pub fn containment(
+    asked: crate::model::config::Containment,
+    cgroup_root: Option<&Path>,
+    daemon: &str,
+) -> io::Result<Containment> {
+    use crate::model::config::Containment as Asked;
+    match asked {
+        Asked::Session => Ok(Containment::Session),
+        Asked::PidNamespace => Ok(Containment::Namespace),
+        Asked::Cgroup => Root::open(cgroup_root, daemon).map(Containment::Cgroup),
+        Asked::Auto => match Root::open(cgroup_root, daemon) {
+            Ok(root) => Ok(Containment::Cgroup(root)),
+            Err(error) => {
+                tracing::debug!(%error, "no cgroups here");
+                Ok(Containment::Session)
+            }
+        },
+    }
+}

@@ -1,0 +1,208 @@
+//! Bodies on their way through a door: passed on piece by piece, never collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::answer::Refusal;
+use super::guest::Guest;
+use super::link::Link;
+
+/// What became of a request's body.
+#[derive(Debug, Default)]
+pub(super) struct Fate {
+    open: AtomicBool,
+    too_large: AtomicBool,
+    slow: AtomicBool,
+}
+
+impl Fate {
+    /// True while somebody may still read from the body.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
+    }
+
+    /// Why the door itself cut the body, if it did.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        if self.too_large.load(Relaxed) {
+            Some(Refusal::TooLarge)
+        } else if self.slow.load(Relaxed) {
+            Some(Refusal::Slow)
+        } else {
+            None
+        }
+    }
+}
+
+/// Why a request's body ended early; whoever sends it cuts the connection to the process.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Cut {
+    #[error("the request body is too large")]
+    TooLarge,
+    #[error("the request body stopped coming")]
+    Slow,
+    #[error("cannot read the request body")]
+    Client(#[source] hyper::Error),
+}
+
+/// A request's body: bounded in size, and in the silence between two pieces.
+pub(super) struct Upload {
+    body: Incoming,
+    left: u64,
+    patience: Duration,
+    /// Made when the client first keeps us waiting.
+    silence: Option<Pin<Box<Sleep>>>,
+    fate: Arc<Fate>,
+}
+
+impl Upload {
+    pub(super) fn new(body: Incoming, most: u64, patience: Duration, fate: Arc<Fate>) -> Self {
+        fate.open.store(true, Relaxed);
+        fate.too_large.store(false, Relaxed);
+        fate.slow.store(false, Relaxed);
+        Self {
+            body,
+            left: most,
+            patience,
+            silence: None,
+            fate,
+        }
+    }
+
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        let patience = self.patience;
+        let silence = self
+            .silence
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        silence.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.fate.open.store(false, Relaxed);
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if this.is_silent(cx) {
+                this.fate.slow.store(true, Relaxed);
+                return Poll::Ready(Some(Err(Cut::Slow)));
+            }
+            return Poll::Pending;
+        };
+        if let Some(silence) = &mut this.silence {
+            silence.as_mut().reset(Instant::now() + this.patience);
+        }
+        let Some(frame) = frame else {
+            return Poll::Ready(None);
+        };
+        let frame = frame.map_err(Cut::Client)?;
+        let length = frame.data_ref().map_or(0, |data| data.remaining() as u64);
+        let Some(left) = this.left.checked_sub(length) else {
+            this.fate.too_large.store(true, Relaxed);
+            return Poll::Ready(Some(Err(Cut::TooLarge)));
+        };
+        this.left = left;
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body.
+pub(super) enum Reply {
+    /// The door's own.
+    Own(Option<Bytes>),
+    /// The process's, with the connection it comes over.
+    Passed(Passed),
+}
+
+/// A body from the process. When it has been read to its end, its connection is free again for
+/// the client's next request; when it is dropped before, the connection is closed, which tells
+/// the process that nobody listens any more.
+pub(super) struct Passed {
+    body: Incoming,
+    ended: bool,
+    link: Option<Link>,
+    guest: Arc<Guest>,
+}
+
+impl Reply {
+    pub(super) fn own(bytes: Bytes) -> Self {
+        Self::Own(Some(bytes))
+    }
+
+    pub(super) fn passed(body: Incoming, link: Link, guest: Arc<Guest>) -> Self {
+        Self::Passed(Passed {
+            body,
+            ended: false,
+            link: Some(link),
+            guest,
+        })
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        if (self.ended || self.body.is_end_stream())
+            && let Some(link) = self.link.take()
+        {
+            self.guest.keep(link);
+        }
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Passed(passed) => {
+                let frame = ready!(Pin::new(&mut passed.body).poll_frame(cx));
+                passed.ended = frame.is_none();
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Passed(passed) => passed.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Passed(passed) => passed.body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Whether two specs are the same to the process that is given them.
+//!
+//! Every part is written with its length or at a fixed width, in a fixed order, so that no two
+//! specs are written alike. What the process cannot notice (timeouts, the probe, the path, which
+//! values are secret) is left out: changing it restarts nobody.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::model::{Spec, SpecId};
+
+/// Names what is written; a new order of parts needs a new name.
+const FORMAT: &[u8] = b"mcpsup spec 1";
+
+/// HMAC-SHA256 of `spec` under `key`; its `id` is not looked at.
+pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
+    // A key shorter than a block is filled up with zeros (RFC 2104), here already.
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(key);
+    let mut digest = Digest(Hmac::new(&block.into()));
+    digest.bytes(FORMAT);
+    digest.bytes(spec.program.as_bytes());
+    digest.number(spec.args.len() as u64);
+    spec.args.iter().for_each(|arg| digest.bytes(arg.reveal().as_bytes()));
+    digest.number(spec.env.len() as u64);
+    for (name, value) in &spec.env {
+        digest.bytes(name.as_bytes());
+        digest.bytes(value.reveal().as_bytes());
+    }
+    for path in [&spec.working_dir, &spec.state_dir, &spec.runtime_dir] {
+        digest.path(path);
+    }
+    digest.number(u64::from(spec.account.is_some()));
+    if let Some(account) = &spec.account {
+        digest.bytes(account.name.as_bytes());
+        digest.number(account.uid.into());
+        digest.number(account.gid.into());
+        digest.path(&account.home);
+    }
+    let limits = &spec.limits;
+    let small = |limit: Option<u32>| limit.map(u64::from);
+    for limit in [limits.memory, small(limits.cpu), small(limits.tasks), small(limits.open_files)] {
+        digest.number(u64::from(limit.is_some()));
+        digest.number(limit.unwrap_or_default());
+    }
+    digest.number(spec.backend.into());
+    SpecId(digest.0.finalize().into_bytes().into())
+}
+
+struct Digest(Hmac<Sha256>);
+
+impl Digest {
+    fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.update(bytes);
+    }
+
+    fn path(&mut self, path: &Path) {
+        self.bytes(path.as_os_str().as_bytes());
+    }
+}

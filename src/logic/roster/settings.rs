@@ -1,0 +1,280 @@
+//! What a user's file says to mcpsup itself (PRODUCT §4): the `MCPSUP_*` names, pinned ports, and
+//! what is required of the rest.
+//!
+//! A message names variables, never their values.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::logic::config;
+use crate::logic::ports::Pin;
+use crate::model::config::Server;
+use crate::model::env::{Variable, Variables};
+use crate::model::spec::Account;
+use crate::model::{Config, Problem, ServerName, UserName};
+
+use super::Host;
+
+/// What all names that are mcpsup's own begin with.
+const OURS: &str = "MCPSUP_";
+
+/// What one file says to mcpsup.
+#[derive(Debug)]
+pub(super) struct Settings<'a> {
+    file: &'a str,
+    by_root: bool,
+    run_as: Option<&'a Variable>,
+    /// Not `MCPSUP_ENABLED=false`.
+    pub(super) enabled: bool,
+    /// Which servers the user has.
+    pub(super) servers: BTreeSet<ServerName>,
+    /// Where their doors shall be.
+    pub(super) pins: BTreeMap<ServerName, Pin>,
+    /// What is wrong, for all of the user's instances.
+    pub(super) problems: Vec<Problem>,
+}
+
+impl<'a> Settings<'a> {
+    /// Reads `vars`. `had` tells which servers the user has had so far: if the file does not say
+    /// clearly which it wants, these are kept.
+    pub(super) fn read(
+        file: &'a str,
+        by_root: bool,
+        vars: &'a Variables,
+        config: &Config,
+        had: &dyn Fn(&ServerName) -> bool,
+    ) -> Self {
+        let mut settings = Self {
+            file,
+            by_root,
+            run_as: vars.get("MCPSUP_RUN_AS"),
+            enabled: true,
+            servers: BTreeSet::new(),
+            pins: BTreeMap::new(),
+            problems: Vec::new(),
+        };
+        for variable in &vars.0 {
+            settings.check_name(variable, config);
+        }
+        if let Some(variable) = vars.get("MCPSUP_ENABLED") {
+            match variable.value.reveal() {
+                "true" => {}
+                "false" => settings.enabled = false,
+                _ => settings.wrong(variable, "is true or false"),
+            }
+        }
+        settings.read_servers(vars, config, had);
+        settings.read_pins(vars, config);
+        settings
+    }
+
+    /// The account that the user's processes run as; `None` is the daemon's own.
+    pub(super) fn account(&mut self, user: &UserName, host: &Host<'_>) -> Option<Account> {
+        let Some(variable) = self.run_as else {
+            // A file called root.env is not how one becomes root.
+            return (host.accounts)(user.as_str())
+                .filter(|account| host.is_root && account.uid != 0);
+        };
+        if !self.by_root {
+            self.wrong(variable, "is honoured only in a file that root owns; remove it");
+        } else if !host.is_root {
+            self.wrong(variable, "needs a daemon that runs as root; remove it");
+        } else if let Some(account) = (host.accounts)(variable.value.reveal()) {
+            return Some(account);
+        } else {
+            self.wrong(variable, "names no account of this host");
+        }
+        None
+    }
+
+    /// True if the file says which account it shall be.
+    pub(super) const fn names_account(&self) -> bool {
+        self.run_as.is_some()
+    }
+
+    fn wrong(&mut self, variable: &Variable, text: &str) {
+        let problem = Problem::new(self.file, format!("{} {text}", variable.name));
+        self.problems.push(problem.at_line(variable.line));
+    }
+
+    fn check_name(&mut self, variable: &Variable, config: &Config) {
+        let name = &*variable.name;
+        if steers(name) && !self.by_root {
+            self.wrong(
+                variable,
+                "steers the loader or the daemon, and root does not own this file; remove it",
+            );
+        }
+        if !name.starts_with(OURS) {
+            return;
+        }
+        let known = ["MCPSUP_PORT", "MCPSUP_SERVERS", "MCPSUP_ENABLED", "MCPSUP_RUN_AS"];
+        let known: Vec<String> = known
+            .into_iter()
+            .map(str::to_owned)
+            .chain(config.servers.keys().map(pin_name))
+            .collect();
+        if !known.iter().any(|it| it == name) {
+            let mend = nearest(name, known.iter().map(String::as_str))
+                .map_or_else(|| "; remove it".to_owned(), |near| format!("; did you mean {near}?"));
+            self.wrong(variable, &format!("is no setting of mcpsup{mend}"));
+        }
+    }
+
+    fn read_servers(
+        &mut self,
+        vars: &Variables,
+        config: &Config,
+        had: &dyn Fn(&ServerName) -> bool,
+    ) {
+        let for_all = |(name, server): (&ServerName, &Server)| server.for_all.then(|| name.clone());
+        self.servers = config.servers.iter().filter_map(for_all).collect();
+        let Some(variable) = vars.get("MCPSUP_SERVERS") else {
+            return;
+        };
+        let entries =
+            variable.value.reveal().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        for (number, entry) in (1..).zip(entries) {
+            let server = entry.parse().ok().filter(|name| config.servers.contains_key(name));
+            if let Some(server) = server {
+                self.servers.insert(server);
+            } else {
+                let mend = nearest(entry, config.servers.keys().map(ServerName::as_str))
+                    .map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                self.wrong(
+                    variable,
+                    &format!(
+                        "lists, as number {number}, a server that is not in mcpsup.toml{mend}"
+                    ),
+                );
+                self.servers.extend(config.servers.keys().filter(|name| had(name)).cloned());
+            }
+        }
+    }
+
+    fn read_pins(&mut self, vars: &Variables, config: &Config) {
+        let servers: Vec<ServerName> = self.servers.iter().cloned().collect();
+        let general = vars.get("MCPSUP_PORT");
+        if let (Some(variable), [first, _, ..]) = (general, &*servers) {
+            self.wrong(
+                variable,
+                &format!(
+                    "is for one server, and there are {}; say {} and so on",
+                    servers.len(),
+                    pin_name(first)
+                ),
+            );
+        }
+        for server in &servers {
+            let port_env = config.servers.get(server).and_then(|server| server.port_env.as_deref());
+            let said = [
+                vars.get(&pin_name(server)),
+                general.filter(|_| servers.len() == 1),
+                port_env.and_then(|name| vars.get(name)),
+            ];
+            let mut pin: Option<Pin> = None;
+            for variable in said.into_iter().flatten() {
+                match (port(variable.value.reveal()), &pin) {
+                    (None, _) => {
+                        self.wrong(variable, "is not a port; expected a number from 1 to 65535")
+                    }
+                    (Some(port), None) => {
+                        pin = Some(Pin {
+                            port,
+                            name_of_setting: variable.name.clone().into(),
+                            file: self.file.to_owned(),
+                            line: variable.line,
+                            privileged: self.by_root,
+                        });
+                    }
+                    (Some(port), Some(pin)) if port == pin.port => {}
+                    (Some(_), Some(pin)) => {
+                        let text = format!(
+                            "asks for another port than {} on line {}; keep one of them",
+                            pin.name_of_setting, pin.line
+                        );
+                        self.wrong(variable, &text);
+                    }
+                }
+            }
+            self.pins.extend(pin.map(|pin| (server.clone(), pin)));
+        }
+    }
+}
+
+/// What is wrong with the credentials that `server` asks for.
+pub(super) fn credentials(server: &Server, file: &str, vars: &Variables) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, credential) in &server.credentials {
+        let what = match &*credential.description {
+            "" => String::new(),
+            description => format!(" ({description})"),
+        };
+        match vars.get(name).map(|variable| (variable, variable.value.reveal())) {
+            None | Some((_, "")) if !credential.required => {}
+            None => {
+                problems.push(Problem::new(file, format!("{name} is required{what}; add {name}=…")))
+            }
+            Some((variable, "")) => {
+                problems.push(
+                    Problem::new(file, format!("{name} is required{what} and empty"))
+                        .at_line(variable.line),
+                );
+            }
+            Some((variable, value)) => {
+                if let Some(pattern) =
+                    credential.pattern.as_deref().filter(|pattern| !config::matches(pattern, value))
+                {
+                    let text = format!(
+                        "{name}{what} does not match the pattern that mcpsup.toml gives: {pattern}"
+                    );
+                    problems.push(Problem::new(file, text).at_line(variable.line));
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// True for what mcpsup reads itself and never hands to a process: `MCPSUP_*`, and the name in
+/// which any server learns its port.
+pub(super) fn is_ours(name: &str, config: &Config) -> bool {
+    name.starts_with(OURS)
+        || config.servers.values().any(|server| server.port_env.as_deref() == Some(name))
+}
+
+/// True for names that change what a program loads or whom it takes for its service manager.
+fn steers(name: &str) -> bool {
+    name.starts_with("LD_")
+        || name.starts_with("LISTEN_")
+        || matches!(name, "GCONV_PATH" | "NOTIFY_SOCKET")
+}
+
+/// `MCPSUP_PORT_SERVICE_DESK_PLUS`
+fn pin_name(server: &ServerName) -> String {
+    format!("MCPSUP_PORT_{}", server.as_str().to_ascii_uppercase().replace(['-', '.'], "_"))
+}
+
+fn port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port != 0 && text.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The known name that `name` was probably meant to be: at most a third of it has to change.
+fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let name: String = name.chars().take(128).collect();
+    let near = known.map(|it| (distance(&name, it), it)).min()?;
+    (near.0 <= name.len().max(3) / 3).then_some(near.1)
+}
+
+/// How many letters have to be added, dropped or replaced.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(!from.eq_ignore_ascii_case(&to));
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

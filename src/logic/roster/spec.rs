@@ -1,0 +1,168 @@
+//! What one instance's process is given, made from nothing (PRODUCT §8).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::logic::ports::Given;
+use crate::logic::template::{Holes, fill};
+use crate::model::config::{Server, Template};
+use crate::model::env::Variables;
+use crate::model::spec::{Account, Plan};
+use crate::model::{Config, InstanceId, Problem, Secret, Spec, SpecId};
+
+use super::{Host, digest, settings};
+
+/// A value of the user's file this long is a secret (PRODUCT §4). Shorter ones, `true` or `8080`,
+/// would black out half of every log.
+const SECRET_FROM: usize = 8;
+
+/// Values that every environment has, kept once.
+#[derive(Debug)]
+pub(super) struct Constants {
+    path: Secret,
+    lang: Secret,
+}
+
+impl Default for Constants {
+    fn default() -> Self {
+        Self {
+            path: Secret::new("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            lang: Secret::new("C.UTF-8"),
+        }
+    }
+}
+
+/// What a spec is made of.
+pub(super) struct Recipe<'a> {
+    pub(super) id: &'a InstanceId,
+    pub(super) server: &'a Server,
+    pub(super) file: &'a str,
+    pub(super) vars: &'a Variables,
+    pub(super) account: Option<&'a Account>,
+    pub(super) given: Given,
+}
+
+/// Fills templates and gathers what was missing.
+struct Filler<'a> {
+    holes: Holes<'a>,
+    file: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Filler<'_> {
+    fn fill(&mut self, template: &Template) -> Secret {
+        fill(template, &self.holes).unwrap_or_else(|missing| {
+            let problem = Problem::new(self.file, format!("{missing}; add it"));
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
+            Secret::default()
+        })
+    }
+}
+
+impl Recipe<'_> {
+    /// The spec, or every variable that the server's templates ask for in vain.
+    pub(super) fn make(
+        &self,
+        config: &Config,
+        host: &Host<'_>,
+        constants: &Constants,
+    ) -> Result<Spec, Vec<Problem>> {
+        let Self { id, server, .. } = self;
+        let own = PathBuf::from("instances").join(id.user.as_str()).join(id.server.as_str());
+        let (state_dir, runtime_dir) = (host.state.join(&own), host.runtime.join(&own));
+        let holes = Holes {
+            user: &id.user,
+            server: &id.server,
+            port: self.given.backend,
+            state_dir: &state_dir,
+            runtime_dir: &runtime_dir,
+            vars: self.vars,
+        };
+        let mut filler = Filler { holes, file: self.file, problems: Vec::new() };
+        let mut command = server.command.iter().map(|part| filler.fill(part));
+        let program = command.next().map(|program| program.reveal().to_owned()).unwrap_or_default();
+        let args = command.collect();
+        let working_dir = server
+            .working_dir
+            .as_ref()
+            .map_or_else(|| state_dir.clone(), |dir| state_dir.join(filler.fill(dir).reveal()));
+        let env = self.environment(config, &mut filler, constants);
+        let problems = filler.problems;
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut spec = Spec {
+            id: SpecId([0; 32]),
+            plan: Plan {
+                ready_timeout: server.ready.timeout,
+                stop: server.stop,
+                restart: server.restart,
+            },
+            program,
+            args,
+            env,
+            working_dir,
+            state_dir,
+            runtime_dir,
+            account: self.account.cloned(),
+            limits: server.limits,
+            backend: self.given.backend,
+            path: server.path.clone(),
+            probe: server.ready.probe.clone(),
+            secrets: self.secrets(config),
+        };
+        spec.id = digest::of(&spec, host.digest_key);
+        Ok(spec)
+    }
+
+    /// In order of weight: ours, the server's, the user's; and last the port, which nobody may
+    /// get wrong.
+    fn environment(
+        &self,
+        config: &Config,
+        filler: &mut Filler<'_>,
+        constants: &Constants,
+    ) -> Vec<(Box<str>, Secret)> {
+        let state_dir = filler.holes.state_dir;
+        let text = |path: &std::path::Path| Secret::new(path.to_string_lossy().into_owned());
+        let name = Secret::new(self.account.map_or(self.id.user.as_str(), |account| &account.name));
+        let home = self.account.map_or(state_dir, |account| &account.home);
+        let mut env: BTreeMap<&str, Secret> = BTreeMap::from([
+            ("PATH", constants.path.clone()),
+            ("LANG", constants.lang.clone()),
+            ("HOME", text(home)),
+            ("TMPDIR", text(&state_dir.join("tmp"))),
+            ("USER", name.clone()),
+            ("LOGNAME", name),
+        ]);
+        for (name, value) in &self.server.env {
+            env.insert(name, filler.fill(value));
+        }
+        for variable in
+            self.vars.0.iter().filter(|variable| !settings::is_ours(&variable.name, config))
+        {
+            env.insert(&variable.name, variable.value.clone());
+        }
+        if let Some(name) = &self.server.port_env {
+            env.insert(name, Secret::new(self.given.backend.to_string()));
+        }
+        env.into_iter().map(|(name, value)| (name.into(), value)).collect()
+    }
+
+    /// The whole file is handed over, so any server's credential in it is one here.
+    fn secrets(&self, config: &Config) -> Vec<Secret> {
+        let declared = |name: &str| {
+            config.servers.values().any(|server| server.credentials.contains_key(name))
+        };
+        let is_secret = |name: &str, value: &str| {
+            !settings::is_ours(name, config)
+                && (value.len() >= SECRET_FROM || (declared(name) && !value.is_empty()))
+        };
+        let vars = self.vars.0.iter();
+        vars.filter(|it| is_secret(&it.name, it.value.reveal()))
+            .map(|it| it.value.clone())
+            .collect()
+    }
+}

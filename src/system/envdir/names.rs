@@ -1,0 +1,101 @@
+//! Which names in env.d are somebody's file.
+
+use crate::model::UserName;
+
+/// What a name in env.d means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// This user's file.
+    File(UserName),
+    /// Nobody's file, and why.
+    Ignored(&'static str),
+    /// Nobody's file, and not worth a word: `..data` and its kind.
+    Silent,
+}
+
+/// Endings that editors and package managers give to their own copies of `.env.alice`: the rest
+/// would be a valid user name.
+const LEFTOVERS: [&str; 13] = [
+    ".swp",
+    ".swo",
+    ".swx",
+    ".bak",
+    ".orig",
+    ".old",
+    ".tmp",
+    ".save",
+    ".rej",
+    ".dpkg-new",
+    ".dpkg-old",
+    ".rpmnew",
+    ".rpmsave",
+];
+
+/// Reads a name: `alice.env`, or `.env.alice` as another spelling.
+pub(super) fn meaning(name: &str) -> Meaning {
+    if name.starts_with("..") || name == "." {
+        return Meaning::Silent;
+    }
+    let user = if let Some(user) = name.strip_prefix(".env.") {
+        if LEFTOVERS.iter().any(|ending| user.ends_with(ending)) {
+            return Meaning::Ignored("it looks like an editor's or a tool's copy");
+        }
+        user
+    } else if let Some(user) = name.strip_suffix(".env") {
+        user
+    } else if name.ends_with('~') || name.starts_with(['.', '#']) {
+        return Meaning::Ignored("it looks like an editor's or a tool's copy");
+    } else {
+        return Meaning::Ignored("a user's file is called NAME.env");
+    };
+    match user.parse() {
+        Ok(user) => Meaning::File(user),
+        Err(_) => Meaning::Ignored(
+            "a user's name is 1 to 64 of letters, digits, '.', '_', '-', beginning with a letter, a digit or '_'",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_name_the_same_user() {
+        for name in ["alice.env", ".env.alice"] {
+            assert_eq!(meaning(name), Meaning::File("alice".parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_editors_and_tools_leave_behind_is_nobodys_file() {
+        for name in [
+            ".alice.env.swp",
+            ".env.alice.swp",
+            "alice.env~",
+            ".env.alice~",
+            "#alice.env#",
+            ".#alice.env",
+            "4913",
+            ".goutputstream-A1B2C3",
+            "sedAb12Cd",
+            "alice.env.bak",
+            ".alice.env.Xy12Zz",
+            ".nfs0001",
+            "alice.env.rpmsave",
+            "README",
+            "example",
+            ".env",
+            "env",
+            "-x.env",
+            " .env",
+            "a b.env",
+            "ä.env",
+        ] {
+            assert!(matches!(meaning(name), Meaning::Ignored(_)), "{name}");
+        }
+        for name in [".", "..", "..data", "..2026_11_21_09_00_00.1", "..alice.env.7.0.tmp"] {
+            assert_eq!(meaning(name), Meaning::Silent, "{name}");
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Every way editors and tools save, against real directories.
+#![allow(clippy::disallowed_methods, reason = "these tests write as editors do, not as we would")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+
+use super::*;
+
+struct World {
+    /// The directory that env.d is in.
+    above: tempfile::TempDir,
+    dir: EnvDir,
+    now: Moment,
+}
+
+fn user(name: &str) -> UserName {
+    name.parse().unwrap()
+}
+
+fn nobody(_: &UserName) -> Option<u32> {
+    None
+}
+
+impl World {
+    fn new() -> Self {
+        let above = tempfile::tempdir().unwrap();
+        let env = above.path().join("env.d");
+        fs::create_dir(&env).unwrap();
+        fs::set_permissions(&env, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { dir: EnvDir::new(&env), above, now: clock::now() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.above.path().join("env.d").join(name)
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        put(&self.path(name), text);
+    }
+
+    fn look(&mut self, complete: &[&str]) -> Look {
+        let complete = complete.iter().map(OsString::from).collect();
+        self.dir.look(self.now, Complete::Named(&complete), &nobody)
+    }
+
+    /// Looks as often as it is asked to, `now` going on without waiting, and says what was read
+    /// last of each user.
+    fn settle(&mut self) -> (Look, BTreeMap<UserName, String>) {
+        let mut read = BTreeMap::new();
+        loop {
+            let look = self.look(&[]);
+            for (user, state) in &look.files {
+                if let FileState::Read(file) = state {
+                    read.insert(user.clone(), String::from_utf8(file.bytes.to_vec()).unwrap());
+                }
+            }
+            match look.again_at {
+                Some(at) => self.now = at,
+                None => return (look, read),
+            }
+        }
+    }
+
+    fn refusal(&mut self, name: &str) -> String {
+        let (look, _) = self.settle();
+        match &look.files[&user(name)] {
+            FileState::Refused(problem) => problem.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn put(path: &Path, text: &str) {
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+fn only(name: &str, text: &str) -> BTreeMap<UserName, String> {
+    BTreeMap::from([(user(name), text.to_owned())])
+}
+
+#[test]
+fn every_way_to_save_a_file_is_seen_once_it_is_complete() {
+    let ways: [(&str, fn(&World)); 5] = [
+        ("in place", |w| w.put("alice.env", "A=2\n")),
+        ("write and rename", |w| {
+            w.put(".alice.env.tmp", "A=2\n");
+            fs::rename(w.path(".alice.env.tmp"), w.path("alice.env")).unwrap();
+        }),
+        ("mv in", |w| {
+            let outside = w.above.path().join("new");
+            put(&outside, "A=2\n");
+            fs::rename(outside, w.path("alice.env")).unwrap();
+        }),
+        ("cp", |w| {
+            let outside = w.above.path().join("new");
+            put(&outside, "A=2\n");
+            fs::copy(outside, w.path("alice.env")).unwrap();
+        }),
+        ("vim", |w| {
+            fs::rename(w.path("alice.env"), w.path("alice.env~")).unwrap();
+            w.put("alice.env", "A=2\n");
+            fs::remove_file(w.path("alice.env~")).unwrap();
+        }),
+    ];
+    for (way, save) in ways {
+        let mut world = World::new();
+        world.put("alice.env", "A=1\n");
+        assert_eq!(world.settle().1, only("alice", "A=1\n"), "{way}");
+        save(&world);
+        assert_eq!(world.settle().1, only("alice", "A=2\n"), "{way}");
+        let (look, read) = world.settle();
+        assert_eq!(
+            (look.files[&user("alice")].clone(), read.len()),
+            (FileState::Unchanged, 0),
+            "{way}"
+        );
+    }
+}
+
+#[test]
+fn a_file_being_written_keeps_its_last_state_until_it_rests_or_is_said_to_be_complete() {
+    let mut world = World::new();
+    world.put("alice.env", "A=1\n");
+    let look = world.look(&[]);
+    assert_eq!(look.files[&user("alice")], FileState::Unchanged);
+    assert_eq!(look.again_at, Some(world.now + SETTLES_IN));
+    world.put("alice.env", "A=12\n");
+    let look = world.look(&["alice.env"]);
+    assert!(
+        matches!(&look.files[&user("alice")], FileState::Read(file) if *file.bytes == b"A=12\n")
+    );
+}
+
+#[test]
+fn a_second_change_within_one_tick_of_the_file_clock_is_not_missed() {
+    let mut world = World::new();
+    let path = world.path("alice.env");
+    let time = fs::FileTimes::new()
+        .set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_900_000_000));
+    put(&path, "A=1\n");
+    File::open(&path).unwrap().set_times(time).unwrap();
+    world.look(&["alice.env"]);
+    // The same size, inode and time; the kernel's own time of change may be the same as well.
+    put(&path, "A=2\n");
+    File::open(&path).unwrap().set_times(time).unwrap();
+    assert_eq!(world.settle().1, only("alice", "A=2\n"));
+}
+
+#[test]
+fn a_file_that_vanishes_for_a_moment_was_never_gone() {
+    let mut world = World::new();
+    world.put("alice.env", "A=1\n");
+    world.settle();
+    fs::remove_file(world.path("alice.env")).unwrap();
+    let look = world.look(&[]);
+    assert_eq!(look.files[&user("alice")], FileState::Unchanged);
+    assert_eq!(look.again_at, Some(world.now + GRACE));
+    world.put("alice.env", "A=1\n");
+    world.settle();
+    fs::remove_file(world.path("alice.env")).unwrap();
+    let (look, _) = world.settle();
+    assert!(look.files.is_empty() && look.directory.is_ok());
+}
+
+#[test]
+fn a_vanished_directory_says_nothing_about_its_files() {
+    let mut world = World::new();
+    world.put("alice.env", "A=1\n");
+    world.settle();
+    let (env, away) = (world.path(""), world.above.path().join("away"));
+    fs::rename(&env, &away).unwrap();
+    let (look, _) = world.settle();
+    assert!(look.directory.unwrap_err().text.starts_with("is not there; mkdir"));
+    assert_eq!(look.files[&user("alice")], FileState::Unchanged);
+    fs::rename(away, env).unwrap();
+    let (look, read) = world.settle();
+    assert!(look.directory.is_ok() && read.is_empty());
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_not_believed() {
+    let mut world = World::new();
+    world.put("alice.env", "A=1\n");
+    fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    let (look, read) = world.settle();
+    assert!(
+        look.directory
+            .unwrap_err()
+            .text
+            .contains("others may put files there (mode 0777); chmod go-w ")
+    );
+    assert!(read.is_empty());
+}
+
+#[test]
+fn a_kubernetes_volume_is_followed_through_its_swap() {
+    let mut world = World::new();
+    for (version, text) in [("..1", "A=1\n"), ("..2", "A=2\n")] {
+        fs::create_dir(world.path(version)).unwrap();
+        world.put(&format!("{version}/alice.env"), text);
+    }
+    symlink("..1", world.path("..data")).unwrap();
+    symlink("..data/alice.env", world.path("alice.env")).unwrap();
+    assert_eq!(world.settle().1, only("alice", "A=1\n"));
+    symlink("..2", world.path("..data_tmp")).unwrap();
+    fs::rename(world.path("..data_tmp"), world.path("..data")).unwrap();
+    let (look, read) = world.settle();
+    assert_eq!(read, only("alice", "A=2\n"));
+    assert!(look.ignored.is_empty(), "{:?}", look.ignored);
+}
+
+#[test]
+fn five_hundred_files_at_once_are_all_read() {
+    let mut world = World::new();
+    for number in 0..500 {
+        world.put(&format!("u{number}.env"), &format!("A={number}\n"));
+    }
+    let (_, read) = world.settle();
+    assert_eq!(read.len(), 500);
+    assert_eq!(read[&user("u499")], "A=499\n");
+}
+
+#[test]
+fn what_is_not_a_plain_private_file_is_refused_with_what_mends_it() {
+    let mut world = World::new();
+    fs::create_dir(world.path("dir.env")).unwrap();
+    nix::unistd::mkfifo(&world.path("fifo.env"), Mode::S_IRWXU).unwrap();
+    symlink("loop.env", world.path("loop.env")).unwrap();
+    symlink("/etc/hostname", world.path("out.env")).unwrap();
+    symlink("../out", world.path("up.env")).unwrap();
+    world.put("linked.env", "A=1\n");
+    fs::hard_link(world.path("linked.env"), world.above.path().join("other")).unwrap();
+    world.put("open.env", "A=1\n");
+    fs::set_permissions(world.path("open.env"), fs::Permissions::from_mode(0o644)).unwrap();
+    world.put("large.env", &"x".repeat(1 << 20));
+    world.put("two.env", "A=1\n");
+    world.put(".env.two", "A=1\n");
+    let open = world.path("open.env");
+    for (name, text) in [
+        ("dir", "is a directory, not a file; put a file there".to_owned()),
+        ("fifo", "is a FIFO, not a file; put a file there".to_owned()),
+        ("loop", "is a symbolic link that leads in a circle; put a file there".to_owned()),
+        (
+            "out",
+            "is a symbolic link that leads out of its directory; put the file itself there"
+                .to_owned(),
+        ),
+        (
+            "up",
+            "is a symbolic link that leads out of its directory; put the file itself there"
+                .to_owned(),
+        ),
+        ("open", format!("may be read by others (mode 0644); chmod 600 {}", open.display())),
+        ("large", "is larger than 64 KiB".to_owned()),
+        (
+            "two",
+            "two files for one user: env.d/two.env and env.d/.env.two; keep one of them".to_owned(),
+        ),
+    ] {
+        assert_eq!(world.refusal(name), format!("env.d/{name}.env: {text}"));
+    }
+    assert!(world.refusal("linked").contains("has 2 names (hard links)"));
+}
+
+#[test]
+fn a_refused_file_is_read_as_soon_as_it_is_mended() {
+    let mut world = World::new();
+    world.put("alice.env", "A=1\n");
+    fs::set_permissions(world.path("alice.env"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(world.refusal("alice").contains("mode 0640"));
+    fs::set_permissions(world.path("alice.env"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(world.settle().1, only("alice", "A=1\n"));
+}
+
+#[test]
+fn a_file_may_belong_to_its_own_user_and_to_no_other() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let mut world = World::new();
+    world.put("alice.env", "A=1\n");
+    std::os::unix::fs::chown(world.path("alice.env"), Some(4711), None).unwrap();
+    assert!(
+        world
+            .refusal("alice")
+            .contains("belongs to uid 4711, who is neither root nor the daemon nor alice")
+    );
+    let look = world
+        .dir
+        .look(world.now, Complete::All, &|user| (user.as_str() == "alice").then_some(4711));
+    assert!(matches!(&look.files[&user("alice")], FileState::Read(file) if file.owner_uid == 4711));
+}
+
+#[test]
+fn everything_else_is_left_alone_with_a_reason() {
+    let mut world = World::new();
+    for name in ["README", "alice.env~", "a b.env"] {
+        world.put(name, "");
+    }
+    symlink("nowhere", world.path("lost.env")).unwrap();
+    let (look, _) = world.settle();
+    assert!(look.files.is_empty());
+    let names: Vec<_> = look.ignored.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["README", "a b.env", "alice.env~", "lost.env"]);
+}
+
+mod watching {
+    use super::super::watch::{Watcher, watch};
+    use super::*;
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(20), test).await.expect("the hint never came");
+        });
+    }
+
+    /// Waits for hints until a look finds what `text` says of alice.
+    async fn until(world: &mut World, watcher: &mut Watcher, text: Option<&str>) {
+        let mut last = None;
+        loop {
+            world.now = clock::now();
+            let look = world.dir.look(world.now, Complete::Named(&BTreeSet::new()), &nobody);
+            match look.files.get(&user("alice")) {
+                Some(FileState::Read(file)) => {
+                    last = Some(String::from_utf8(file.bytes.to_vec()).unwrap())
+                }
+                Some(FileState::Unchanged | FileState::Refused(_)) => {}
+                None => last = None,
+            }
+            if last.as_deref() == text && look.again_at.is_none() {
+                return;
+            }
+            match look.again_at {
+                Some(at) => {
+                    drop(tokio::time::timeout(at.since(clock::now()), watcher.next()).await)
+                }
+                None => drop(watcher.next().await),
+            }
+        }
+    }
+
+    #[test]
+    fn a_written_file_is_hinted_at_with_its_name() {
+        run(async {
+            let world = World::new();
+            let mut watcher = watch(&world.path(""));
+            assert_eq!(watcher.problem(), None);
+            world.put("alice.env", "A=1\n");
+            let mut complete = BTreeSet::new();
+            while !complete.contains(std::ffi::OsStr::new("alice.env")) {
+                complete.extend(watcher.next().await.complete);
+            }
+            world.put(".tmp", "A=1\n");
+            fs::rename(world.path(".tmp"), world.path("bob.env")).unwrap();
+            while !complete.contains(std::ffi::OsStr::new("bob.env")) {
+                complete.extend(watcher.next().await.complete);
+            }
+        });
+    }
+
+    #[test]
+    fn the_directory_may_come_later_go_away_and_come_back() {
+        run(async {
+            let mut world = World::new();
+            let (env, away) = (world.path(""), world.above.path().join("away"));
+            fs::remove_dir(&env).unwrap();
+            let mut watcher = watch(&env);
+            let make = || {
+                fs::create_dir(&env).unwrap();
+                fs::set_permissions(&env, fs::Permissions::from_mode(0o755)).unwrap();
+            };
+            make();
+            world.put("alice.env", "A=1\n");
+            until(&mut world, &mut watcher, Some("A=1\n")).await;
+            fs::rename(&env, &away).unwrap();
+            make();
+            world.put("alice.env", "A=2\n");
+            until(&mut world, &mut watcher, Some("A=2\n")).await;
+            fs::remove_dir_all(&env).unwrap();
+            make();
+            until(&mut world, &mut watcher, None).await;
+            world.put("alice.env", "A=3\n");
+            until(&mut world, &mut watcher, Some("A=3\n")).await;
+        });
+    }
+
+    #[test]
+    fn a_swap_of_links_is_heard() {
+        run(async {
+            let mut world = World::new();
+            for (version, text) in [("..1", "A=1\n"), ("..2", "A=2\n")] {
+                fs::create_dir(world.path(version)).unwrap();
+                world.put(&format!("{version}/alice.env"), text);
+            }
+            symlink("..1", world.path("..data")).unwrap();
+            symlink("..data/alice.env", world.path("alice.env")).unwrap();
+            let mut watcher = watch(&world.path(""));
+            until(&mut world, &mut watcher, Some("A=1\n")).await;
+            symlink("..2", world.path("..data_tmp")).unwrap();
+            fs::rename(world.path("..data_tmp"), world.path("..data")).unwrap();
+            until(&mut world, &mut watcher, Some("A=2\n")).await;
+        });
+    }
+}

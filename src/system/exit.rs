@@ -1,0 +1,27 @@
+//! Waiting for a process to die, by its pidfd.
+//!
+//! tokio can wait for a descriptor that is not a socket or a pipe only through a call that its
+//! caller must vouch for; this module is the fence around it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Waits until the process is dead; its pidfd is readable then (pidfd_open(2)).
+///
+/// # Errors
+///
+/// When the descriptor cannot be waited for.
+pub(super) async fn of(pidfd: Arc<OwnedFd>) -> io::Result<()> {
+    register(pidfd)?.readable().await.map(drop)
+}
+
+#[expect(unsafe_code, reason = "tokio's only way to wait for a pidfd; the type below keeps the promise it asks for")]
+fn register(pidfd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an OwnedFd is a valid, open descriptor until it is dropped and never changes its
+    // number; the Arc inside the AsyncFd keeps it from being dropped before.
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(io::Error::from)
+}

@@ -1,0 +1,385 @@
+//! One run from its intent to its end, as a task.
+//!
+//! [`begin`] makes the process and [`resume`] finds one again; both go on in the same way: pass
+//! its output on, wait for its exit, and once the core has said so, kill what is left of it until
+//! nothing is. Every step that a later daemon must be able to take up is a
+//! [`failpoint`](super::failpoint).
+
+use std::cell::RefCell;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::sleep;
+
+use super::failpoint;
+use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
+use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
+use super::record::{Identity, PlanRecord, Record};
+use super::{clock, tree};
+use crate::model::spec::Plan;
+use crate::model::{Exit, InstanceId, Spec};
+
+/// One read from a run's output takes at most this much, the size of a pipe.
+const READ: usize = 64 * 1024;
+
+/// After this long without output, descriptors and buffers for it are given back.
+const QUIET: Duration = Duration::from_secs(10);
+
+thread_local! {
+    // One buffer for all runs: a thousand idle ones must not hold a thousand.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// Starts a run and stays with it until nothing of it is alive.
+pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>, sink: Arc<dyn Output>) {
+    let output = match launch(&life, &instance, &spec).await {
+        Ok(output) => {
+            life.tell(What::Launched);
+            output
+        }
+        Err(failure) => {
+            tracing::debug!(run = life.run.0, %failure, "not started");
+            end_launcher(&life).await;
+            life.set_exited();
+            life.tell(What::Exited(Exit::NotStarted(failure.to_string())));
+            life.kill.notified().await;
+            return clean(&life).await;
+        }
+    };
+    drop(spec);
+    failpoint::pass("spawn.launched");
+    stay(life, Some(output), sink).await;
+}
+
+/// Takes over a run; `recorded` is the pid it was recorded with, alive or not.
+pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>) {
+    if life.leader().is_some() {
+        let output = open_output(&life).map_err(|error| {
+            tracing::warn!(run = life.run.0, %error, "cannot read the output of an adopted run");
+        });
+        life.tell(What::Launched);
+        return stay(life, output.ok(), sink).await;
+    }
+    life.set_exited();
+    life.tell(What::Exited(Exit::Unknown));
+    life.kill.notified().await;
+    sweep(&life, recorded, false).await;
+    clean(&life).await;
+}
+
+fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |error| Failure { doing: format!("cannot {doing}"), errno: error.raw_os_error() }
+}
+
+/// Makes the process: directory, launcher, record, orders, in this order.
+async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Receiver, Failure> {
+    life.dir.create().map_err(cannot("make the run's directory"))?;
+    failpoint::pass("spawn.intended");
+    let group = match &life.held {
+        Held::Cgroup(group) => {
+            group.create().map_err(cannot("make the run's cgroup"))?;
+            group.limit(&spec.limits).map_err(cannot("set the run's limits"))?;
+            Some(group)
+        }
+        Held::Namespace | Held::Session => None,
+    };
+    let output = open_output(life).map_err(cannot("open the run's output"))?;
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(cannot("make a socketpair"))?;
+    ours.set_nonblocking(true).map_err(cannot("make a socketpair"))?;
+    let mut socket = UnixStream::from_std(ours).map_err(cannot("make a socketpair"))?;
+    let launcher = start_launcher(theirs).map_err(cannot("start the launcher"))?;
+    failpoint::pass("spawn.started");
+    let (mut identity, handle) = Identity::of(launcher).map_err(cannot("see the launcher"))?;
+    set_leader(life, launcher, handle);
+    if let Held::Namespace = life.held {
+        send(&mut socket, &[Make::Namespace as u8]).await?;
+        let Some(Answer::Pid(first)) = answer(&mut socket).await? else {
+            return Err(Failure { doing: "the launcher named no process".into(), errno: None });
+        };
+        let (its_identity, handle) = Identity::of(first).map_err(cannot("see the first process of the namespace"))?;
+        identity = its_identity;
+        set_leader(life, first, handle);
+    }
+    let record = Record {
+        run: life.run,
+        instance: instance.clone(),
+        spec: spec.id,
+        plan: PlanRecord::from(spec.plan),
+        identity,
+        cgroup: group.map(|group| group.dir().to_path_buf()),
+        pid_namespace: matches!(life.held, Held::Namespace),
+        backend: spec.backend,
+        marker: life.marker.clone(),
+    };
+    life.dir.write(&record).map_err(cannot("write the run's record"))?;
+    failpoint::pass("spawn.recorded");
+    if let Held::Cgroup(_) | Held::Session = life.held {
+        send(&mut socket, &[Make::Exec as u8]).await?;
+    }
+    let procs = group.map(super::cgroup::Group::procs_file);
+    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output(), procs);
+    send(&mut socket, &encode(&orders).map_err(cannot("write the launcher's orders"))?).await?;
+    failpoint::pass("spawn.ordered");
+    match answer(&mut socket).await? {
+        None => Ok(output),
+        Some(Answer::Failed(failure)) => Err(failure),
+        Some(Answer::Pid(_)) => Err(Failure { doing: "the launcher spoke out of turn".into(), errno: None }),
+    }
+}
+
+fn set_leader(life: &Life, pid: i32, handle: OwnedFd) {
+    life.set_leader(Leader { pid, handle: Arc::new(handle), ours: true });
+}
+
+/// Starts our own executable, the very file this daemon runs, with nothing but the socket.
+fn start_launcher(socket: std::os::unix::net::UnixStream) -> io::Result<i32> {
+    #[expect(clippy::disallowed_methods, reason = "this is system::process's half that starts processes")]
+    let child = Command::new("/proc/self/exe")
+        .arg("launch")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    i32::try_from(child.id()).map_err(io::Error::other)
+}
+
+async fn send(socket: &mut UnixStream, bytes: &[u8]) -> Result<(), Failure> {
+    socket.write_all(bytes).await.map_err(cannot("give the launcher its orders"))
+}
+
+/// The launcher's next word; none if it became the server.
+async fn answer(socket: &mut UnixStream) -> Result<Option<Answer>, Failure> {
+    let mut head = [0; 4];
+    match socket.read_exact(&mut head).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(cannot("hear the launcher")(error)),
+    }
+    let length = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX).min(LONGEST);
+    let mut bytes = vec![0; length];
+    socket.read_exact(&mut bytes).await.map_err(cannot("hear the launcher"))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| cannot("understand the launcher")(error.into()))
+}
+
+/// After a failed launch nothing of the launcher may be left either.
+async fn end_launcher(life: &Life) {
+    let leader = life.leader();
+    if let Some(leader) = leader {
+        super::process::send(&leader.handle, Signal::KILL);
+        wait_for_exit(&leader).await;
+        sweep(life, leader.pid, true).await;
+        reap(leader.pid);
+    }
+}
+
+/// Passes the run's output on until it exits, says so, and sweeps when told to.
+async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Output>) {
+    let leader = life.leader();
+    let Some(leader) = leader else { return };
+    {
+        let mut awake = false;
+        let exit = wait_for_exit(&leader);
+        tokio::pin!(exit);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut exit => break,
+                more = pump(output.as_ref(), &*sink, &mut awake) => if !more { output = None },
+            }
+        }
+    }
+    if let Some(output) = output.take() {
+        drain(&output, &*sink);
+    }
+    life.set_exited();
+    failpoint::pass("stop.exited");
+    life.tell(What::Exited(status(&leader)));
+    life.kill.notified().await;
+    sweep(&life, leader.pid, leader.ours).await;
+    failpoint::pass("stop.swept");
+    if leader.ours {
+        reap(leader.pid);
+    }
+    sink.end();
+    clean(&life).await;
+}
+
+async fn clean(life: &Life) {
+    if let Held::Cgroup(group) = &life.held {
+        report("remove a run's cgroup", life.run, group.remove());
+    }
+    report("remove a run's directory", life.run, life.dir.remove());
+    failpoint::pass("stop.removed");
+    life.tell(What::Gone);
+}
+
+async fn wait_for_exit(leader: &Leader) {
+    if let Err(error) = super::exit::of(Arc::clone(&leader.handle)).await {
+        tracing::error!(%error, pid = leader.pid, "cannot wait for a process");
+    }
+}
+
+/// How it ended, without reaping it. One that is not our child has told somebody else.
+fn status(leader: &Leader) -> Exit {
+    if !leader.ours {
+        return Exit::Unknown;
+    }
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::PidFd(leader.handle.as_fd()), options) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Status(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Unknown,
+        },
+        Ok(None) | Err(_) => Exit::Unknown,
+    }
+}
+
+/// Kills until nothing of the run is alive. It has no deadline: what the kernel does not release
+/// is shown as being killed, and gets no sibling.
+async fn sweep(life: &Life, leader: i32, ours: bool) {
+    let mut pause = Duration::from_millis(1);
+    match &life.held {
+        Held::Namespace => {}
+        Held::Cgroup(group) => {
+            while group.is_populated() {
+                report("kill a cgroup", life.run, group.kill());
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+        }
+        Held::Session => {
+            // Runs that end in one breath share one look at /proc: let them all come this far.
+            tokio::task::yield_now().await;
+            if ours {
+                kill_group(leader);
+            }
+            let marks = life.marks(leader, ours);
+            loop {
+                // Whoever holds its standard input is looked for everywhere; so is everything of
+                // a run that was not our child, whose orphans went to another process.
+                let everywhere = !ours || tree::is_held(&life.dir.stdin());
+                let alive = tree::members(&marks, clock::now(), everywhere);
+                if alive.is_empty() {
+                    break;
+                }
+                for pid in &alive {
+                    send_to(*pid, Signal::KILL);
+                }
+                sleep(pause).await;
+                alive.into_iter().for_each(reap);
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+fn kill_group(leader: i32) {
+    if let Some(group) = rustix::process::Pid::from_raw(leader) {
+        if let Err(error) = rustix::process::kill_process_group(group, Signal::KILL) {
+            tracing::debug!(%error, leader, "its group is empty");
+        }
+    }
+}
+
+fn open_output(life: &Life) -> io::Result<Receiver> {
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(life.dir.output())?;
+    let meta = file.metadata()?;
+    if !meta.file_type().is_fifo() || meta.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("it is not a FIFO of ours"));
+    }
+    Receiver::from_file(file)
+}
+
+/// Passes some output on; false when there will be no more. Cancel-safe.
+///
+/// `awake`: something was taken since the sink was last told to rest.
+async fn pump(output: Option<&Receiver>, sink: &dyn Output, awake: &mut bool) -> bool {
+    let Some(output) = output else { return std::future::pending().await };
+    let ready = if *awake {
+        let Ok(ready) = tokio::time::timeout(QUIET, output.readable()).await else {
+            sink.rest();
+            *awake = false;
+            return true;
+        };
+        ready
+    } else {
+        output.readable().await
+    };
+    if ready.is_err() {
+        return false;
+    }
+    *awake = true;
+    match read_into(output, sink) {
+        Ok((0, _)) => false,
+        Ok((_, flooded)) => {
+            if flooded {
+                // What comes now is counted and dropped; that must not cost a processor.
+                sleep(Duration::from_millis(2)).await;
+            }
+            tokio::task::yield_now().await;
+            true
+        }
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+fn drain(output: &Receiver, sink: &dyn Output) {
+    // A pipe holds at most 1 MiB (pipe(7), without privileges); a child that goes on writing does
+    // not keep us here.
+    for _ in 0..16 {
+        if !matches!(read_into(output, sink), Ok((1.., _))) {
+            break;
+        }
+    }
+}
+
+/// How much was read, and whether it is more than the sink wants.
+fn read_into(output: &Receiver, sink: &dyn Output) -> io::Result<(usize, bool)> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let count = output.try_read(buffer)?;
+        let flooded = count > 0 && sink.take(clock::now(), &buffer[..count]);
+        Ok((count, flooded))
+    })
+}
+
+impl From<Plan> for PlanRecord {
+    fn from(plan: Plan) -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            ready_timeout_ms: ms(plan.ready_timeout),
+            stop_signal: plan.stop.signal,
+            stop_grace_ms: ms(plan.stop.grace),
+            first_wait_ms: ms(plan.restart.first_wait),
+            max_wait_ms: ms(plan.restart.max_wait),
+            stable_ms: ms(plan.restart.stable),
+        }
+    }
+}
+
+impl From<PlanRecord> for Plan {
+    fn from(record: PlanRecord) -> Self {
+        use crate::model::config::{Restart, Stop};
+        let ms = Duration::from_millis;
+        Self {
+            ready_timeout: ms(record.ready_timeout_ms),
+            stop: Stop { signal: record.stop_signal, grace: ms(record.stop_grace_ms) },
+            restart: Restart {
+                first_wait: ms(record.first_wait_ms),
+                max_wait: ms(record.max_wait_ms),
+                stable: ms(record.stable_ms),
+            },
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Which processes belong to a run, where no cgroup and no namespace says so.
+//!
+//! A run's processes are those of its leader's session, those that hold one of its FIFOs, those
+//! whose environment names its own TMPDIR, and all their descendants. The daemon is a subreaper
+//! (prctl(2)), so what a dead leader leaves behind stays below the daemon. One that changes
+//! session, closes its descriptors and empties its environment is not recognised: best effort,
+//! and said so.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::model::Moment;
+use crate::system::clock;
+
+/// A process as /proc/PID/stat shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    pid: i32,
+    parent: i32,
+    session: i32,
+    zombie: bool,
+}
+
+/// By what a run's processes are recognised.
+#[derive(Debug, Clone)]
+pub struct Marks {
+    /// The first process: its pid is its session's number.
+    pub leader: i32,
+    /// It lives, or is a zombie that we have not reaped: its number cannot be another's session.
+    pub leader_is_held: bool,
+    /// The directory of its FIFOs.
+    pub fifos: PathBuf,
+    /// Its TMPDIR.
+    pub tmp: PathBuf,
+}
+
+thread_local! {
+    // Many runs that end at once (SIGTERM to the daemon) share one look at /proc.
+    static LAST: RefCell<Option<(Moment, Rc<Vec<Process>>)>> = const { RefCell::new(None) };
+}
+
+/// Every living process of the run but its leader, as the machine was at some moment not before
+/// `since`. Environment and descriptors are looked at only of processes near the daemon, or
+/// `everywhere`.
+#[must_use]
+pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
+    let all = census(since);
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    // While somebody of a session lives, the kernel gives its number to nobody. So if a process
+    // has the dead leader's pid, the session is over and one of that number is another's.
+    let session_is_ours = marks.leader_is_held || all.iter().all(|process| process.pid != marks.leader);
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for process in all.iter() {
+        children.entry(process.parent).or_default().push(process.pid);
+    }
+    let is_marked = |process: &&Process| {
+        let by_number = process.session == marks.leader || process.parent == marks.leader;
+        let near = everywhere || process.parent == me || process.parent == 1;
+        process.pid != me && ((session_is_ours && by_number) || (near && carries(process.pid, marks)))
+    };
+    let mut next: Vec<i32> = all.iter().filter(is_marked).map(|process| process.pid).collect();
+    let mut found = BTreeSet::new();
+    while let Some(pid) = next.pop() {
+        if found.insert(pid) {
+            next.extend(children.get(&pid).into_iter().flatten());
+        }
+    }
+    if marks.leader_is_held {
+        found.remove(&marks.leader);
+    }
+    all.iter().filter(|process| !process.zombie && found.contains(&process.pid)).map(|process| process.pid).collect()
+}
+
+/// True if the process is the run's by its environment or by what it has open.
+fn carries(pid: i32, marks: &Marks) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let tmp = [b"TMPDIR=", marks.tmp.as_os_str().as_encoded_bytes()].concat();
+    if environment.split(|byte| *byte == 0).any(|variable| variable == tmp) {
+        return true;
+    }
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file.starts_with(&marks.fifos))
+}
+
+fn census(since: Moment) -> Rc<Vec<Process>> {
+    LAST.with_borrow_mut(|last| {
+        if let Some((taken, all)) = last {
+            if *taken >= since {
+                return Rc::clone(all);
+            }
+        }
+        let taken = clock::now();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let all: Rc<Vec<Process>> = Rc::new(pids.filter_map(look).collect());
+        *last = Some((taken, Rc::clone(&all)));
+        all
+    })
+}
+
+/// Reads proc_pid_stat(5): fields 1, 3, 4 and 6.
+fn look(pid: i32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let zombie = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
+    let session = fields.nth(1)?.parse().ok()?;
+    Some(Process { pid, parent, session, zombie })
+}
+
+/// True if a FIFO of the run is still held open by somebody: its reader's side is asked for
+/// without waiting, which fails (ENXIO, fifo(7)) when nobody holds the other.
+#[must_use]
+pub fn is_held(fifo: &Path) -> bool {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW).open(fifo).is_ok()
+}

@@ -1,0 +1,172 @@
+//! The fuzz targets, run briefly and the same way every time.
+//!
+//! Each test starts from the files in `seeds/`, changes them at random from a fixed seed and
+//! hands them to a body in `targets.rs`. An input that fails, or that is never done, is shown as
+//! a Rust byte string; put it into `seeds/` once it is mended. For longer than a few seconds:
+//! `cargo +nightly fuzz run --fuzz-dir tests/fuzz envfile tests/fuzz/seeds/envfile`.
+
+mod targets;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+const ITERATIONS: usize = 20_000;
+/// Far longer than all iterations take anywhere; who is not done by then never will be.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Inputs do not grow beyond this, so that iterations stay many rather than long.
+const MAX_INPUT: usize = 4096;
+
+const ENVFILE: &[&[u8]] = &[
+    include_bytes!("seeds/envfile/ordinary.env"),
+    include_bytes!("seeds/envfile/lines.env"),
+    include_bytes!("seeds/envfile/windows.env"),
+];
+const CONFIG: &[&[u8]] =
+    &[include_bytes!("seeds/config/whole.toml"), include_bytes!("seeds/config/short.toml")];
+const TEMPLATE: &[&[u8]] = &[include_bytes!("seeds/template/all.txt")];
+
+/// Pieces that mean something to one of the readers.
+const PIECES: &[&str] = &[
+    "=",
+    "\"",
+    "'",
+    "\\",
+    "\\n",
+    "\\\"",
+    "$",
+    "${HOME}",
+    "#",
+    " #",
+    "\n",
+    "\r",
+    "\r\n",
+    "\0",
+    "\u{feff}",
+    "\u{a0}",
+    "export ",
+    "A=",
+    "\nA=",
+    "A='",
+    "A=\"",
+    "'''",
+    "\"\"\"",
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "{{",
+    "}}",
+    "{user}",
+    "{port}",
+    "{env:",
+    "{env:TOKEN}",
+    "{session}",
+    ",",
+    ".",
+    "-",
+    "0",
+    "-1",
+    "99999999999999999999",
+    "10s",
+    "\"10s\"",
+    "\"512M\"",
+    "true",
+    "\n[server.b]\n",
+    "transport = \"stdio\"",
+    "env.X = ",
+    "\u{1b}[2J",
+    "😀",
+    "\u{2028}",
+    targets::MARK,
+];
+
+/// xorshift64*: enough to wander, the same on every machine.
+struct Dice(u64);
+
+impl Dice {
+    /// A number below `sides`; 0 if there are none.
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(high).map_or(0, |high| high % sides.max(1))
+    }
+
+    /// One of the seeds after a few changes.
+    fn input(&mut self, seeds: &[&[u8]]) -> Vec<u8> {
+        let mut input = seeds[self.roll(seeds.len())].to_vec();
+        for _ in 0..=self.roll(6) {
+            self.change(&mut input, seeds);
+        }
+        input.truncate(MAX_INPUT);
+        input
+    }
+
+    fn change(&mut self, input: &mut Vec<u8>, seeds: &[&[u8]]) {
+        let from = self.roll(input.len() + 1);
+        let to = (from + self.roll(24)).min(input.len());
+        let put: Vec<u8> = match self.roll(7) {
+            0 => Vec::new(),
+            1 => vec![u8::try_from(self.roll(256)).unwrap_or(0)],
+            2 => input[from..to].repeat(2 + self.roll(40)),
+            3 => {
+                let other = seeds[self.roll(seeds.len())];
+                let start = self.roll(other.len());
+                other[start..].to_vec()
+            }
+            4 => {
+                input.truncate(from);
+                return;
+            }
+            _ => PIECES[self.roll(PIECES.len())].as_bytes().to_vec(),
+        };
+        // Half the time beside what is there, half the time in its place.
+        let to = if self.roll(2) == 0 { from } else { to };
+        input.splice(from..to, put);
+    }
+}
+
+/// Runs `body` on changed seeds; fails with the input that failed or is not done.
+fn drive(seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
+    let current = Arc::new(Mutex::new(Vec::new()));
+    let (done, result) = mpsc::channel();
+    let shared = Arc::clone(&current);
+    std::thread::spawn(move || {
+        let mut dice = Dice(seed);
+        let original = seeds.iter().map(|seed| seed.to_vec());
+        let changed = std::iter::repeat_with(|| dice.input(seeds));
+        for input in original.chain(changed).take(ITERATIONS) {
+            shared.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&input);
+            if catch_unwind(AssertUnwindSafe(|| body(&input))).is_err() {
+                return done.send(false);
+            }
+        }
+        done.send(true)
+    });
+    let verdict = match result.recv_timeout(LIMIT) {
+        Ok(true) => return,
+        Ok(false) => "fails",
+        Err(_) => "is never done",
+    };
+    let input = current.lock().unwrap_or_else(PoisonError::into_inner);
+    panic!("this input {verdict}: b\"{}\"", input.escape_ascii());
+}
+
+#[test]
+fn any_env_file_is_read_or_refused_and_never_shown() {
+    drive(0xE17F, ENVFILE, targets::envfile);
+}
+
+#[test]
+fn any_configuration_is_read_or_refused_at_places_that_exist() {
+    drive(0xC0F1, CONFIG, targets::config);
+}
+
+#[test]
+fn any_template_is_refused_or_filled() {
+    drive(0x7E41, TEMPLATE, targets::template);
+}
