@@ -58,6 +58,14 @@ pub fn is_loopback(url: &str) -> bool {
     })
 }
 
+/// True if both plainly name the same host in the same scheme, on whatever port.
+pub(super) fn same_host(one: &str, other: &str) -> bool {
+    match (parts(one), parts(other)) {
+        (Some(one), Some(other)) => one.scheme == other.scheme && one.host == other.host,
+        (None, _) | (_, None) => false,
+    }
+}
+
 /// A URL for a message: its scheme, host and port, and its path if it is on this host. Queries,
 /// user names and other hosts' paths may be credentials and are left out.
 #[must_use]

@@ -248,7 +248,12 @@ fn node(content: Content, entry: &Entry) -> Node {
         Content::Text(text) => Node::Literal(quoted(text)),
         Content::Flag(flag) => Node::Literal(flag.to_string()),
         Content::Number(number) => Node::Literal(number.to_string()),
-        Content::ShimArgs => Node::List(shape::shim_args(&entry.url).map(quoted).to_vec()),
+        Content::ShimArgs => Node::List(
+            shape::shim_args(&entry.url)
+                .into_iter()
+                .map(quoted)
+                .collect(),
+        ),
     }
 }
 

@@ -176,14 +176,23 @@ pub(super) const URL_KEYS: [&str; 4] = ["url", "httpUrl", "serverUrl", "uri"];
 /// The keys that say that an entry starts a program.
 pub(super) const COMMAND_KEYS: [&str; 2] = ["command", "cmd"];
 
-/// The arguments after `npx` that make a stdio server of a URL.
-pub(super) fn shim_args(url: &str) -> [&str; 5] {
-    ["-y", "mcp-remote", url, "--transport", "http-only"]
+/// The arguments after `npx` that make a stdio server of a URL. mcp-remote takes plain http only
+/// for these two names unless it is told otherwise.
+pub(super) fn shim_args(url: &str) -> Vec<&str> {
+    let mut args = vec!["-y", "mcp-remote", url, "--transport", "http-only"];
+    if !["http://127.0.0.1:", "http://localhost:"]
+        .iter()
+        .any(|near| url.starts_with(near))
+    {
+        args.push("--allow-http");
+    }
+    args
 }
 
-/// Refuses an entry that points at somebody else's server.
+/// Refuses an entry that points at somebody else's server. Where doors listen on another address
+/// than the loopback one, that address is ours too.
 pub(super) fn ours(entry: &Entry, url: &str) -> Result<(), MergeError> {
-    if url == entry.url || address::is_loopback(url) {
+    if url == entry.url || address::is_loopback(url) || address::same_host(url, &entry.url) {
         Ok(())
     } else {
         Err(taken(entry, &address::shown(url)))

@@ -294,7 +294,13 @@ fn value(content: Content, entry: &Entry) -> String {
         Content::Text(text) => text.to_owned(),
         Content::Flag(flag) => flag.to_string(),
         Content::Number(number) => number.to_string(),
-        Content::ShimArgs => format!("[{}]", shape::shim_args(&entry.url).map(quoted).join(", ")),
+        Content::ShimArgs => {
+            let args: Vec<String> = shape::shim_args(&entry.url)
+                .into_iter()
+                .map(quoted)
+                .collect();
+            format!("[{}]", args.join(", "))
+        }
     }
 }
 
