@@ -1,3 +1,14 @@
 //! Arguments → command → exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The launcher is this program too, so that an upgrade on disk cannot skew the two. It stays
+    // out of the command line: its orders never come as arguments.
+    let verb = std::env::args_os().nth(1);
+    match verb.as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("launch") => mcpsup::system::launch::main(),
+        Some("launch-first") => mcpsup::system::launch::first_main(),
+        Some(_) | None => mcpsup::cli::main(),
+    }
+}

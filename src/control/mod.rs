@@ -1,9 +1,11 @@
 //! The control socket: HTTP/1.1 and JSON on a Unix socket, so that `curl` can speak it.
 //!
-//! [`protocol`] is what is said, [`server`] hears it and hands it to the daemon's loop as a
-//! [`protocol::Call`], [`client`] says it. Nothing here decides who may what: a call carries the
-//! caller's credentials as the kernel gave them, and the loop asks `logic::access`.
+//! [`protocol`] is what is said, [`route`] understands it, [`server`] hears it and hands it to the
+//! daemon's loop as a [`protocol::Call`], [`client`] says it. Nothing here decides who may what: a
+//! call carries the caller's credentials as the kernel gave them, and the loop asks
+//! `logic::access`.
 
 pub mod client;
 pub mod protocol;
+pub mod route;
 pub mod server;

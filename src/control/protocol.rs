@@ -10,7 +10,8 @@
 //! | `POST /v1/reload` | | [`Accepted`] |
 //!
 //! A refusal is `{"error": "…"}` with 400 (wrong use), 403 (not permitted), 404 (no such user or
-//! server), 409 (known, but cannot be done now).
+//! server), 409 (known, but cannot be done now), 503 (too many connections, or the daemon is
+//! stopping). An empty body is an empty [`Target`]. Every answer has a header `mcpsup-version`.
 
 use std::path::PathBuf;
 
@@ -131,6 +132,30 @@ pub enum RefusalKind {
     Unknown,
     /// 409: cannot be done as things are. Exit status 1.
     Failed,
+}
+
+impl RefusalKind {
+    /// The HTTP status that says it.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::WrongUse => 400,
+            Self::NotPermitted => 403,
+            Self::Unknown => 404,
+            Self::Failed => 409,
+        }
+    }
+
+    /// What an HTTP status says; whatever is none of ours is a failure.
+    #[must_use]
+    pub const fn of(status: u16) -> Self {
+        match status {
+            400 | 405 | 413 => Self::WrongUse,
+            403 => Self::NotPermitted,
+            404 => Self::Unknown,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// A request on its way into the daemon's loop, with the way back.

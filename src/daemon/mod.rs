@@ -1,1 +1,208 @@
-//! (to come)
+//! The loop: the one task that owns the fleet.
+//!
+//! ```text
+//! event  → note   what happened is written down          (event.rs)
+//! drive  → act    what follows from it is done           (act.rs)
+//!        → publish what changed is shown                 (publish.rs, status.rs)
+//! ```
+//!
+//! Nothing here waits but [`Daemon::next`], which waits for every source at once and for one
+//! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
+
+mod act;
+mod call;
+mod doors;
+mod event;
+pub mod output;
+mod publish;
+mod sinks;
+mod start;
+mod status;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::control::protocol::Call;
+use crate::logic::fleet::Fleet;
+use crate::logic::ports::Ports;
+use crate::logic::roster::{Listed, Roster};
+use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName};
+use crate::system::clock;
+use crate::system::envdir::EnvDir;
+use crate::system::envdir::watch::Watcher;
+use crate::system::files::Lock;
+use crate::system::places::Places;
+use crate::system::process::{News, Processes};
+use crate::system::signals::Signals;
+
+pub use start::StartError;
+
+use act::Current;
+use doors::Doors;
+use event::{Event, Ready};
+use publish::Shown;
+use sinks::SharedSink;
+use store::Store;
+
+/// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
+/// daemon).
+///
+/// # Errors
+///
+/// When it cannot begin: no runtime or state directory, another daemon on it, no control socket.
+/// Once it runs, nothing ends it but a signal.
+pub fn run(places: &Places) -> Result<(), StartError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::runtime)?;
+    let ended = runtime.block_on(async {
+        let mut daemon = Daemon::start(places)?;
+        daemon.serve().await;
+        Ok(())
+    });
+    // A thread that still writes a file is not waited for longer than a disk may need.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    ended
+}
+
+/// Everything the loop knows.
+struct Daemon {
+    places: Places,
+    is_root: bool,
+    store: Store,
+    key: [u8; 32],
+    /// The last good mcpsup.toml, or what stands where nothing is said.
+    config: Arc<Config>,
+    roster: Roster,
+    ports: Ports,
+    listed: BTreeMap<InstanceId, Listed>,
+    fleet: Fleet,
+    processes: Processes,
+    current: BTreeMap<RunId, Current>,
+    /// Why a run was given up before it was ready.
+    trouble: BTreeMap<InstanceId, String>,
+    sinks: BTreeMap<InstanceId, Arc<SharedSink>>,
+    doors: Doors,
+    shown: Shown,
+    env_dir: EnvDir,
+    /// Adopted runs whose secret values are not known yet.
+    unknown: Vec<RunId>,
+    look_at: Moment,
+    /// A port was moved, so the specs must be made again.
+    needs_resolve: bool,
+    // Given back by the kernel when this process ends, however it ends.
+    _lock: Lock,
+    /// What was said about mcpsup.toml and env.d.
+    problems: Vec<Problem>,
+    store_problem: Option<String>,
+    removing: BTreeSet<UserName>,
+    ports_saver: PortsSaver,
+    ending: Ending,
+    sources: Sources,
+}
+
+/// How the daemon is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Not yet.
+    No,
+    /// When nothing is alive any more.
+    WithTheRuns,
+    /// At once; the runs go on.
+    HandOver,
+}
+
+/// Where events come from.
+struct Sources {
+    news: mpsc::UnboundedReceiver<News>,
+    /// For what the loop itself finds out about a run.
+    tell: mpsc::UnboundedSender<News>,
+    ready: mpsc::Receiver<Ready>,
+    say_ready: mpsc::Sender<Ready>,
+    calls: mpsc::Receiver<Call>,
+    saved: mpsc::Receiver<Result<(), String>>,
+    say_saved: mpsc::Sender<Result<(), String>>,
+    signals: Signals,
+    watcher: Option<Watcher>,
+    generation: watch::Sender<u64>,
+}
+
+/// The table of sticky ports on its way to the disk, one writer at a time.
+#[derive(Debug, Default)]
+struct PortsSaver {
+    saving: bool,
+    dirty: bool,
+}
+
+impl Daemon {
+    async fn serve(&mut self) {
+        self.turn(clock::now());
+        while !self.is_over() {
+            let event = self.next().await;
+            let now = clock::now();
+            self.note(event, now);
+            self.turn(now);
+        }
+        self.end();
+    }
+
+    /// Does what follows from what was noted, and shows what changed.
+    fn turn(&mut self, now: Moment) {
+        let (effects, mut touched) = self.fleet.drive(now);
+        for effect in effects {
+            self.act(effect);
+        }
+        while std::mem::take(&mut self.needs_resolve) {
+            self.resolve(now);
+            let (effects, more) = self.fleet.drive(now);
+            for effect in effects {
+                self.act(effect);
+            }
+            touched.extend(more);
+        }
+        self.publish(&touched, now);
+    }
+
+    fn is_over(&self) -> bool {
+        match self.ending {
+            Ending::No => false,
+            Ending::WithTheRuns => !self.fleet.is_busy(),
+            Ending::HandOver => true,
+        }
+    }
+
+    /// When the loop must turn though nothing happens.
+    fn deadline(&self) -> Moment {
+        let soonest = [self.fleet.deadline(), self.shown.write_map_at()].into_iter().flatten().min();
+        soonest.map_or(self.look_at, |at| at.min(self.look_at))
+    }
+
+    async fn next(&mut self) -> Event {
+        let wait = self.deadline().since(clock::now());
+        let sources = &mut self.sources;
+        tokio::select! {
+            biased;
+            signal = sources.signals.next() => Event::Signal(signal),
+            Some(news) = sources.news.recv() => Event::News(news),
+            Some(ready) = sources.ready.recv() => Event::Ready(ready),
+            Some(call) = sources.calls.recv() => Event::Call(call),
+            Some(saved) = sources.saved.recv() => Event::Saved(saved),
+            hint = hint(sources.watcher.as_mut()) => Event::Hint(hint),
+            () = tokio::time::sleep(wait) => Event::Time,
+        }
+    }
+
+    fn runs_dir(&self) -> PathBuf {
+        self.places.runtime.join("runs")
+    }
+}
+
+async fn hint(watcher: Option<&mut Watcher>) -> crate::system::envdir::watch::Hint {
+    match watcher {
+        Some(watcher) => watcher.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -46,11 +46,7 @@ pub(super) async fn accept(listener: TcpListener, frame: Arc<Frame>) {
                 let settings = frame.settings.borrow().clone();
                 let most = usize::try_from(settings.limits.max_connections).unwrap_or(usize::MAX);
                 if guests.len() < most {
-                    guests.spawn(guest::serve(
-                        Lingering::new(stream),
-                        frame.clone(),
-                        settings,
-                    ));
+                    guests.spawn(guest::serve(Lingering::new(stream), frame.clone(), settings));
                 } else if turned_away.len() < TURNED_AWAY {
                     turned_away.spawn(turn_away(Lingering::new(stream)));
                 }
@@ -90,11 +86,7 @@ pub(super) struct Lingering {
 
 impl Lingering {
     fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            closing: None,
-            left: LINGER_BYTES,
-        }
+        Self { stream, closing: None, left: LINGER_BYTES }
     }
 
     /// Small answers go out at once (32 times faster calls, measured with a server that did not).
@@ -114,11 +106,7 @@ impl AsyncRead for Lingering {
 }
 
 impl AsyncWrite for Lingering {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

@@ -61,8 +61,7 @@ impl Refusal {
             Self::Closed(why) => why.clone(),
             Self::Stranger(user) => format!("the process behind this port is not {user}'s"),
             Self::Broken => {
-                "the server ended or hung up while answering; the request may have taken effect"
-                    .into()
+                "the server ended or hung up while answering; the request may have taken effect".into()
             }
         }
     }
@@ -113,11 +112,7 @@ mod tests {
         let text = std::str::from_utf8(TOO_MANY).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
 
-        assert!(
-            head.ends_with(&format!("content-length: {}", body.len())),
-            "{}",
-            body.len()
-        );
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
         assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
     }
 }

@@ -66,20 +66,12 @@ impl Upload {
         fate.open.store(true, Relaxed);
         fate.too_large.store(false, Relaxed);
         fate.slow.store(false, Relaxed);
-        Self {
-            body,
-            left: most,
-            patience,
-            silence: None,
-            fate,
-        }
+        Self { body, left: most, patience, silence: None, fate }
     }
 
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         let patience = self.patience;
-        let silence = self
-            .silence
-            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(patience)));
         silence.as_mut().poll(cx).is_ready()
     }
 }
@@ -94,10 +86,7 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             if this.is_silent(cx) {
@@ -155,12 +144,7 @@ impl Reply {
     }
 
     pub(super) fn passed(body: Incoming, link: Link, guest: Arc<Guest>) -> Self {
-        Self::Passed(Passed {
-            body,
-            ended: false,
-            link: Some(link),
-            guest,
-        })
+        Self::Passed(Passed { body, ended: false, link: Some(link), guest })
     }
 }
 

@@ -4,7 +4,8 @@
 //! else's request ever goes over it. It is given up when the route leads to another run.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -39,13 +40,8 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let guest = Arc::new(Guest {
-        frame,
-        settings,
-        link: Mutex::default(),
-        fate: Arc::default(),
-    });
-    let service = service_fn(move |request| {
+    let guest = Arc::new(Guest { frame, settings, link: Mutex::default(), fate: Arc::default() });
+    let service = service_fn(|request| {
         let guest = guest.clone();
         async move { Ok::<_, Infallible>(guest.answer(request).await) }
     });
@@ -55,7 +51,21 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
         .max_buf_size(BUFFER)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(client), service);
-    if let Err(cause) = connection.await {
+    let mut connection = pin!(connection);
+    let mut route = guest.frame.route.clone();
+    let mut led = true;
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut connection => break outcome,
+            // A process that is to end may wait for its connections to end first.
+            changed = route.changed(), if led => {
+                led = changed.is_ok();
+                guest.let_go();
+            }
+        }
+    };
+    if let Err(cause) = outcome {
         debug!(%cause, "a client's connection ended");
     }
 }
@@ -74,10 +84,33 @@ impl Guest {
     /// Takes back a connection whose answer has been read to its end.
     pub(super) fn keep(&self, mut link: Link) {
         // A process that answered before it had read the request may read on; then it is not free.
-        if !self.fate.is_open() {
-            link.rest();
-            *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+        if self.fate.is_open() {
+            return;
         }
+        link.rest();
+        if self.leads_on(&link) {
+            *self.idle() = Some(link);
+        }
+    }
+
+    /// Closes an unused connection to a run to which requests do not go any more.
+    fn let_go(&self) {
+        let mut link = self.idle();
+        if link.as_ref().is_some_and(|link| !self.leads_on(link)) {
+            *link = None;
+        }
+    }
+
+    /// True if requests go where this connection leads.
+    fn leads_on(&self, link: &Link) -> bool {
+        match &*self.frame.route.borrow() {
+            Route::Ready(upstream) => link.serves(upstream.run),
+            Route::Waiting | Route::Closed(_) => false,
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Link>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
@@ -91,20 +124,14 @@ impl Guest {
     /// What can be said about a request before anything is done for it.
     fn check(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
         let Settings { limits, listen } = &*self.settings;
-        let hosts = Hosts {
-            listen: *listen,
-            extra: &limits.hosts,
-        };
+        let hosts = Hosts { listen: *listen, extra: &limits.hosts };
         let mut named = request.headers().get_all(HOST).iter();
         let (host, another) = (named.next().ok_or(Refusal::Malformed)?, named.next());
         if another.is_some() || request.method() == Method::CONNECT {
             return Err(Refusal::Malformed);
         }
         // A name in the request line outranks Host (RFC 9112 §3.2.2), so both have to be right.
-        let target = request
-            .uri()
-            .authority()
-            .map(hyper::http::uri::Authority::as_str);
+        let target = request.uri().authority().map(hyper::http::uri::Authority::as_str);
         if !hosts.host_ok(text(host)) || !target.is_none_or(|name| hosts.host_ok(Some(name))) {
             return Err(Refusal::ForeignHost);
         }
@@ -124,11 +151,12 @@ impl Guest {
         let mut request = self.prepare(request);
         let mut pause = Duration::ZERO;
         loop {
-            let mut link = match self.kept() {
-                Some(link) => link,
-                None => timeout_at(deadline, self.connect(pause))
-                    .await
-                    .map_err(|_| Refusal::StillDown)??,
+            let mut link = if let Some(link) = self.kept() {
+                link
+            } else {
+                let new = timeout_at(deadline, self.connect(pause)).await;
+                pause = longer(pause);
+                new.map_err(|_| Refusal::StillDown)??
             };
             match link.send(request).await {
                 Ok(response) => return self.hand_back(response, link),
@@ -138,7 +166,6 @@ impl Guest {
                     return Err(self.fate.refusal().unwrap_or(Refusal::Broken));
                 }
             }
-            pause = PAUSE.max(pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -148,39 +175,25 @@ impl Guest {
         headers::strip_request(&mut parts.headers);
         parts.version = Version::HTTP_11;
         if parts.uri.authority().is_some() {
-            parts.uri = parts
-                .uri
-                .path_and_query()
-                .cloned()
-                .map_or_else(Uri::default, Uri::from);
+            parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
         }
         let limits = &self.settings.limits;
-        let upload = Upload::new(
-            body,
-            limits.max_body,
-            limits.head_timeout,
-            self.fate.clone(),
-        );
+        let upload = Upload::new(body, limits.max_body, limits.head_timeout, self.fate.clone());
         Request::from_parts(parts, upload)
     }
 
     /// The connection of the last request, if it still leads where requests go now.
     fn kept(&self) -> Option<Link> {
-        let link = self
-            .link
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()?;
-        match &*self.frame.route.borrow() {
-            Route::Ready(upstream) if link.serves(upstream.run) => Some(link),
-            Route::Ready(_) | Route::Waiting | Route::Closed(_) => None,
-        }
+        let link = self.idle().take()?;
+        self.leads_on(&link).then_some(link)
     }
 
-    /// A new connection to the process, as soon as there is one.
+    /// A new connection to the process, as soon as there is one; `pause` after one that came to
+    /// nothing.
     async fn connect(&self, mut pause: Duration) -> Result<Link, Refusal> {
         let mut route = self.frame.route.clone();
         if !pause.is_zero() {
+            route.mark_unchanged();
             change(&mut route, pause).await?;
         }
         loop {
@@ -200,9 +213,11 @@ impl Guest {
                 }
                 // It has just ended, and the route will say so; or it is replacing its listener,
                 // of which nobody tells us.
-                Err(NoLink::Down) => change(&mut route, PAUSE.max(pause)).await?,
+                Err(NoLink::Down) => {
+                    pause = longer(pause);
+                    change(&mut route, pause).await?;
+                }
             }
-            pause = PAUSE.max(pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -221,6 +236,10 @@ impl Guest {
         parts.version = Version::HTTP_11;
         Ok(Response::from_parts(parts, Reply::passed(body, link, self)))
     }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(PAUSE, LONGEST_PAUSE)
 }
 
 /// Waits until the route is another, or until it is time to try the same again.

@@ -1,8 +1,8 @@
 //! Which headers pass a door.
 
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, HeaderMap, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Headers about one connection and not about the message (RFC 9110 §7.6.1). The framing headers
@@ -74,10 +74,7 @@ mod tests {
             ("mcp-session-id", "s"),
             ("accept-encoding", "gzip"),
         ] {
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
 
         strip_request(&mut headers);

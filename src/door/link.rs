@@ -40,10 +40,7 @@ pub(super) enum NoLink {
 }
 
 /// Why there is no answer.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved once, and a box would be for nothing"
-)]
+#[expect(clippy::large_enum_variant, reason = "moved once, and a box would be for nothing")]
 pub(super) enum NoAnswer {
     /// Nothing of the request was sent: here it is.
     Unsent(Request<Upload>),
@@ -69,20 +66,13 @@ impl Drop for Link {
 impl Link {
     /// Connects to the run's process, and to nobody else.
     pub(super) async fn open(frame: &Frame, upstream: &Upstream) -> Result<Self, NoLink> {
-        let before = socket::listener_at(upstream.addr)
-            .map_err(|cause| down(&cause))?
-            .ok_or(NoLink::Down)?;
+        let before = socket::listener_at(upstream.addr).map_err(|cause| down(&cause))?.ok_or(NoLink::Down)?;
         check(frame, upstream, &before)?;
-        let stream = TcpStream::connect(upstream.addr)
-            .await
-            .map_err(|cause| down(&cause))?;
+        let stream = TcpStream::connect(upstream.addr).await.map_err(|cause| down(&cause))?;
         check_all(frame, upstream)?;
         stream.set_nodelay(true).map_err(|cause| down(&cause))?;
         let io = TokioIo::new(stream);
-        let handshake = http1::Builder::new()
-            .max_buf_size(BUFFER)
-            .handshake(io)
-            .await;
+        let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await;
         let (sender, connection) = handshake.map_err(|cause| down(&io::Error::other(cause)))?;
         let task = tokio::spawn(async move {
             if let Err(cause) = connection.await {
@@ -92,13 +82,7 @@ impl Link {
         let host = HeaderValue::try_from(upstream.addr.to_string());
         let host = host.map_err(|cause| down(&io::Error::other(cause)))?;
         let connection = task.abort_handle();
-        Ok(Self {
-            run: upstream.run,
-            sender,
-            connection,
-            host,
-            used: clock::now(),
-        })
+        Ok(Self { run: upstream.run, sender, connection, host, used: clock::now() })
     }
 
     /// True if it leads to this run and may be used for another request.
@@ -138,10 +122,7 @@ fn down(cause: &io::Error) -> NoLink {
 /// Everybody who could have taken a connection to the run's address has to be the run.
 fn check_all(frame: &Frame, upstream: &Upstream) -> Result<(), NoLink> {
     let all = socket::all_at(upstream.addr.port()).map_err(|cause| down(&cause))?;
-    let mut reached = all
-        .iter()
-        .filter(|one| one.serves(upstream.addr.ip()))
-        .peekable();
+    let mut reached = all.iter().filter(|one| one.serves(upstream.addr.ip())).peekable();
     // Closed meanwhile: then it cannot be said who took the connection.
     reached.peek().ok_or(NoLink::Down)?;
     reached.try_for_each(|one| check(frame, upstream, one))

@@ -99,16 +99,8 @@ impl Door {
     ) -> std::io::Result<Self> {
         let addr = listener.local_addr()?;
         let known = Mutex::new(Known::default());
-        let frame = Arc::new(Frame {
-            instance,
-            settings,
-            route,
-            known,
-        });
-        Ok(Self {
-            addr,
-            task: tokio::spawn(accept::accept(listener, frame)),
-        })
+        let frame = Arc::new(Frame { instance, settings, route, known });
+        Ok(Self { addr, task: tokio::spawn(accept::accept(listener, frame)) })
     }
 
     /// Where it listens.
@@ -151,10 +143,7 @@ impl Frame {
         if inode == upstream.listener_inode || self.remembers(upstream.run, inode) {
             return true;
         }
-        let own = upstream
-            .recheck
-            .as_ref()
-            .is_some_and(|recheck| recheck(inode));
+        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck(inode));
         if own {
             self.remember(upstream.run, inode);
         }

@@ -53,10 +53,7 @@ impl Hosts<'_> {
             (Some(_), None) | (None, Some(_)) => false,
         };
         let own = |ip: IpAddr| {
-            let loopback = [
-                IpAddr::from([127, 0, 0, 1]),
-                IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
-            ];
+            let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
             loopback.contains(&ip) || (ip == self.listen && !ip.is_unspecified())
         };
         address(name).is_some_and(own) || self.extra.iter().any(listed)
@@ -73,18 +70,14 @@ fn name_of(authority: &str) -> Option<&str> {
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
     let port = port.strip_prefix(':').unwrap_or(port);
-    let plain =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    let good =
-        !name.is_empty() && name.bytes().all(plain) && port.bytes().all(|b| b.is_ascii_digit());
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    let good = !name.is_empty() && name.bytes().all(plain) && port.bytes().all(|b| b.is_ascii_digit());
     good.then_some(name)
 }
 
 /// An address as it is written in a Host header, or bare as in a configuration.
 fn address(name: &str) -> Option<IpAddr> {
-    let bare = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'));
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     bare.unwrap_or(name).parse().ok()
 }
 
@@ -102,11 +95,7 @@ impl Caller {
     /// administrators. `uid` comes from the kernel (`SO_PEERCRED`), never from the caller.
     #[must_use]
     pub const fn of(uid: u32, daemon_uid: u32, in_group: bool) -> Self {
-        if uid == 0 || uid == daemon_uid || in_group {
-            Self::Admin
-        } else {
-            Self::User(uid)
-        }
+        if uid == 0 || uid == daemon_uid || in_group { Self::Admin } else { Self::User(uid) }
     }
 
     /// True if the caller may see and steer an instance whose user is `owner`. `None`: the user
@@ -128,23 +117,14 @@ mod tests {
     const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn hosts(extra: &[String]) -> Hosts<'_> {
-        Hosts {
-            listen: LOCAL,
-            extra,
-        }
+        Hosts { listen: LOCAL, extra }
     }
 
     #[test]
     fn a_door_answers_to_the_names_of_this_machine_on_any_port() {
-        for good in [
-            "localhost",
-            "LocalHost:3456",
-            "127.0.0.1",
-            "127.0.0.1:3456",
-            "[::1]",
-            "[::1]:80",
-            "localhost:",
-        ] {
+        for good in
+            ["localhost", "LocalHost:3456", "127.0.0.1", "127.0.0.1:3456", "[::1]", "[::1]:80", "localhost:"]
+        {
             assert!(hosts(&[]).host_ok(Some(good)), "{good}");
         }
     }
@@ -187,17 +167,9 @@ mod tests {
     #[test]
     fn configured_names_and_the_listening_address_are_known() {
         let extra = ["mcp.Example.org".to_owned(), "fd00::1".to_owned()];
-        let hosts = Hosts {
-            listen: IpAddr::from([10, 0, 0, 5]),
-            extra: &extra,
-        };
+        let hosts = Hosts { listen: IpAddr::from([10, 0, 0, 5]), extra: &extra };
 
-        for good in [
-            "MCP.example.org:443",
-            "10.0.0.5:3456",
-            "[fd00::1]:3456",
-            "[FD00:0::1]",
-        ] {
+        for good in ["MCP.example.org:443", "10.0.0.5:3456", "[fd00::1]:3456", "[FD00:0::1]"] {
             assert!(hosts.host_ok(Some(good)), "{good}");
         }
         assert!(!hosts.host_ok(Some("example.org")));
@@ -205,10 +177,7 @@ mod tests {
 
     #[test]
     fn listening_everywhere_does_not_make_every_name_right() {
-        let hosts = Hosts {
-            listen: IpAddr::from([0, 0, 0, 0]),
-            extra: &[],
-        };
+        let hosts = Hosts { listen: IpAddr::from([0, 0, 0, 0]), extra: &[] };
 
         assert!(!hosts.host_ok(Some("0.0.0.0:3456")));
         assert!(!hosts.host_ok(Some("10.0.0.5:3456")));
@@ -217,12 +186,7 @@ mod tests {
 
     #[test]
     fn only_pages_of_this_machine_may_speak_to_a_door() {
-        for good in [
-            None,
-            Some("http://localhost:6274"),
-            Some("https://127.0.0.1"),
-            Some("HTTP://[::1]:1"),
-        ] {
+        for good in [None, Some("http://localhost:6274"), Some("https://127.0.0.1"), Some("HTTP://[::1]:1")] {
             assert!(hosts(&[]).origin_ok(good), "{good:?}");
         }
         for bad in [
@@ -249,11 +213,7 @@ mod tests {
         assert!(alice.may_see(Some(1001)));
         assert!(!alice.may_see(Some(1002)));
         assert!(!alice.may_see(None));
-        for admin in [
-            Caller::of(0, 990, false),
-            Caller::of(990, 990, false),
-            Caller::of(1001, 990, true),
-        ] {
+        for admin in [Caller::of(0, 990, false), Caller::of(990, 990, false), Caller::of(1001, 990, true)] {
             assert_eq!(admin, Caller::Admin);
             assert!(admin.may_see(None) && admin.may_see(Some(1002)));
         }

@@ -71,13 +71,13 @@ impl Fleet {
     }
 
     /// Takes over a run that an earlier daemon started.
-    pub fn adopt(&mut self, instance: InstanceId, run: RunId, origin: Origin, now: Moment) {
+    pub fn adopt(&mut self, instance: &InstanceId, run: RunId, origin: Origin, now: Moment) {
         self.next_run = self.next_run.max(RunId(run.0 + 1));
         self.runs.insert(run, instance.clone());
         let mut adopted = Instance::adopted(run, origin, now);
         adopted.want(Want::Keep);
         self.instances.insert(instance.clone(), adopted);
-        self.touch(&instance);
+        self.touch(instance);
     }
 
     /// Says what the files want of every instance. One that is not named is wanted no more.

@@ -168,11 +168,7 @@ impl Instance {
     #[must_use]
     pub fn adopted(run: RunId, origin: Origin, now: Moment) -> Self {
         let give_up_at = now + origin.plan.ready_timeout;
-        Self {
-            state: State::Starting { run, origin, give_up_at },
-            last_run: Some(run),
-            ..Self::new(now)
-        }
+        Self { state: State::Starting { run, origin, give_up_at }, last_run: Some(run), ..Self::new(now) }
     }
 
     /// Says what should be from now on.
@@ -259,7 +255,11 @@ impl Instance {
                 }
             }
             State::Killing { origin, cause, .. } => {
-                if self.seen.gone { Some(self.settle(now, origin, cause)) } else { None }
+                if self.seen.gone {
+                    Some(self.settle(now, origin, cause))
+                } else {
+                    None
+                }
             }
             State::Cooling { until, spec } => match &self.want {
                 Want::Never | Want::Keep => Some(State::Down),
@@ -413,10 +413,7 @@ mod tests {
             stable: Duration::from_secs(60),
         };
         let waits: Vec<u128> = (1..=13).map(|n| wait_after(n, rule).as_millis()).collect();
-        assert_eq!(
-            waits,
-            [0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000]
-        );
+        assert_eq!(waits, [0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000]);
         assert_eq!(wait_after(u32::MAX, rule), rule.max_wait);
     }
 }

@@ -118,7 +118,9 @@ impl Ports {
                 let stays = taken.has(pin.port);
                 if !stays {
                     let old = self.rows.get(id).copied();
-                    old.into_iter().for_each(|row| taken.remove(row.door));
+                    if let Some(row) = old {
+                        taken.remove(row.door);
+                    }
                     taken.add(pin.port);
                     let backend = old.and_then(|row| row.backend);
                     self.rows.insert((*id).clone(), Row { door: pin.port, backend });
@@ -133,18 +135,14 @@ impl Ports {
             let holders = self.holders();
             for (id, pin) in open {
                 let holder = holders.get(&pin.port).map_or_else(String::new, ToString::to_string);
-                refused.insert(
-                    id,
-                    pin.problem(format!("port {} is {holder}'s; choose another", pin.port)),
-                );
+                refused.insert(id, pin.problem(format!("port {} is {holder}'s; choose another", pin.port)));
             }
         }
         refused
     }
 
     fn holders(&self) -> BTreeMap<u16, &InstanceId> {
-        let both =
-            |(id, row): (_, &Row)| [Some((row.door, id)), row.backend.map(|port| (port, id))];
+        let both = |(id, row): (_, &Row)| [Some((row.door, id)), row.backend.map(|port| (port, id))];
         self.rows.iter().flat_map(both).flatten().collect()
     }
 
@@ -163,16 +161,14 @@ impl Ports {
             (None, Some(pin)) => {
                 return Err(pin.problem(format!("port {} cannot be given", pin.port)));
             }
-            (None, None) => {
-                doors.next(taken, blocked).ok_or_else(|| none_left(id, doors.range, "range"))?
-            }
+            (None, None) => doors.next(taken, blocked).ok_or_else(|| none_left(id, doors.range, "range"))?,
         };
         let row = self.rows.entry(id.clone()).or_insert(Row { door, backend: None });
         let backend = match row.backend {
             Some(backend) => backend,
-            None => backends
-                .next(taken, blocked)
-                .ok_or_else(|| none_left(id, backends.range, "backend_range"))?,
+            None => {
+                backends.next(taken, blocked).ok_or_else(|| none_left(id, backends.range, "backend_range"))?
+            }
         };
         row.backend = Some(backend);
         Ok(Given { door, backend })
@@ -282,8 +278,7 @@ struct Free {
 
 impl Free {
     fn next(&mut self, taken: &mut Taken, blocked: &BTreeSet<u16>) -> Option<u16> {
-        let port = (self.from..=self.range.last)
-            .find(|port| !taken.has(*port) && !blocked.contains(port))?;
+        let port = (self.from..=self.range.last).find(|port| !taken.has(*port) && !blocked.contains(port))?;
         taken.add(port);
         self.from = port;
         Some(port)

@@ -170,12 +170,9 @@ pub fn mentions_port(template: &Template) -> bool {
 pub fn variables(template: &Template) -> impl Iterator<Item = &str> {
     template.0.iter().filter_map(|piece| match piece {
         Piece::Env(name) => Some(name.as_str()),
-        Piece::Text(_)
-        | Piece::User
-        | Piece::Server
-        | Piece::Port
-        | Piece::StateDir
-        | Piece::RuntimeDir => None,
+        Piece::Text(_) | Piece::User | Piece::Server | Piece::Port | Piece::StateDir | Piece::RuntimeDir => {
+            None
+        }
     })
 }
 
@@ -187,11 +184,7 @@ mod tests {
     fn filled(text: &str, vars: &[(&str, &str)]) -> Result<String, MissingVariable> {
         let vars = vars
             .iter()
-            .map(|(name, value)| Variable {
-                name: (*name).into(),
-                value: Secret::new(*value),
-                line: 1,
-            })
+            .map(|(name, value)| Variable { name: (*name).into(), value: Secret::new(*value), line: 1 })
             .collect();
         let holes = Holes {
             user: &"alice".parse().unwrap(),
@@ -208,8 +201,7 @@ mod tests {
     fn every_known_hole_is_filled() {
         assert_eq!(
             filled("{user} {server} {port} {state_dir} {runtime_dir} {env:A}", &[("A", "x")]),
-            Ok("alice notes 20001 /var/lib/mcpsup/run/alice/notes /run/mcpsup/alice/notes x"
-                .to_owned())
+            Ok("alice notes 20001 /var/lib/mcpsup/run/alice/notes /run/mcpsup/alice/notes x".to_owned())
         );
     }
 
@@ -221,10 +213,7 @@ mod tests {
 
     #[test]
     fn what_a_user_writes_is_never_read_as_a_template() {
-        assert_eq!(
-            filled("{env:A}{env:A}", &[("A", "{port}{{")]),
-            Ok("{port}{{{port}{{".to_owned())
-        );
+        assert_eq!(filled("{env:A}{env:A}", &[("A", "{port}{{")]), Ok("{port}{{{port}{{".to_owned()));
     }
 
     #[test]

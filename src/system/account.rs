@@ -6,6 +6,12 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use crate::model::spec::Account;
 
+/// The user this process acts as.
+#[must_use]
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// The account of this name. One that cannot be looked up is none; the next look may find it.
 #[must_use]
 pub fn find(name: &str) -> Option<Account> {
@@ -15,6 +21,12 @@ pub fn find(name: &str) -> Option<Account> {
         gid: user.gid.as_raw(),
         home: user.dir,
     })
+}
+
+/// The name of the account with this uid, if it has one.
+#[must_use]
+pub fn name_of(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 
 /// True if the user `uid`, whose process runs with `gid`, belongs to the group of this name.

@@ -170,7 +170,7 @@ impl Group {
     }
 }
 
-/// Where cgroup v2 is mounted, from proc_pid_mountinfo(5).
+/// Where cgroup v2 is mounted, from `proc_pid_mountinfo(5)`.
 fn mount_point() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     mounts
@@ -187,11 +187,10 @@ fn mount_point() -> io::Result<PathBuf> {
 fn hand_down(dir: &Path) {
     for controller in ["memory", "cpu", "pids"] {
         let control = dir.join("cgroup.subtree_control");
-        if words(&dir.join("cgroup.controllers")).iter().any(|name| name == controller) {
-            if let Err(error) = set(&control, &format!("+{controller}")) {
+        if words(&dir.join("cgroup.controllers")).iter().any(|name| name == controller)
+            && let Err(error) = set(&control, &format!("+{controller}")) {
                 tracing::debug!(%error, controller, dir = %dir.display(), "cannot hand a controller down");
             }
-        }
     }
 }
 

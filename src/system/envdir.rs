@@ -74,9 +74,8 @@ impl EnvDir {
     /// A directory that has not been looked at yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        let shown = path
-            .file_name()
-            .map_or_else(|| "env.d".into(), |name| name.to_string_lossy().into_owned());
+        let shown =
+            path.file_name().map_or_else(|| "env.d".into(), |name| name.to_string_lossy().into_owned());
         Self { path: path.to_owned(), shown, known: BTreeMap::new() }
     }
 
@@ -99,11 +98,7 @@ impl EnvDir {
                 }
                 Look {
                     directory: Err(Problem::new(self.path.to_string_lossy(), text)),
-                    files: self
-                        .known
-                        .keys()
-                        .map(|user| (user.clone(), FileState::Unchanged))
-                        .collect(),
+                    files: self.known.keys().map(|user| (user.clone(), FileState::Unchanged)).collect(),
                     ignored: Vec::new(),
                     again_at: None,
                 }
@@ -119,12 +114,8 @@ impl EnvDir {
         complete: Complete<'_>,
         account_uid: &dyn Fn(&UserName) -> Option<u32>,
     ) -> Look {
-        let mut look = Look {
-            directory: Ok(()),
-            files: BTreeMap::new(),
-            ignored: listing.ignored,
-            again_at: None,
-        };
+        let mut look =
+            Look { directory: Ok(()), files: BTreeMap::new(), ignored: listing.ignored, again_at: None };
         let mut again = Again(None);
         let wall = clock::timestamp(now).as_nanosecond();
         let mut known = std::mem::take(&mut self.known);
@@ -140,19 +131,13 @@ impl EnvDir {
                 }
             };
             let one = One { dir, name, user: &user, now, wall, complete };
-            match entry.look(&one, &mut again, &self.path, &self.shown, account_uid) {
-                Some(state) => {
-                    entry.handed |= state != FileState::Unchanged;
-                    look.files.insert(user.clone(), state);
-                    self.known.insert(user, entry);
-                }
-                None => {
-                    look.ignored.push((
-                        name.clone(),
-                        "it is a symbolic link that leads nowhere".to_owned(),
-                    ));
-                    known.insert(user, entry);
-                }
+            if let Some(state) = entry.look(&one, &mut again, &self.path, &self.shown, account_uid) {
+                entry.handed |= state != FileState::Unchanged;
+                look.files.insert(user.clone(), state);
+                self.known.insert(user, entry);
+            } else {
+                look.ignored.push((name.clone(), "it is a symbolic link that leads nowhere".to_owned()));
+                known.insert(user, entry);
             }
         }
         for (user, mut entry) in known {
@@ -273,8 +258,7 @@ impl Known {
         shown: &str,
         account_uid: &dyn Fn(&UserName) -> Option<u32>,
     ) -> Option<FileState> {
-        let problem =
-            |text: String| FileState::Refused(Problem::new(format!("{shown}/{}", one.name), text));
+        let problem = |text: String| FileState::Refused(Problem::new(format!("{shown}/{}", one.name), text));
         let stamp = match open::stamp(one.dir, one.name) {
             Ok(stamp) => stamp,
             Err(NotRead::Gone) => return None,
@@ -321,11 +305,7 @@ impl Known {
                     again.at(at);
                 }
                 self.stamp = Some(stamp);
-                Some(FileState::Read(EnvFile {
-                    name: format!("{shown}/{}", one.name),
-                    bytes,
-                    owner_uid,
-                }))
+                Some(FileState::Read(EnvFile { name: format!("{shown}/{}", one.name), bytes, owner_uid }))
             }
             Err(NotRead::Gone) => None,
             Err(NotRead::Changing) => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Waits until the process is dead; its pidfd is readable then (pidfd_open(2)).
+/// Waits until the process is dead; its pidfd is readable then (`pidfd_open(2)`).
 ///
 /// # Errors
 ///
@@ -19,7 +19,10 @@ pub(super) async fn of(pidfd: Arc<OwnedFd>) -> io::Result<()> {
     register(pidfd)?.readable().await.map(drop)
 }
 
-#[expect(unsafe_code, reason = "tokio's only way to wait for a pidfd; the type below keeps the promise it asks for")]
+#[expect(
+    unsafe_code,
+    reason = "tokio's only way to wait for a pidfd; the type below keeps the promise it asks for"
+)]
 fn register(pidfd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     // SAFETY: an OwnedFd is a valid, open descriptor until it is dropped and never changes its
     // number; the Arc inside the AsyncFd keeps it from being dropped before.

@@ -80,10 +80,8 @@ fn temporary_beside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let temporary =
-            directory_of(path).join(format!("..{name}.{}.{number}.tmp", std::process::id()));
-        let opened =
-            OpenOptions::new().write(true).create_new(true).mode(mode & 0o700).open(&temporary);
+        let temporary = directory_of(path).join(format!("..{name}.{}.{number}.tmp", std::process::id()));
+        let opened = OpenOptions::new().write(true).create_new(true).mode(mode & 0o700).open(&temporary);
         match opened {
             Ok(file) => return Ok((temporary, file)),
             // Left by a process that had our pid and died half-way.
@@ -166,8 +164,7 @@ fn made(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
 pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     let read = || {
         // Without O_NONBLOCK a FIFO of this name would hold us up for good.
-        let file =
-            OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
@@ -245,10 +242,8 @@ mod tests {
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut all: Vec<_> = std::fs::read_dir(dir)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut all: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         all.sort();
         all
     }

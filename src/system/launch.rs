@@ -117,7 +117,8 @@ fn prepare(orders: &Orders) -> Result<Command, Failure> {
     umask(Mode::from_bits_truncate(0o077));
     let account = orders.account.as_ref();
     make_own(&orders.state_dir, account).map_err(cannot(format!("make {}", orders.state_dir.display())))?;
-    make_own(&orders.runtime_dir, account).map_err(cannot(format!("make {}", orders.runtime_dir.display())))?;
+    make_own(&orders.runtime_dir, account)
+        .map_err(cannot(format!("make {}", orders.runtime_dir.display())))?;
     // Both ends: the process never sees an end of file or a broken pipe, whoever reads.
     let stdin = fifo(&orders.stdin).map_err(cannot("open its standard input"))?;
     let output = fifo(&orders.output).map_err(cannot("open its standard output"))?;
@@ -182,7 +183,9 @@ fn fifo(path: &Path) -> io::Result<File> {
 fn become_account(account: &Account) -> Result<(), Failure> {
     let name = std::ffi::CString::new(account.name.as_str()).unwrap_or_default();
     let gid = Gid::from_raw(account.gid);
-    initgroups(&name, gid).map_err(io::Error::from).map_err(cannot(format!("take the groups of {}", account.name)))?;
+    initgroups(&name, gid)
+        .map_err(io::Error::from)
+        .map_err(cannot(format!("take the groups of {}", account.name)))?;
     setgid(gid).map_err(io::Error::from).map_err(cannot(format!("take the group of {}", account.name)))?;
     setuid(Uid::from_raw(account.uid))
         .map_err(io::Error::from)
@@ -204,10 +207,7 @@ fn serve(orders: &Orders, socket: io::Result<UnixStream>) -> Result<ExitCode, Fa
     ])
     .map_err(cannot("watch for signals"))?;
     let mut command = prepare(orders)?;
-    let child = command
-        .process_group(0)
-        .spawn()
-        .map_err(cannot(format!("execute {}", orders.program)))?;
+    let child = command.process_group(0).spawn().map_err(cannot(format!("execute {}", orders.program)))?;
     drop(command);
     // Said by closing, as exec would: the standard input of this process is the socket.
     drop(socket);
@@ -228,7 +228,9 @@ fn serve(orders: &Orders, socket: io::Result<UnixStream>) -> Result<ExitCode, Fa
                     return Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
                 }
                 WaitStatus::Signaled(pid, signal, _) if pid == server => {
-                    return Ok(ExitCode::from(128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or(0))));
+                    return Ok(ExitCode::from(
+                        128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or(0)),
+                    ));
                 }
                 WaitStatus::StillAlive => break,
                 WaitStatus::Exited(..)

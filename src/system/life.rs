@@ -52,7 +52,7 @@ pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>
             life.set_exited();
             life.tell(What::Exited(Exit::NotStarted(failure.to_string())));
             life.kill.notified().await;
-            return clean(&life).await;
+            return clean(&life);
         }
     };
     drop(spec);
@@ -73,7 +73,7 @@ pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>
     life.tell(What::Exited(Exit::Unknown));
     life.kill.notified().await;
     sweep(&life, recorded, false).await;
-    clean(&life).await;
+    clean(&life);
 }
 
 fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
@@ -105,7 +105,8 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         let Some(Answer::Pid(first)) = answer(&mut socket).await? else {
             return Err(Failure { doing: "the launcher named no process".into(), errno: None });
         };
-        let (its_identity, handle) = Identity::of(first).map_err(cannot("see the first process of the namespace"))?;
+        let (its_identity, handle) =
+            Identity::of(first).map_err(cannot("see the first process of the namespace"))?;
         identity = its_identity;
         set_leader(life, first, handle);
     }
@@ -211,10 +212,10 @@ async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Outpu
         reap(leader.pid);
     }
     sink.end();
-    clean(&life).await;
+    clean(&life);
 }
 
-async fn clean(life: &Life) {
+fn clean(life: &Life) {
     if let Held::Cgroup(group) = &life.held {
         report("remove a run's cgroup", life.run, group.remove());
     }
@@ -285,11 +286,10 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
 }
 
 fn kill_group(leader: i32) {
-    if let Some(group) = rustix::process::Pid::from_raw(leader) {
-        if let Err(error) = rustix::process::kill_process_group(group, Signal::KILL) {
+    if let Some(group) = rustix::process::Pid::from_raw(leader)
+        && let Err(error) = rustix::process::kill_process_group(group, Signal::KILL) {
             tracing::debug!(%error, leader, "its group is empty");
         }
-    }
 }
 
 fn open_output(life: &Life) -> io::Result<Receiver> {

@@ -1,6 +1,7 @@
 //! Deeds: the only folder that touches the operating system. It takes no decisions.
 
 pub mod account;
+pub mod cause;
 pub mod cgroup;
 pub mod clock;
 pub mod envdir;
@@ -19,5 +20,6 @@ pub mod random;
 pub mod record;
 pub mod signals;
 pub mod socket;
+pub mod tail;
 pub mod terminal;
 pub mod tree;

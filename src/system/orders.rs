@@ -50,7 +50,7 @@ pub struct Orders {
     pub output: PathBuf,
     /// The `cgroup.procs` file to join.
     pub cgroup: Option<PathBuf>,
-    /// RLIMIT_NOFILE.
+    /// `RLIMIT_NOFILE`.
     pub open_files: Option<u32>,
 }
 
@@ -148,7 +148,7 @@ impl<'a> OrdersOf<'a> {
     pub fn new(spec: &'a Spec, stdin: PathBuf, output: PathBuf, cgroup: Option<PathBuf>) -> Self {
         Self {
             program: &spec.program,
-            args: spec.args.iter().map(|arg| arg.reveal()).collect(),
+            args: spec.args.iter().map(super::super::model::secret::Secret::reveal).collect(),
             env: spec.env.iter().map(|(name, value)| (&**name, value.reveal())).collect(),
             working_dir: &spec.working_dir,
             state_dir: &spec.state_dir,

@@ -116,7 +116,9 @@ mod tests {
 
     #[test]
     fn an_ordinary_user_gets_the_xdg_directories() {
-        let places = Places::find(None, false, env(&[("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/7")])).unwrap();
+        let places =
+            Places::find(None, false, env(&[("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/7")]))
+                .unwrap();
         assert_eq!(places.config, Path::new("/home/a/.config/mcpsup/mcpsup.toml"));
         assert_eq!(places.control(), Path::new("/run/user/7/mcpsup/control.sock"));
         assert_eq!(places.state, Path::new("/home/a/.local/state/mcpsup"));

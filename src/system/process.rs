@@ -186,11 +186,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Sends a signal to the very process the handle is of. One that is gone needs none.
 pub(super) fn send(handle: &OwnedFd, signal: Signal) {
-    if let Err(error) = pidfd_send_signal(handle.as_fd(), signal) {
-        if error != rustix::io::Errno::SRCH {
+    if let Err(error) = pidfd_send_signal(handle.as_fd(), signal)
+        && error != rustix::io::Errno::SRCH {
             tracing::warn!(%error, ?signal, "cannot signal a process");
         }
-    }
 }
 
 /// Sends a signal to a process that was just seen to be the run's.
@@ -216,7 +215,11 @@ impl Processes {
     /// # Errors
     ///
     /// When this process cannot become a subreaper (prctl(2)).
-    pub fn new(runs: PathBuf, containment: Containment, news: mpsc::UnboundedSender<News>) -> io::Result<Self> {
+    pub fn new(
+        runs: PathBuf,
+        containment: Containment,
+        news: mpsc::UnboundedSender<News>,
+    ) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         Ok(Self { lives: BTreeMap::new(), runs, containment, news })
     }
@@ -252,7 +255,8 @@ impl Processes {
         if handle.is_none() && !record.identity.is_of_this_boot() {
             return false;
         }
-        let leader = handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
+        let leader =
+            handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
         let life = self.life(record.run, held, record.marker.clone(), leader);
         tokio::task::spawn(life::resume(life, record.identity.pid, sink));
         true
@@ -345,6 +349,24 @@ impl Processes {
     }
 }
 
+/// Makes this process fit to hold everybody's credentials and descriptors: others of its uid
+/// cannot look into it, it leaves no core, and it may open as many files as the system lets it (a
+/// thousand instances need a few thousand; the launcher lowers it again).
+///
+/// # Errors
+///
+/// When the kernel refuses the first.
+pub fn prepare_self() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    nix::sys::prctl::set_dumpable(false)?;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    Ok(())
+}
+
 fn first_dead_child() -> Option<i32> {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
@@ -353,11 +375,10 @@ fn first_dead_child() -> Option<i32> {
 
 /// Reaps one child, if it is dead and ours.
 pub(super) fn reap(pid: i32) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        if let Err(error) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+    if let Some(pid) = Pid::from_raw(pid)
+        && let Err(error) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
             tracing::debug!(%error, ?pid, "nothing to reap");
         }
-    }
 }
 
 /// A failed deed that changes nothing for the core is still said.

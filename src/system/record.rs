@@ -77,12 +77,8 @@ impl Identity {
     /// When it is gone, or /proc is not to be read.
     pub fn of(pid: i32) -> io::Result<(Self, OwnedFd)> {
         let handle = open_pidfd(pid)?;
-        let identity = Self {
-            boot: boot_id()?,
-            pid,
-            start_time: start_time(pid)?,
-            pidfd_inode: inode(&handle)?,
-        };
+        let identity =
+            Self { boot: boot_id()?, pid, start_time: start_time(pid)?, pidfd_inode: inode(&handle)? };
         Ok((identity, handle))
     }
 

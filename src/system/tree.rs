@@ -71,7 +71,10 @@ pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
     if marks.leader_is_held {
         found.remove(&marks.leader);
     }
-    all.iter().filter(|process| !process.zombie && found.contains(&process.pid)).map(|process| process.pid).collect()
+    all.iter()
+        .filter(|process| !process.zombie && found.contains(&process.pid))
+        .map(|process| process.pid)
+        .collect()
 }
 
 /// True if the process is the run's by its environment or by what it has open.
@@ -82,16 +85,17 @@ fn carries(pid: i32, marks: &Marks) -> bool {
         return true;
     }
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file.starts_with(&marks.fifos))
+    open.flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|file| file.starts_with(&marks.fifos))
 }
 
 fn census(since: Moment) -> Rc<Vec<Process>> {
     LAST.with_borrow_mut(|last| {
-        if let Some((taken, all)) = last {
-            if *taken >= since {
+        if let Some((taken, all)) = last
+            && *taken >= since {
                 return Rc::clone(all);
             }
-        }
         let taken = clock::now();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -101,7 +105,7 @@ fn census(since: Moment) -> Rc<Vec<Process>> {
     })
 }
 
-/// Reads proc_pid_stat(5): fields 1, 3, 4 and 6.
+/// Reads `proc_pid_stat(5)`: fields 1, 3, 4 and 6.
 fn look(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
@@ -116,5 +120,9 @@ fn look(pid: i32) -> Option<Process> {
 #[must_use]
 pub fn is_held(fifo: &Path) -> bool {
     use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW).open(fifo).is_ok()
+    fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW)
+        .open(fifo)
+        .is_ok()
 }

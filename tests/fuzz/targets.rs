@@ -124,9 +124,7 @@ fn fit_to_be_shown(problems: &[Problem], data: &[u8]) {
     for problem in problems {
         let line = problem.line.unwrap_or(1) as usize;
         assert!((1..=lines).contains(&line), "line {line} of {lines}");
-        assert!(
-            problem.column.is_none_or(|column| (1..=data.len() + 1).contains(&(column as usize)))
-        );
+        assert!(problem.column.is_none_or(|column| (1..=data.len() + 1).contains(&(column as usize))));
         assert!(!problem.text.chars().any(char::is_control), "{problem:?}");
         assert!((1..=600).contains(&problem.text.len()), "{problem:?}");
     }

@@ -56,35 +56,20 @@ pub(super) fn run(
                 Ok(Some(found)) => Ok(found),
                 Err(error) => Err(format!("{:#}", refusal(&sheet.path, &error))),
             };
-            let mend = Mend {
-                args,
-                user: &doors.user,
-                scope: sheet.scope,
-            };
+            let mend = Mend { args, user: &doors.user, scope: sheet.scope };
             let url = found.as_ref().ok().and_then(|found| found.url.clone());
             let verdict = found.and_then(|found| {
                 verdict(args, sheet, &found, entry, door, map, &mend).and_then(|()| {
                     answers(&entry.url)
                         .map(|()| "answers".to_owned())
-                        .map_err(|why| {
-                            format!("does not answer: {why}; see mcpsup status {}", door.user)
-                        })
+                        .map_err(|why| format!("does not answer: {why}; see mcpsup status {}", door.user))
                 })
             });
             let url = url.map(|url| snippet::shown(&url));
-            findings.push(Finding {
-                file: sheet.path.clone(),
-                name: entry.name.clone(),
-                url,
-                verdict,
-            });
+            findings.push(Finding { file: sheet.path.clone(), name: entry.name.clone(), url, verdict });
         }
         if findings.len() == before {
-            let mend = Mend {
-                args,
-                user: &doors.user,
-                scope: args.scope,
-            };
+            let mend = Mend { args, user: &doors.user, scope: args.scope };
             findings.push(Finding {
                 file: expected.clone(),
                 name: entry.name.clone(),
@@ -108,11 +93,7 @@ fn sheets(args: &Args, here: &Here) -> anyhow::Result<(Vec<Sheet>, PathBuf)> {
     let scope = args.file.is_none().then_some(chosen);
     places.extend(first.into_iter().map(|path| (path, scope)));
     if args.file.is_none() && args.scope.is_none() {
-        let other = if chosen == Scope::User {
-            Scope::Project
-        } else {
-            Scope::User
-        };
+        let other = if chosen == Scope::User { Scope::Project } else { Scope::User };
         let paths = snippet::files(args.kind, other, bases(here));
         places.extend(paths.into_iter().map(|path| (path, Some(other))));
     }
@@ -138,10 +119,7 @@ fn verdict(
     mend: &Mend<'_>,
 ) -> Result<(), String> {
     let Some(url) = &found.url else {
-        return Err(format!(
-            "has no URL that {} looks at; run {mend}",
-            args.kind
-        ));
+        return Err(format!("has no URL that {} looks at; run {mend}", args.kind));
     };
     if *url != entry.url {
         let other = map.instances.iter().find(|door| door.url == *url);
@@ -149,12 +127,11 @@ fn verdict(
             Some(other) => format!("{}, {}'s door", other.port, other.user),
             None => port_of(url).unwrap_or_else(|| snippet::shown(url)),
         };
-        let force =
-            if snippet::is_loopback(url) && other.is_none_or(|other| other.user == door.user) {
-                ""
-            } else {
-                " --force"
-            };
+        let force = if snippet::is_loopback(url) && other.is_none_or(|other| other.user == door.user) {
+            ""
+        } else {
+            " --force"
+        };
         return Err(format!(
             "stale: points at {points}, {}'s door is {}; run {mend}{force}",
             door.user, door.port
@@ -165,10 +142,7 @@ fn verdict(
     }
     match snippet::merge(args.kind, &sheet.text, std::slice::from_ref(entry), false) {
         Ok(merged) if merged == sheet.text => Ok(()),
-        Ok(_) => Err(format!(
-            "is not written as {} reads it; run {mend}",
-            args.kind
-        )),
+        Ok(_) => Err(format!("is not written as {} reads it; run {mend}", args.kind)),
         Err(error) => Err(format!("{:#}", refusal(&sheet.path, &error))),
     }
 }
@@ -181,9 +155,7 @@ fn port_of(url: &str) -> Option<String> {
     let shown = snippet::shown(url);
     let authority = shown.split("://").nth(1)?.split('/').next()?;
     let (_, port) = authority.rsplit_once(':')?;
-    port.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| port.to_owned())
+    port.bytes().all(|b| b.is_ascii_digit()).then(|| port.to_owned())
 }
 
 fn say(
@@ -210,18 +182,9 @@ fn say(
         writeln!(out, "{answer}")?;
         return Ok(());
     }
-    for Finding {
-        file,
-        name,
-        url,
-        verdict,
-    } in findings
-    {
+    for Finding { file, name, url, verdict } in findings {
         let file = file.strip_prefix(&here.cwd).unwrap_or(file).display();
-        let arrow = url
-            .as_ref()
-            .map(|url| format!(" → {url}"))
-            .unwrap_or_default();
+        let arrow = url.as_ref().map(|url| format!(" → {url}")).unwrap_or_default();
         let (Ok(text) | Err(text)) = verdict;
         writeln!(out, "{}: {file}: {name}{arrow}: {text}", args.kind)?;
     }
@@ -235,19 +198,14 @@ pub(super) fn answers(url: &str) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot ask it: {error}"))?;
-    runtime
-        .block_on(probe::try_once(&Probe::Mcp, address, &path, LIMIT))
-        .map_err(|error| error.to_string())
+    runtime.block_on(probe::try_once(&Probe::Mcp, address, &path, LIMIT)).map_err(|error| error.to_string())
 }
 
 fn endpoint(url: &str) -> Result<(SocketAddr, String), String> {
     let strange = || format!("{} is not a door's address", snippet::shown(url));
     let rest = url.strip_prefix("http://").ok_or_else(strange)?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let address = authority
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut all| all.next());
+    let address = authority.to_socket_addrs().ok().and_then(|mut all| all.next());
     let path = if path.is_empty() { "/" } else { path };
     Ok((address.ok_or_else(strange)?, path.to_owned()))
 }

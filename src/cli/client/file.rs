@@ -26,10 +26,7 @@ pub(super) struct Done {
 
 /// The first file that exists, or else the first.
 pub(super) fn to_write(candidates: &[PathBuf]) -> PathBuf {
-    let there = candidates
-        .iter()
-        .find(|path| path.exists())
-        .or(candidates.first());
+    let there = candidates.iter().find(|path| path.exists()).or(candidates.first());
     there.cloned().unwrap_or_default()
 }
 
@@ -43,11 +40,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     // The error would quote the bytes.
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some(text)),
-        Err(error) => bail!(
-            "cannot read {}: byte {} is not UTF-8",
-            path.display(),
-            error.utf8_error().valid_up_to()
-        ),
+        Err(error) => {
+            bail!("cannot read {}: byte {} is not UTF-8", path.display(), error.utf8_error().valid_up_to())
+        }
     }
 }
 
@@ -64,42 +59,25 @@ pub(super) fn edit(
         }
         let new = change("")?;
         create(path, uid, &new)?;
-        return Ok(Done {
-            changed: true,
-            backup: None,
-        });
+        return Ok(Done { changed: true, backup: None });
     };
     let new = change(&text)?;
     if new == text {
-        return Ok(Done {
-            changed: false,
-            backup: None,
-        });
+        return Ok(Done { changed: false, backup: None });
     }
-    let target =
-        fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
+    let target = fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
     let is = fs::metadata(&target).with_context(|| format!("cannot read {}", target.display()))?;
     if is.uid() != uid {
-        bail!(
-            "cannot write {}: it belongs to uid {}; run this as that user",
-            target.display(),
-            is.uid()
-        );
+        bail!("cannot write {}: it belongs to uid {}; run this as that user", target.display(), is.uid());
     }
     let backup = back_up(&target, text.as_bytes(), is.mode() & 0o777)
         .with_context(|| format!("cannot keep a backup of {}", target.display()))?;
     // Some clients write their file all the time; what they wrote meanwhile must not be lost.
     if read(&target)?.as_deref() != Some(text.as_str()) {
-        bail!(
-            "cannot write {}: it changed meanwhile; try again",
-            target.display()
-        );
+        bail!("cannot write {}: it changed meanwhile; try again", target.display());
     }
     files::replace(&target, new.as_bytes(), is.mode() & 0o777)?;
-    Ok(Done {
-        changed: true,
-        backup: Some(backup),
-    })
+    Ok(Done { changed: true, backup: Some(backup) })
 }
 
 fn create(path: &Path, uid: u32, text: &str) -> anyhow::Result<()> {
@@ -133,11 +111,7 @@ fn back_up(target: &Path, text: &[u8], mode: u32) -> io::Result<PathBuf> {
                 return Err(error);
             }
             // A file system without hard links.
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(mode)
-                .open(&backup)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&backup)?;
             file.write_all(text)?;
             file.sync_all()
         });

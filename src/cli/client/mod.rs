@@ -15,19 +15,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
+use super::print::clean;
+use super::session::Session;
+use super::who::Who;
+use super::{Outcome, names, ports};
 use crate::logic::snippet::{self, Bases, ClientKind, Entry, MergeError, Scope};
+use crate::model::UserName;
 use crate::model::portmap::{self, PortMap};
 use crate::model::status::StateName;
-use crate::model::{ServerName, UserName};
+use crate::system::account;
 
 /// For whom, and what to do with it.
 #[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     /// Whose servers; yours unless said otherwise
-    #[arg(value_name = "USER[/SERVER]")]
-    pub who: Option<String>,
+    #[arg(value_name = "USER[/SERVER]", add = ArgValueCompleter::new(names::instances))]
+    pub who: Option<Who>,
     /// The AI client
     #[arg(long = "for", value_name = "CLIENT", default_value = "claude-code", value_parser = kinds())]
     pub kind: ClientKind,
@@ -57,13 +64,8 @@ fn kinds() -> impl TypedValueParser<Value = ClientKind> {
 }
 
 fn scopes() -> impl TypedValueParser<Value = Scope> {
-    PossibleValuesParser::new(["project", "user"]).map(|word| {
-        if word == "user" {
-            Scope::User
-        } else {
-            Scope::Project
-        }
-    })
+    PossibleValuesParser::new(["project", "user"])
+        .map(|word| if word == "user" { Scope::User } else { Scope::Project })
 }
 
 /// Who calls, and from where.
@@ -81,16 +83,46 @@ pub struct Here {
     pub cwd: PathBuf,
 }
 
-/// Prints, writes or checks what the client needs. True if all is well; false if `--check` found
-/// something, which it then has said.
-///
-/// What was asked for goes to `out`, advice to `aside`.
+/// Prints, writes or checks what the client needs.
 ///
 /// # Errors
 ///
 /// When nobody of that name has a door, the client has no such file, or the file cannot be read,
-/// understood or written.
-pub fn run(
+/// understood or written; and when there is no port map.
+pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
+    let map = ports::map(session)?;
+    let here = Here::find(session)?;
+    let (mut out, mut aside) = (Vec::new(), Vec::new());
+    let well = tell(args, &map, &here, &mut out, &mut aside)?;
+    for line in String::from_utf8_lossy(&out).lines() {
+        session.print.line(&clean(line))?;
+    }
+    for line in String::from_utf8_lossy(&aside).lines() {
+        session.print.aside(line);
+    }
+    Ok(if well { Outcome::Done } else { Outcome::Failed })
+}
+
+impl Here {
+    fn find(session: &Session) -> anyhow::Result<Self> {
+        let path = |name| session.environment.get(name).map(PathBuf::from);
+        let home = path("HOME").context("cannot tell where clients keep their files: HOME is not set")?;
+        let uid = account::own_uid();
+        Ok(Self {
+            caller: account::name_of(uid).and_then(|name| name.parse().ok()),
+            uid,
+            config_home: path("XDG_CONFIG_HOME")
+                .filter(|path| path.is_absolute())
+                .unwrap_or_else(|| home.join(".config")),
+            home,
+            cwd: std::env::current_dir().context("cannot tell which directory this is")?,
+        })
+    }
+}
+
+/// As [`run`], with everything it needs to know given, and all it says written down. What was
+/// asked for goes to `out`, advice to `aside`. False if `--check` found something wrong.
+fn tell(
     args: &Args,
     map: &PortMap,
     here: &Here,
@@ -118,7 +150,8 @@ struct Doors<'m> {
 
 impl<'m> Doors<'m> {
     fn find(args: &Args, map: &'m PortMap, here: &Here) -> anyhow::Result<Self> {
-        let (user, server) = whom(args.who.as_deref())?;
+        let (user, server) =
+            args.who.as_ref().map_or((None, None), |who| (who.user.clone(), who.server.clone()));
         let Some(user) = user.or_else(|| here.caller.clone()) else {
             bail!("cannot tell whose servers are meant; name the user");
         };
@@ -127,60 +160,22 @@ impl<'m> Doors<'m> {
         };
         let doors: Vec<_> = map.instances.iter().filter(is_meant).collect();
         if doors.is_empty() {
-            let whose =
-                server.map_or_else(|| user.to_string(), |server| format!("{user}/{server}"));
+            let whose = server.map_or_else(|| user.to_string(), |server| format!("{user}/{server}"));
             bail!("cannot find a port of {whose} in the port map; see mcpsup status {user}");
         }
-        let names: Vec<String> = doors
-            .iter()
-            .map(|door| snippet::entry_name(&door.server))
-            .collect();
+        let names: Vec<String> = doors.iter().map(|door| snippet::entry_name(&door.server)).collect();
         let all = doors.iter().zip(&names).map(|(door, name)| {
             // `a.b` and `a-b` are two servers, and one name to a client.
             let twice = names.iter().filter(|other| *other == name).count() > 1;
-            let name = if twice {
-                format!("{name}-{}", door.port)
-            } else {
-                name.clone()
-            };
-            (
-                Entry {
-                    name,
-                    url: door.url.clone(),
-                },
-                *door,
-            )
+            let name = if twice { format!("{name}-{}", door.port) } else { name.clone() };
+            (Entry { name, url: door.url.clone() }, *door)
         });
-        Ok(Self {
-            all: all.collect(),
-            user,
-        })
+        Ok(Self { all: all.collect(), user })
     }
 
     fn entries(&self) -> Vec<Entry> {
         self.all.iter().map(|(entry, _)| entry.clone()).collect()
     }
-}
-
-/// `alice`, `alice/notes`, or `/notes` for the caller's own.
-fn whom(text: Option<&str>) -> anyhow::Result<(Option<UserName>, Option<ServerName>)> {
-    let Some(text) = text else {
-        return Ok((None, None));
-    };
-    let (user, server) = match text.split_once('/') {
-        Some((user, server)) => (user, Some(server)),
-        None => (text, None),
-    };
-    let wrong = || format!("cannot read {text:?} as USER or USER/SERVER");
-    let named = if user.is_empty() && server.is_some() {
-        None
-    } else {
-        Some(user.parse().with_context(wrong)?)
-    };
-    Ok((
-        named,
-        server.map(str::parse).transpose().with_context(wrong)?,
-    ))
 }
 
 /// The files that are meant, the likeliest first.
@@ -191,20 +186,13 @@ fn candidates(args: &Args, here: &Here) -> anyhow::Result<Vec<PathBuf>> {
     let scope = args.scope.unwrap_or(Scope::default_for(args.kind));
     let files = snippet::files(args.kind, scope, bases(here));
     if files.is_empty() {
-        bail!(
-            "{} has no project file that mcpsup knows; use --scope user or --file FILE",
-            args.kind
-        );
+        bail!("{} has no project file that mcpsup knows; use --scope user or --file FILE", args.kind);
     }
     Ok(files)
 }
 
 fn bases(here: &Here) -> Bases<'_> {
-    Bases {
-        home: &here.home,
-        config_home: &here.config_home,
-        cwd: &here.cwd,
-    }
+    Bases { home: &here.home, config_home: &here.config_home, cwd: &here.cwd }
 }
 
 fn print(
@@ -217,10 +205,8 @@ fn print(
     let entries = doors.entries();
     let text = snippet::render(args.kind, &entries);
     if args.json {
-        let entries: Vec<_> = entries
-            .iter()
-            .map(|entry| json!({"name": entry.name, "url": entry.url}))
-            .collect();
+        let entries: Vec<_> =
+            entries.iter().map(|entry| json!({"name": entry.name, "url": entry.url})).collect();
         let answer = json!({
             "client": args.kind.as_str(),
             "file": file.to_string_lossy(),
@@ -231,11 +217,7 @@ fn print(
         return Ok(());
     }
     write!(out, "{text}")?;
-    writeln!(
-        aside,
-        "this belongs into {}; --write puts it there",
-        file.display()
-    )?;
+    writeln!(aside, "this belongs into {}; --write puts it there", file.display())?;
     advise(args, doors, aside)
 }
 
@@ -245,11 +227,7 @@ fn advise(args: &Args, doors: &Doors<'_>, aside: &mut dyn Write) -> anyhow::Resu
     }
     for (_, door) in &doors.all {
         if let Some(word) = not_running(door.state) {
-            writeln!(
-                aside,
-                "{}/{} is {word}; see mcpsup status {}",
-                door.user, door.server, door.user
-            )?;
+            writeln!(aside, "{}/{} is {word}; see mcpsup status {}", door.user, door.server, door.user)?;
         }
     }
     Ok(())
@@ -263,11 +241,9 @@ fn not_running(state: StateName) -> Option<&'static str> {
         | StateName::Disabled
         | StateName::Refused
         | StateName::Gone => Some(state.as_str()),
-        StateName::Down
-        | StateName::Starting
-        | StateName::Up
-        | StateName::Killing
-        | StateName::Cooling => None,
+        StateName::Down | StateName::Starting | StateName::Up | StateName::Killing | StateName::Cooling => {
+            None
+        }
     }
 }
 
@@ -287,7 +263,7 @@ fn write(
         }
         snippet::merge(args.kind, existing, &entries, args.force)
             .map_err(|error| refusal(file, &error))
-            .with_context(|| format!("cannot put {} into {}", names(&entries), file.display()))
+            .with_context(|| format!("cannot put {} into {}", list(&entries), file.display()))
     })?;
     if args.json {
         let answer = json!({
@@ -300,21 +276,9 @@ fn write(
         return Ok(());
     }
     if done.changed {
-        writeln!(
-            out,
-            "{}: {} now in {}",
-            args.kind,
-            names(&entries),
-            file.display()
-        )?;
+        writeln!(out, "{}: {} now in {}", args.kind, list(&entries), file.display())?;
     } else {
-        writeln!(
-            out,
-            "{}: {} already in {}",
-            args.kind,
-            names(&entries),
-            file.display()
-        )?;
+        writeln!(out, "{}: {} already in {}", args.kind, list(&entries), file.display())?;
     }
     if let Some(backup) = &done.backup {
         writeln!(aside, "what it was before is in {}", backup.display())?;
@@ -324,22 +288,14 @@ fn write(
 
 /// Refuses to take over an entry that is another door of this host: a project directory that two
 /// people share, say.
-fn others_door(
-    kind: ClientKind,
-    existing: &str,
-    doors: &Doors<'_>,
-    map: &PortMap,
-) -> anyhow::Result<()> {
+fn others_door(kind: ClientKind, existing: &str, doors: &Doors<'_>, map: &PortMap) -> anyhow::Result<()> {
     for (entry, own) in &doors.all {
         // What does not parse is refused by the merge, with its place.
         let found = snippet::find(kind, existing, &entry.name).ok().flatten();
         let Some(url) = found.and_then(|found| found.url) else {
             continue;
         };
-        let other = map
-            .instances
-            .iter()
-            .find(|door| door.url == url && door.user != own.user);
+        let other = map.instances.iter().find(|door| door.url == url && door.user != own.user);
         if let Some(other) = other {
             bail!(
                 "cannot replace \"{}\", for it is {}'s door on {}; --force replaces it",
@@ -355,18 +311,14 @@ fn others_door(
 /// A refusal as people read it: `FILE:LINE:COLUMN: problem`.
 fn refusal(file: &Path, error: &MergeError) -> anyhow::Error {
     match error {
-        MergeError::Parse {
-            line,
-            column,
-            problem,
-        } => {
+        MergeError::Parse { line, column, problem } => {
             anyhow::anyhow!("{}:{line}:{column}: {problem}", file.display())
         }
         MergeError::Unsafe(_) | MergeError::Taken { .. } => anyhow::anyhow!("{error}"),
     }
 }
 
-fn names(entries: &[Entry]) -> String {
+fn list(entries: &[Entry]) -> String {
     let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     names.join(", ")
 }
@@ -380,25 +332,16 @@ struct Mend<'a> {
 
 impl fmt::Display for Mend<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "mcpsup client {}",
-            self.args.who.as_deref().unwrap_or(self.user.as_str())
-        )?;
+        write!(f, "mcpsup client {}", self.user)?;
+        if let Some(server) = self.args.who.as_ref().and_then(|who| who.server.as_ref()) {
+            write!(f, "/{server}")?;
+        }
         if self.args.kind != ClientKind::ClaudeCode {
             write!(f, " --for {}", self.args.kind)?;
         }
         match self.scope {
             Some(scope) if scope != Scope::default_for(self.args.kind) => {
-                write!(
-                    f,
-                    " --scope {}",
-                    if scope == Scope::User {
-                        "user"
-                    } else {
-                        "project"
-                    }
-                )?;
+                write!(f, " --scope {}", if scope == Scope::User { "user" } else { "project" })?;
             }
             Some(_) | None => {}
         }

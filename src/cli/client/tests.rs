@@ -17,12 +17,8 @@ struct Line {
 }
 
 fn args(line: &str) -> Args {
-    let words = ["client"]
-        .into_iter()
-        .chain(line.split(' ').filter(|word| !word.is_empty()));
-    Line::try_parse_from(words)
-        .unwrap_or_else(|error| panic!("{line}: {error}"))
-        .args
+    let words = ["client"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
+    Line::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}")).args
 }
 
 fn door(user: &str, server: &str, port: u16) -> portmap::Entry {
@@ -38,11 +34,7 @@ fn door(user: &str, server: &str, port: u16) -> portmap::Entry {
 
 fn map() -> PortMap {
     let instances = vec![door("alice", "notes", 3456), door("bob", "notes", 3457)];
-    PortMap {
-        version: 1,
-        generation: 1,
-        instances,
-    }
+    PortMap { version: 1, generation: 1, instances }
 }
 
 struct Scratch {
@@ -66,25 +58,17 @@ impl Scratch {
             config_home: at("config"),
             cwd: at("project"),
         };
-        Self {
-            dir,
-            here,
-            map: map(),
-        }
+        Self { dir, here, map: map() }
     }
 
     /// What it answers, and what goes to stdout and stderr.
     fn run(&self, line: &str) -> (anyhow::Result<bool>, String, String) {
         let (mut out, mut aside) = (Vec::new(), Vec::new());
-        let answer = run(&args(line), &self.map, &self.here, &mut out, &mut aside);
-        (
-            answer,
-            String::from_utf8(out).unwrap(),
-            String::from_utf8(aside).unwrap(),
-        )
+        let answer = tell(&args(line), &self.map, &self.here, &mut out, &mut aside);
+        (answer, String::from_utf8(out).unwrap(), String::from_utf8(aside).unwrap())
     }
 
-    fn check(&self, line: &str, answers: Result<(), String>) -> (bool, String) {
+    fn check(&self, line: &str, answers: &Result<(), String>) -> (bool, String) {
         let args = args(&format!("{line} --check"));
         let doors = Doors::find(&args, &self.map, &self.here).unwrap();
         let mut out = Vec::new();
@@ -93,12 +77,7 @@ impl Scratch {
             asked.borrow_mut().push(url.to_owned());
             answers.clone()
         });
-        assert!(
-            asked
-                .borrow()
-                .iter()
-                .all(|url| url == "http://127.0.0.1:3456/mcp")
-        );
+        assert!(asked.borrow().iter().all(|url| url == "http://127.0.0.1:3456/mcp"));
         (well.unwrap(), String::from_utf8(out).unwrap())
     }
 
@@ -126,14 +105,8 @@ fn what_is_printed_can_be_pasted_and_the_advice_goes_elsewhere() {
         assert!(aside.contains("this belongs into "), "{aside}");
     }
     let (_, out, aside) = scratch.run("");
-    assert!(
-        serde_json::from_str::<serde_json::Value>(&out).is_ok(),
-        "{out}"
-    );
-    assert!(
-        aside.contains("project/.mcp.json; --write puts it there"),
-        "{aside}"
-    );
+    assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
+    assert!(aside.contains("project/.mcp.json; --write puts it there"), "{aside}");
 }
 
 #[test]
@@ -142,26 +115,13 @@ fn nobody_without_a_door_gets_a_snippet() {
     for (line, wanted) in [
         ("carol", "cannot find a port of carol in the port map"),
         ("alice/github", "cannot find a port of alice/github"),
-        ("../x", "cannot read \"../x\""),
-        ("alice/", "cannot read \"alice/\""),
         ("alice --for zed --scope project", "zed has no project file"),
     ] {
-        let error = scratch
-            .run(&format!("{line} --write"))
-            .0
-            .unwrap_err()
-            .to_string();
+        let error = scratch.run(&format!("{line} --write")).0.unwrap_err().to_string();
         assert!(error.contains(wanted), "{line}: {error}");
     }
     scratch.here.caller = None;
-    assert!(
-        scratch
-            .run("")
-            .0
-            .unwrap_err()
-            .to_string()
-            .contains("name the user")
-    );
+    assert!(scratch.run("").0.unwrap_err().to_string().contains("name the user"));
 }
 
 #[test]
@@ -169,20 +129,13 @@ fn a_server_that_does_not_run_is_said_beside_its_snippet() {
     let mut scratch = Scratch::new();
     scratch.map.instances[0].state = StateName::Refused;
     let (_, _, aside) = scratch.run("alice");
-    assert!(
-        aside.contains("alice/notes is refused; see mcpsup status alice"),
-        "{aside}"
-    );
+    assert!(aside.contains("alice/notes is refused; see mcpsup status alice"), "{aside}");
 }
 
 #[test]
 fn two_servers_that_a_client_would_confuse_get_two_names() {
     let mut scratch = Scratch::new();
-    scratch.map.instances = vec![
-        door("alice", "a-b", 1),
-        door("alice", "a.b", 2),
-        door("alice", "c", 3),
-    ];
+    scratch.map.instances = vec![door("alice", "a-b", 1), door("alice", "a.b", 2), door("alice", "c", 3)];
     let (_, out, _) = scratch.run("alice");
     let file: serde_json::Value = serde_json::from_str(&out).unwrap();
     let names: Vec<_> = file["mcpServers"].as_object().unwrap().keys().collect();
@@ -198,10 +151,7 @@ fn writing_twice_changes_the_file_once() {
         let (done, out, _) = scratch.run(&line);
         assert!(done.unwrap());
         let first = answer(&out);
-        assert_eq!(
-            (&first["changed"], &first["backup"]),
-            (&true.into(), &serde_json::Value::Null)
-        );
+        assert_eq!((&first["changed"], &first["backup"]), (&true.into(), &serde_json::Value::Null));
         let path = PathBuf::from(first["file"].as_str().unwrap());
         assert_eq!(mode(&path), 0o600, "{kind}");
         let written = fs::read_to_string(&path).unwrap();
@@ -209,7 +159,7 @@ fn writing_twice_changes_the_file_once() {
         assert!(done.unwrap());
         assert_eq!(answer(&out)["changed"], false, "{kind}");
         assert_eq!(fs::read_to_string(&path).unwrap(), written);
-        let (well, said) = scratch.check(&format!("alice --for {kind}"), Ok(()));
+        let (well, said) = scratch.check(&format!("alice --for {kind}"), &Ok(()));
         assert!(well, "{said}");
     }
 }
@@ -300,31 +250,20 @@ fn opencode_is_given_its_entry_where_it_already_has_a_file() {
     let scratch = Scratch::new();
     put(&scratch.project("opencode.jsonc"), "{\n  // c\n}\n", 0o600);
     assert!(scratch.run("alice --for opencode --write").0.unwrap());
-    assert!(
-        fs::read_to_string(scratch.project("opencode.jsonc"))
-            .unwrap()
-            .contains("3456")
-    );
+    assert!(fs::read_to_string(scratch.project("opencode.jsonc")).unwrap().contains("3456"));
     assert!(!scratch.project("opencode.json").exists());
 }
 
 #[test]
 fn a_check_says_what_is_wrong_and_the_command_that_mends_it() {
     let scratch = Scratch::new();
-    let (well, said) = scratch.check("alice", Ok(()));
+    let (well, said) = scratch.check("alice", &Ok(()));
     assert!(!well);
-    assert_eq!(
-        said,
-        "claude-code: .mcp.json: notes: is missing; run mcpsup client alice --write\n"
-    );
+    assert_eq!(said, "claude-code: .mcp.json: notes: is missing; run mcpsup client alice --write\n");
     let entry = |fields: &str| format!("{{\"mcpServers\": {{\"notes\": {{{fields}}}}}}}");
     let right = "\"type\": \"http\", \"url\": \"http://127.0.0.1:3456/mcp\"";
     for (text, answers, wanted) in [
-        (
-            entry(right),
-            Ok(()),
-            "notes → http://127.0.0.1:3456/mcp: answers\n",
-        ),
+        (entry(right), Ok(()), "notes → http://127.0.0.1:3456/mcp: answers\n"),
         (
             entry(right),
             Err("connection refused".to_owned()),
@@ -345,25 +284,17 @@ fn a_check_says_what_is_wrong_and_the_command_that_mends_it() {
             Ok(()),
             "stale: points at https://mcp.example, alice's door is 3456; run mcpsup client alice --write --force\n",
         ),
-        (
-            entry("\"headers\": {}"),
-            Ok(()),
-            "has no URL that claude-code looks at; run",
-        ),
+        (entry("\"headers\": {}"), Ok(()), "has no URL that claude-code looks at; run"),
         (
             entry("\"type\": \"sse\", \"url\": \"http://127.0.0.1:3456/mcp\""),
             Ok(()),
             "is not written as claude-code reads it; run mcpsup client alice --write\n",
         ),
-        (
-            entry(&format!("{right}, \"disabled\": true")),
-            Ok(()),
-            "is switched off in ",
-        ),
+        (entry(&format!("{right}, \"disabled\": true")), Ok(()), "is switched off in "),
         ("{".to_owned(), Ok(()), ".mcp.json:1:1: "),
     ] {
         put(&scratch.project(".mcp.json"), &text, 0o600);
-        let (well, said) = scratch.check("alice", answers);
+        let (well, said) = scratch.check("alice", &answers);
         assert!(said.contains(wanted), "{text}: {said}");
         assert!(!said.contains("SECRET"), "{said}");
         assert_eq!(well, wanted.ends_with(": answers\n"), "{said}");
@@ -374,7 +305,7 @@ fn a_check_says_what_is_wrong_and_the_command_that_mends_it() {
 fn a_check_looks_into_both_files_and_names_the_one_to_mend() {
     let scratch = Scratch::new();
     assert!(scratch.run("alice --scope user --write").0.unwrap());
-    let (well, said) = scratch.check("alice", Ok(()));
+    let (well, said) = scratch.check("alice", &Ok(()));
     assert!(well, "{said}");
     assert!(said.contains("home/.claude.json: notes"), "{said}");
     put(
@@ -382,13 +313,10 @@ fn a_check_looks_into_both_files_and_names_the_one_to_mend() {
         "{\"mcpServers\": {\"notes\": {\"url\": \"http://127.0.0.1:3999/mcp\"}}}",
         0o600,
     );
-    let (well, said) = scratch.check("alice", Ok(()));
+    let (well, said) = scratch.check("alice", &Ok(()));
     assert!(!well);
-    assert!(
-        said.contains("run mcpsup client alice --scope user --write"),
-        "{said}"
-    );
-    let (_, said) = scratch.check("alice --json", Ok(()));
+    assert!(said.contains("run mcpsup client alice --scope user --write"), "{said}");
+    let (_, said) = scratch.check("alice --json", &Ok(()));
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(said["checks"][0]["ok"], false);
 }
@@ -409,28 +337,19 @@ fn a_check_really_asks_the_server() {
             }
             heard.push(request);
             stream
-                .write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                .write_all(
+                    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                )
                 .unwrap();
         }
     });
     let refused = check::answers(&format!("http://{address}/somewhere")).unwrap_err();
-    std::net::TcpStream::connect(address)
-        .unwrap()
-        .write_all(b"enough")
-        .unwrap();
+    std::net::TcpStream::connect(address).unwrap().write_all(b"enough").unwrap();
     let heard = server.join().unwrap();
     assert!(refused.contains("503"), "{refused}");
     assert!(!heard.is_empty());
-    assert!(
-        heard
-            .iter()
-            .all(|request| request.starts_with("POST /somewhere HTTP/1.1")),
-        "{heard:?}"
-    );
-    assert!(
-        check::answers(&format!("http://{address}/mcp")).is_err(),
-        "nobody listens any more"
-    );
+    assert!(heard.iter().all(|request| request.starts_with("POST /somewhere HTTP/1.1")), "{heard:?}");
+    assert!(check::answers(&format!("http://{address}/mcp")).is_err(), "nobody listens any more");
     assert!(check::answers("https://127.0.0.1:1/mcp").is_err());
 }
 
@@ -442,10 +361,9 @@ fn words_that_cannot_mean_anything_together_are_wrong_use() {
         "--force",
         "--scope user --file x",
         "--scope all",
+        "../x",
+        "alice/",
     ] {
-        assert!(
-            Line::try_parse_from(["client"].into_iter().chain(line.split(' '))).is_err(),
-            "{line}"
-        );
+        assert!(Line::try_parse_from(["client"].into_iter().chain(line.split(' '))).is_err(), "{line}");
     }
 }

@@ -45,11 +45,7 @@ pub(super) fn ready(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Ready 
 /// `[server.NAME.stop]`
 pub(super) fn stop(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Stop {
     let signal = table.take("signal").and_then(|entry| {
-        entry.text(
-            "the name of a signal: \"SIGTERM\", \"SIGINT\", \"SIGQUIT\"",
-            report,
-            signal_number,
-        )
+        entry.text("the name of a signal: \"SIGTERM\", \"SIGINT\", \"SIGQUIT\"", report, signal_number)
     });
     let grace = table.take("grace").and_then(|e| e.duration(report));
     table.finish(report);

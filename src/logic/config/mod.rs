@@ -127,9 +127,7 @@ fn host_name(text: &str) -> Option<String> {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => {
             (1..=253).contains(&text.len())
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         }
     };
     valid.then(|| text.to_ascii_lowercase())
@@ -188,9 +186,8 @@ fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<Server
         };
         let pin = pin_suffix(&name);
         if let Some(other) = pins.get(&pin) {
-            let text = format!(
-                "{name} and {other} would share the setting MCPSUP_PORT_{pin}; rename one of them"
-            );
+            let text =
+                format!("{name} and {other} would share the setting MCPSUP_PORT_{pin}; rename one of them");
             report.say(&entry.key_span, text);
         } else {
             pins.insert(pin, name.clone());

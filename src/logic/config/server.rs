@@ -17,8 +17,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
     let place = entry.key_span.clone();
     let mut table = entry.into_table("[server.NAME]", report)?;
 
-    let secrets_in_argv =
-        table.take("secrets_in_argv").and_then(|e| e.flag(report)).unwrap_or(false);
+    let secrets_in_argv = table.take("secrets_in_argv").and_then(|e| e.flag(report)).unwrap_or(false);
     let command = command(&mut table, &place, secrets_in_argv, report);
     let transport = transport(&mut table, &place, report);
     let env = env(&mut table, report);
@@ -36,8 +35,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
     table.finish(report);
 
     let (command, transport) = (command?, transport?);
-    let told =
-        port_entry.is_some() || command.iter().chain(env.values()).any(template::mentions_port);
+    let told = port_entry.is_some() || command.iter().chain(env.values()).any(template::mentions_port);
     match transport {
         Transport::Http if !told => report.missing(
             Some(&place),
@@ -68,8 +66,7 @@ fn command(
     secrets_in_argv: bool,
     report: &mut Report<'_>,
 ) -> Option<Vec<Template>> {
-    const WHAT: &str =
-        "a list of the program and its arguments: [\"/opt/notes/server\", \"--verbose\"]";
+    const WHAT: &str = "a list of the program and its arguments: [\"/opt/notes/server\", \"--verbose\"]";
     let Some(entry) = table.take("command") else {
         report.missing(Some(place), format!("command is missing; it is {WHAT}"));
         return None;
@@ -110,11 +107,7 @@ fn argument(
     None
 }
 
-fn transport(
-    table: &mut Table<'_, '_>,
-    place: &Span,
-    report: &mut Report<'_>,
-) -> Option<Transport> {
+fn transport(table: &mut Table<'_, '_>, place: &Span, report: &mut Report<'_>) -> Option<Transport> {
     let Some(entry) = table.take("transport") else {
         report.missing(
             Some(place),
@@ -174,15 +167,15 @@ fn pattern(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<String> {
     match regex_lite::Regex::new(text) {
         Ok(_) => Some(text.to_owned()),
         Err(error) => {
-            report
-                .say(&entry.value.span(), format!("pattern is not a regular expression: {error}"));
+            report.say(&entry.value.span(), format!("pattern is not a regular expression: {error}"));
             None
         }
     }
 }
 
 fn variable_name(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<String> {
-    let what = "the name of a variable in quotes, letters, digits and _, none of mcpsup's own (MCPSUP_…): \"PORT\"";
+    let what =
+        "the name of a variable in quotes, letters, digits and _, none of mcpsup's own (MCPSUP_…): \"PORT\"";
     entry.text(what, report, |text| envfile::is_process_name(text).then(|| text.to_owned()))
 }
 

@@ -31,29 +31,19 @@ impl<'t, 'd> Table<'t, 'd> {
     /// What stands at `key`, which thereby is known.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Entry<'t, 'd>> {
         self.known.push(key);
-        let (found, value) =
-            self.entries?.iter().find(|(found, _)| found.get_ref().as_ref() == key)?;
+        let (found, value) = self.entries?.iter().find(|(found, _)| found.get_ref().as_ref() == key)?;
         Some(Entry { key, key_span: found.span(), value })
     }
 
     /// The table at `key`, empty if there is none.
-    pub(super) fn table(
-        &mut self,
-        key: &'static str,
-        title: &'static str,
-        report: &mut Report<'_>,
-    ) -> Self {
+    pub(super) fn table(&mut self, key: &'static str, title: &'static str, report: &mut Report<'_>) -> Self {
         let entries = self.take(key).and_then(|entry| entry.table(report));
         Self { title, entries, known: Vec::new() }
     }
 
     /// All entries of the table at `key`, whatever their names; `None` if it is no table, which
     /// has then been reported.
-    pub(super) fn named(
-        &mut self,
-        key: &'static str,
-        report: &mut Report<'_>,
-    ) -> Option<Vec<Entry<'t, 'd>>> {
+    pub(super) fn named(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<Vec<Entry<'t, 'd>>> {
         let Some(entry) = self.take(key) else {
             return Some(Vec::new());
         };
@@ -147,11 +137,7 @@ impl<'t, 'd> Entry<'t, 'd> {
     }
 
     /// The value as a table of its own.
-    pub(super) fn into_table(
-        self,
-        title: &'static str,
-        report: &mut Report<'_>,
-    ) -> Option<Table<'t, 'd>> {
+    pub(super) fn into_table(self, title: &'static str, report: &mut Report<'_>) -> Option<Table<'t, 'd>> {
         self.table(report).map(|entries| Table::new(title, entries))
     }
 }

@@ -4,8 +4,7 @@ use super::*;
 use crate::model::config::{Limits, Piece, Probe, Template, Transport};
 
 /// A server that is right, to put other things beside.
-const NOTES: &str =
-    "[server.notes]\ncommand = [\"/opt/notes\", \"{port}\"]\ntransport = \"http\"\n";
+const NOTES: &str = "[server.notes]\ncommand = [\"/opt/notes\", \"{port}\"]\ntransport = \"http\"\n";
 
 fn said(text: &str) -> Vec<String> {
     parse(text, "mcpsup.toml").unwrap_err().iter().map(ToString::to_string).collect()
@@ -220,10 +219,7 @@ fn ranges_that_overlap_are_refused() {
         &format!("ports.range = \"3456-20000\"\n{NOTES}"),
         &["1:15: range 3456-20000 and backend_range 20000-29999 overlap"],
     );
-    refused(
-        &format!("ports.listen = \"localhost\"\n{NOTES}"),
-        &["1:16: listen takes an IP address"],
-    );
+    refused(&format!("ports.listen = \"localhost\"\n{NOTES}"), &["1:16: listen takes an IP address"]);
     assert!(parse(&format!("ports.listen = \"0.0.0.0\"\n{NOTES}"), "f").is_ok());
 }
 
@@ -237,13 +233,9 @@ fn a_file_needs_a_server_and_a_server_a_command_and_a_transport() {
 
 #[test]
 fn a_command_is_a_list_whose_program_is_not_empty() {
-    let command = |list: &str| {
-        format!("[server.a]\ntransport = \"http\"\nport_env = \"PORT\"\ncommand = {list}\n")
-    };
-    refused(
-        &command("\"node x\""),
-        &["4:11: command takes a list of the program and its arguments"],
-    );
+    let command =
+        |list: &str| format!("[server.a]\ntransport = \"http\"\nport_env = \"PORT\"\ncommand = {list}\n");
+    refused(&command("\"node x\""), &["4:11: command takes a list of the program and its arguments"]);
     refused(&command("[]"), &["4:11: command takes a list"]);
     refused(
         &command("[\"\", \"{x}\", 1]"),
@@ -259,8 +251,7 @@ fn a_command_is_a_list_whose_program_is_not_empty() {
 
 #[test]
 fn a_secret_in_argv_has_to_be_asked_for() {
-    let server =
-        |more: &str| format!("[server.a]\ntransport = \"http\"\nport_env = \"PORT\"\n{more}\n");
+    let server = |more: &str| format!("[server.a]\ntransport = \"http\"\nport_env = \"PORT\"\n{more}\n");
     let argument = "command = [\"x\", \"--dsn={env:DSN}\"]";
     refused(&server(argument), &["4:17: would stand in everybody's ps"]);
     assert!(parse(&server(&format!("{argument}\nsecrets_in_argv = true")), "f").is_ok());
@@ -293,10 +284,7 @@ fn what_this_version_does_not_have_is_said_plainly() {
         "[server.a]\ncommand = [\"x\"]\ntransport = \"stdio\"",
         &["3:13: needs the bridge, which this version does not have yet; use \"http\""],
     );
-    refused_in_server(
-        "access = \"owner\"",
-        &["4:10: access \"owner\" is not enforced by this version yet"],
-    );
+    refused_in_server("access = \"owner\"", &["4:10: access \"owner\" is not enforced by this version yet"]);
     refused_in_server("access = \"token\"", &["4:10: is not enforced"]);
     refused_in_server("access = \"world\"", &["4:10: access takes \"open\""]);
 }
@@ -325,17 +313,11 @@ fn paths_patterns_signals_and_probes_are_checked() {
     refused_in_server("path = \"mcp\"", &["4:8: path takes a path that begins with /"]);
     refused_in_server("path = \"/a b\"", &["4:8: path takes"]);
     refused_in_server("path = \"/a\\r\\nX: y\"", &["4:8: path takes"]);
-    refused_in_server(
-        "credential.T.pattern = \"(\"",
-        &["4:24: pattern is not a regular expression"],
-    );
+    refused_in_server("credential.T.pattern = \"(\"", &["4:24: pattern is not a regular expression"]);
     refused_in_server("stop.signal = \"SIGFOO\"", &["4:15: signal takes the name of a signal"]);
     refused_in_server("ready.probe = \"http\"", &["4:7: needs probe_path"]);
     refused_in_server("ready.probe_path = \"/x\"", &["4:7: probe_path is only for"]);
-    refused_in_server(
-        "working_dir = \"work\"",
-        &["4:15: working_dir takes a path that begins with /"],
-    );
+    refused_in_server("working_dir = \"work\"", &["4:15: working_dir takes a path that begins with /"]);
     for host in ["*.example.org", "http://x", "x:80", "", "a b", "[x]"] {
         let said = said(&format!("door.hosts = [\"{host}\"]\n{NOTES}"));
         assert!(said.len() == 1 && said[0].contains("host names"), "{host}: {said:?}");

@@ -12,8 +12,7 @@ pub(super) const DURATION: &str =
 pub(super) const SIZE: &str =
     "a size with its unit, in quotes: \"512K\", \"512M\" or \"2G\" (powers of 1024)";
 /// What a share of a processor looks like, for messages.
-pub(super) const CPU: &str =
-    "a percentage of one processor, in quotes: \"50%\"; \"200%\" is two processors";
+pub(super) const CPU: &str = "a percentage of one processor, in quotes: \"50%\"; \"200%\" is two processors";
 
 /// Longer is a slip of the pen, and would overflow what deadlines are counted in.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);

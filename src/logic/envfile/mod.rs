@@ -50,8 +50,7 @@ struct Fault {
 /// than the names of variables. A file with bytes that are no text is not looked at further.
 pub fn parse(bytes: &[u8], file: &str) -> Result<Variables, Vec<Problem>> {
     if bytes.len() > MAX_FILE {
-        let text =
-            format!("larger than {} KiB; an env file holds credentials, not data", MAX_FILE / 1024);
+        let text = format!("larger than {} KiB; an env file holds credentials, not data", MAX_FILE / 1024);
         return Err(vec![Problem::new(file, text)]);
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -142,14 +141,10 @@ fn assignment(text: &str) -> Option<(&str, &str)> {
 fn not_an_assignment(text: &str) -> &'static str {
     match text.split_once('=') {
         None => "expected NAME=value; a value of several lines goes in quotes",
-        Some((name, _))
-            if is_name(name.trim_end_matches(value::BLANKS)) && name.len() <= MAX_NAME =>
-        {
+        Some((name, _)) if is_name(name.trim_end_matches(value::BLANKS)) && name.len() <= MAX_NAME => {
             "expected NAME=value; there is a space before the ="
         }
-        Some(_) => {
-            "expected NAME=value; a name is letters, digits and _, not beginning with a digit"
-        }
+        Some(_) => "expected NAME=value; a name is letters, digits and _, not beginning with a digit",
     }
 }
 
@@ -181,10 +176,7 @@ fn agreed(name: &str, line: u32, value: String) -> Result<Secret, Fault> {
     if same && items.next().is_none() {
         Ok(value)
     } else {
-        Err(Fault {
-            line,
-            text: format!("the value of {name} cannot be read; put it in single quotes"),
-        })
+        Err(Fault { line, text: format!("the value of {name} cannot be read; put it in single quotes") })
     }
 }
 

@@ -81,8 +81,7 @@ fn quoted_values_span_lines() {
 
 #[test]
 fn comments_blank_lines_export_bom_and_crlf_are_accepted() {
-    let text =
-        "\u{feff}# first\r\n\r\n  \t\r\nexport A=1\r\n\texport\t B='2'\r\nexport=3\r\nexportC=4";
+    let text = "\u{feff}# first\r\n\r\n  \t\r\nexport A=1\r\n\texport\t B='2'\r\nexport=3\r\nexportC=4";
     let pairs = [("A", "1"), ("B", "2"), ("export", "3"), ("exportC", "4")];
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(read(text).unwrap(), pairs);
@@ -140,10 +139,7 @@ fn an_unknown_escape_is_named_on_its_own_line() {
 
 #[test]
 fn a_name_set_twice_names_both_lines() {
-    refused(
-        "A=1\nB=2\nA='3\n'\nA=4",
-        &["3: A is set twice, first on line 1", "5: first on line 1"],
-    );
+    refused("A=1\nB=2\nA='3\n'\nA=4", &["3: A is set twice, first on line 1", "5: first on line 1"]);
 }
 
 #[test]
@@ -170,10 +166,7 @@ fn bytes_that_are_no_text_are_named_by_their_line() {
 #[test]
 fn sizes_have_limits_that_are_named() {
     let whole = read(&format!("A='{}'", "x".repeat(MAX_FILE))).unwrap_err();
-    assert_eq!(
-        whole,
-        ["env.d/alice.env: larger than 64 KiB; an env file holds credentials, not data"]
-    );
+    assert_eq!(whole, ["env.d/alice.env: larger than 64 KiB; an env file holds credentials, not data"]);
     refused(&format!("A={}", "x".repeat(MAX_VALUE + 1)), &["1: A is longer than 32 KiB"]);
     assert_eq!(value(&format!("A={}", "x".repeat(MAX_VALUE))).len(), MAX_VALUE);
     let many = |count: u32| {
@@ -202,9 +195,9 @@ impl Dice {
 }
 
 const HOSTILE: &[&str] = &[
-    "$HOME", "${HOME}", "$PATH", "$", "$$", "${", "}", "$(id)", "`", "'", "\"", "\\", "\\n", "\\$",
-    "#", " #", " ", "\t", "=", "A=1", "export ", "ä", "😀", "\u{a0}", "\u{feff}", "\u{2028}",
-    "\u{b}", "x", "secret", ";", "%", "~",
+    "$HOME", "${HOME}", "$PATH", "$", "$$", "${", "}", "$(id)", "`", "'", "\"", "\\", "\\n", "\\$", "#",
+    " #", " ", "\t", "=", "A=1", "export ", "ä", "😀", "\u{a0}", "\u{feff}", "\u{2028}", "\u{b}", "x",
+    "secret", ";", "%", "~",
 ];
 
 #[test]

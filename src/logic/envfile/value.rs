@@ -30,12 +30,7 @@ impl<'t> Lines<'t> {
 
 /// The value of `name`, whose `=` is on `line` with `rest` after it. Takes the further lines of a
 /// quoted value, and all that is left if its quote is never closed.
-pub(super) fn read<'t>(
-    name: &str,
-    line: u32,
-    rest: &'t str,
-    lines: &mut Lines<'t>,
-) -> Result<String, Fault> {
+pub(super) fn read<'t>(name: &str, line: u32, rest: &'t str, lines: &mut Lines<'t>) -> Result<String, Fault> {
     let rest = rest.trim_start_matches(BLANKS);
     let value = match rest.chars().next() {
         Some(quote @ ('\'' | '"')) => Quoted::read(name, line, quote, &rest[1..], lines)?,

@@ -26,11 +26,7 @@ struct Table {
 
 impl Table {
     fn new() -> Self {
-        Self {
-            ports: Ports::default(),
-            ranges: ranges("4100-4109", "20000-20009"),
-            blocked: BTreeSet::new(),
-        }
+        Self { ports: Ports::default(), ranges: ranges("4100-4109", "20000-20009"), blocked: BTreeSet::new() }
     }
 
     /// Doors, or problems, of these.
@@ -91,12 +87,8 @@ fn a_pin_moves_the_door_and_the_port_stays_when_the_pin_goes() {
 fn a_pin_on_somebody_elses_port_names_its_owner_and_changes_nothing() {
     let mut table = Table::new();
     table.assign(&[("alice", None), ("bob", None)]);
-    let refusal =
-        "env.d/x.env:2: MCPSUP_PORT: port 4100 is alice/notes's; choose another".to_owned();
-    assert_eq!(
-        table.assign(&[("bob", pin(4100)), ("alice", None)]),
-        [Err(refusal.clone()), Ok(4100)]
-    );
+    let refusal = "env.d/x.env:2: MCPSUP_PORT: port 4100 is alice/notes's; choose another".to_owned();
+    assert_eq!(table.assign(&[("bob", pin(4100)), ("alice", None)]), [Err(refusal.clone()), Ok(4100)]);
     assert_eq!(table.ports.door(&id("bob")), Some(4101));
     // Also while alice's file is gone.
     assert_eq!(table.assign(&[("zoe", pin(4100))]), [Err(refusal)]);
@@ -122,7 +114,12 @@ fn a_pin_may_take_the_port_that_another_pin_leaves() {
 fn only_a_file_of_root_may_leave_the_range_and_none_may_enter_the_backends() {
     let mut table = Table::new();
     let refusal = table.assign(&[("alice", pin(443))]).remove(0).unwrap_err();
-    assert!(refusal.ends_with("port 443 lies outside [ports] range; in a file that root does not own, choose one in 4100-4109"), "{refusal}");
+    assert!(
+        refusal.ends_with(
+            "port 443 lies outside [ports] range; in a file that root does not own, choose one in 4100-4109"
+        ),
+        "{refusal}"
+    );
     let by_root = pin(443).map(|pin| Pin { privileged: true, ..pin });
     assert_eq!(table.assign(&[("alice", by_root)]), [Ok(443)]);
     let backend = pin(20005).map(|pin| Pin { privileged: true, ..pin });
@@ -144,10 +141,7 @@ fn an_exhausted_range_says_what_to_widen() {
     table.ranges = ranges("4100-4109", "20000-20000");
     let answers = table.assign(&[("alice", None), ("zoe", None)]);
     assert!(
-        answers[1]
-            .as_ref()
-            .unwrap_err()
-            .contains("20000-20000 are all taken; widen [ports] backend_range")
+        answers[1].as_ref().unwrap_err().contains("20000-20000 are all taken; widen [ports] backend_range")
     );
     // Her door is hers all the same.
     assert_eq!(table.ports.door(&id("zoe")), Some(4101));

@@ -115,8 +115,11 @@ struct Judged {
     pin: Option<Pin>,
     problems: Vec<Problem>,
     /// The ports that the last spec was made for, and what came of it.
-    made: Option<(Given, Result<Arc<Spec>, Vec<Problem>>)>,
+    made: Option<(Given, Made)>,
 }
+
+/// What came of making a spec.
+type Made = Result<Arc<Spec>, Vec<Problem>>;
 
 impl Roster {
     /// Takes a newly read mcpsup.toml. A broken one changes nothing but [`problems`](Self::problems).
@@ -176,8 +179,7 @@ impl Roster {
         let mut all = BTreeMap::new();
         for (id, answer) in answers {
             if let Some(user) = self.users.get_mut(&id.user) {
-                let listed =
-                    user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
+                let listed = user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
                 all.insert(id, listed);
             }
         }
@@ -194,8 +196,7 @@ impl Roster {
         let is_wrong = !self.config_problems.is_empty() || self.directory_problem.is_some();
         let absent = if is_wrong { StateName::Refused } else { StateName::Down };
         let keep = |(id, door): (&InstanceId, u16)| {
-            let path =
-                self.config.as_ref().map_or(USUAL_PATH, |config| path_of(config, &id.server));
+            let path = self.config.as_ref().map_or(USUAL_PATH, |config| path_of(config, &id.server));
             (id.clone(), Listed::without_spec(Want::Keep, absent, Some(door), path))
         };
         ports.doors().map(keep).collect()
@@ -208,9 +209,7 @@ impl Roster {
             Some(user) if user.good.is_none() && config.servers.contains_key(&id.server) => {
                 (Want::Keep, StateName::Down)
             }
-            Some(_) if config.servers.contains_key(&id.server) => {
-                (Want::Never, StateName::Disabled)
-            }
+            Some(_) if config.servers.contains_key(&id.server) => (Want::Never, StateName::Disabled),
             Some(_) | None => (Want::Never, StateName::Gone),
         };
         Listed::without_spec(want, absent, Some(door), path_of(config, &id.server))
@@ -222,19 +221,17 @@ impl User {
         match state {
             FileState::Unchanged => {}
             FileState::Refused(problem) => self.faults = vec![problem],
-            FileState::Read(EnvFile { name, bytes, owner_uid }) => {
-                match envfile::parse(&bytes, &name) {
-                    Ok(vars) => {
-                        self.faults.clear();
-                        let good = Good { file: name, owner_uid, vars };
-                        if self.good.as_ref() != Some(&good) {
-                            self.good = Some(good);
-                            self.checked = None;
-                        }
+            FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
+                Ok(vars) => {
+                    self.faults.clear();
+                    let good = Good { file: name, owner_uid, vars };
+                    if self.good.as_ref() != Some(&good) {
+                        self.good = Some(good);
+                        self.checked = None;
                     }
-                    Err(problems) => self.faults = problems,
                 }
-            }
+                Err(problems) => self.faults = problems,
+            },
         }
     }
 
@@ -245,8 +242,7 @@ impl User {
             return;
         };
         let had = |server: &ServerName| self.specs.contains_key(server);
-        let mut settings =
-            Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
+        let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
         let account = settings.account(name, host);
         let mut servers = BTreeMap::new();
         for server in std::mem::take(&mut settings.servers) {
@@ -313,26 +309,18 @@ impl User {
             problems.extend(answer.err());
             return Listed { problems, ..refused };
         };
-        let owner_uid =
-            Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
+        let owner_uid = Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
         problems.extend_from_slice(&checked.problems);
         let made = match (checked.servers.get_mut(&id.server), config.servers.get(&id.server)) {
             (Some(judged), Some(server)) => {
                 problems.extend_from_slice(&judged.problems);
-                let may =
-                    checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
+                let may = checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
                 let old = self.specs.get(&id.server);
                 match answer {
                     Ok(given) if may => {
                         let account = checked.account.as_ref();
-                        let recipe = spec::Recipe {
-                            id,
-                            server,
-                            file: &good.file,
-                            vars: &good.vars,
-                            account,
-                            given,
-                        };
+                        let recipe =
+                            spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
                         Some(judged.make(&recipe, config, host, constants, old))
                     }
                     Ok(_) => None,
@@ -355,7 +343,7 @@ impl User {
             Some(spec) => (Want::Always(Arc::clone(spec)), StateName::Down),
             None => (Want::Keep, StateName::Refused),
         };
-        Listed { want, absent_because, owner_uid, problems, ..refused }
+        Listed { want, owner_uid, absent_because, problems, ..refused }
     }
 }
 
@@ -385,14 +373,7 @@ impl Judged {
 
 impl Listed {
     fn without_spec(want: Want, absent_because: StateName, door: Option<u16>, path: &str) -> Self {
-        Self {
-            want,
-            door,
-            path: path.to_owned(),
-            owner_uid: None,
-            absent_because,
-            problems: Vec::new(),
-        }
+        Self { want, door, path: path.to_owned(), owner_uid: None, absent_because, problems: Vec::new() }
     }
 }
 

@@ -71,8 +71,7 @@ impl<'a> Settings<'a> {
     pub(super) fn account(&mut self, user: &UserName, host: &Host<'_>) -> Option<Account> {
         let Some(variable) = self.run_as else {
             // A file called root.env is not how one becomes root.
-            return (host.accounts)(user.as_str())
-                .filter(|account| host.is_root && account.uid != 0);
+            return (host.accounts)(user.as_str()).filter(|account| host.is_root && account.uid != 0);
         };
         if !self.by_root {
             self.wrong(variable, "is honoured only in a file that root owns; remove it");
@@ -108,11 +107,8 @@ impl<'a> Settings<'a> {
             return;
         }
         let known = ["MCPSUP_PORT", "MCPSUP_SERVERS", "MCPSUP_ENABLED", "MCPSUP_RUN_AS"];
-        let known: Vec<String> = known
-            .into_iter()
-            .map(str::to_owned)
-            .chain(config.servers.keys().map(pin_name))
-            .collect();
+        let known: Vec<String> =
+            known.into_iter().map(str::to_owned).chain(config.servers.keys().map(pin_name)).collect();
         if !known.iter().any(|it| it == name) {
             let mend = nearest(name, known.iter().map(String::as_str))
                 .map_or_else(|| "; remove it".to_owned(), |near| format!("; did you mean {near}?"));
@@ -120,19 +116,13 @@ impl<'a> Settings<'a> {
         }
     }
 
-    fn read_servers(
-        &mut self,
-        vars: &Variables,
-        config: &Config,
-        had: &dyn Fn(&ServerName) -> bool,
-    ) {
+    fn read_servers(&mut self, vars: &Variables, config: &Config, had: &dyn Fn(&ServerName) -> bool) {
         let for_all = |(name, server): (&ServerName, &Server)| server.for_all.then(|| name.clone());
         self.servers = config.servers.iter().filter_map(for_all).collect();
         let Some(variable) = vars.get("MCPSUP_SERVERS") else {
             return;
         };
-        let entries =
-            variable.value.reveal().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let entries = variable.value.reveal().split(',').map(str::trim).filter(|entry| !entry.is_empty());
         for (number, entry) in (1..).zip(entries) {
             let server = entry.parse().ok().filter(|name| config.servers.contains_key(name));
             if let Some(server) = server {
@@ -142,9 +132,7 @@ impl<'a> Settings<'a> {
                     .map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 self.wrong(
                     variable,
-                    &format!(
-                        "lists, as number {number}, a server that is not in mcpsup.toml{mend}"
-                    ),
+                    &format!("lists, as number {number}, a server that is not in mcpsup.toml{mend}"),
                 );
                 self.servers.extend(config.servers.keys().filter(|name| had(name)).cloned());
             }
@@ -174,9 +162,7 @@ impl<'a> Settings<'a> {
             let mut pin: Option<Pin> = None;
             for variable in said.into_iter().flatten() {
                 match (port(variable.value.reveal()), &pin) {
-                    (None, _) => {
-                        self.wrong(variable, "is not a port; expected a number from 1 to 65535")
-                    }
+                    (None, _) => self.wrong(variable, "is not a port; expected a number from 1 to 65535"),
                     (Some(port), None) => {
                         pin = Some(Pin {
                             port,
@@ -211,22 +197,18 @@ pub(super) fn credentials(server: &Server, file: &str, vars: &Variables) -> Vec<
         };
         match vars.get(name).map(|variable| (variable, variable.value.reveal())) {
             None | Some((_, "")) if !credential.required => {}
-            None => {
-                problems.push(Problem::new(file, format!("{name} is required{what}; add {name}=…")))
-            }
+            None => problems.push(Problem::new(file, format!("{name} is required{what}; add {name}=…"))),
             Some((variable, "")) => {
                 problems.push(
-                    Problem::new(file, format!("{name} is required{what} and empty"))
-                        .at_line(variable.line),
+                    Problem::new(file, format!("{name} is required{what} and empty")).at_line(variable.line),
                 );
             }
             Some((variable, value)) => {
                 if let Some(pattern) =
                     credential.pattern.as_deref().filter(|pattern| !config::matches(pattern, value))
                 {
-                    let text = format!(
-                        "{name}{what} does not match the pattern that mcpsup.toml gives: {pattern}"
-                    );
+                    let text =
+                        format!("{name}{what} does not match the pattern that mcpsup.toml gives: {pattern}");
                     problems.push(Problem::new(file, text).at_line(variable.line));
                 }
             }
@@ -238,15 +220,12 @@ pub(super) fn credentials(server: &Server, file: &str, vars: &Variables) -> Vec<
 /// True for what mcpsup reads itself and never hands to a process: `MCPSUP_*`, and the name in
 /// which any server learns its port.
 pub(super) fn is_ours(name: &str, config: &Config) -> bool {
-    name.starts_with(OURS)
-        || config.servers.values().any(|server| server.port_env.as_deref() == Some(name))
+    name.starts_with(OURS) || config.servers.values().any(|server| server.port_env.as_deref() == Some(name))
 }
 
 /// True for names that change what a program loads or whom it takes for its service manager.
 fn steers(name: &str) -> bool {
-    name.starts_with("LD_")
-        || name.starts_with("LISTEN_")
-        || matches!(name, "GCONV_PATH" | "NOTIFY_SOCKET")
+    name.starts_with("LD_") || name.starts_with("LISTEN_") || matches!(name, "GCONV_PATH" | "NOTIFY_SOCKET")
 }
 
 /// `MCPSUP_PORT_SERVICE_DESK_PLUS`

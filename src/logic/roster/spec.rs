@@ -95,11 +95,7 @@ impl Recipe<'_> {
         }
         let mut spec = Spec {
             id: SpecId([0; 32]),
-            plan: Plan {
-                ready_timeout: server.ready.timeout,
-                stop: server.stop,
-                restart: server.restart,
-            },
+            plan: Plan { ready_timeout: server.ready.timeout, stop: server.stop, restart: server.restart },
             program,
             args,
             env,
@@ -140,9 +136,7 @@ impl Recipe<'_> {
         for (name, value) in &self.server.env {
             env.insert(name, filler.fill(value));
         }
-        for variable in
-            self.vars.0.iter().filter(|variable| !settings::is_ours(&variable.name, config))
-        {
+        for variable in self.vars.0.iter().filter(|variable| !settings::is_ours(&variable.name, config)) {
             env.insert(&variable.name, variable.value.clone());
         }
         if let Some(name) = &self.server.port_env {
@@ -153,16 +147,13 @@ impl Recipe<'_> {
 
     /// The whole file is handed over, so any server's credential in it is one here.
     fn secrets(&self, config: &Config) -> Vec<Secret> {
-        let declared = |name: &str| {
-            config.servers.values().any(|server| server.credentials.contains_key(name))
-        };
+        let declared =
+            |name: &str| config.servers.values().any(|server| server.credentials.contains_key(name));
         let is_secret = |name: &str, value: &str| {
             !settings::is_ours(name, config)
                 && (value.len() >= SECRET_FROM || (declared(name) && !value.is_empty()))
         };
         let vars = self.vars.0.iter();
-        vars.filter(|it| is_secret(&it.name, it.value.reveal()))
-            .map(|it| it.value.clone())
-            .collect()
+        vars.filter(|it| is_secret(&it.name, it.value.reveal())).map(|it| it.value.clone()).collect()
     }
 }

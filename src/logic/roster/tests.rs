@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::model::Secret;
 use crate::model::config::{
-    self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server,
-    Stop, Template, Transport,
+    self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop,
+    Template, Transport,
 };
 
 fn user(name: &str) -> UserName {
@@ -64,10 +64,7 @@ fn config(servers: &[(&str, Server)]) -> Config {
         },
         log: Log { max_size: 1 << 20, keep: 3, max_rate: 1 << 20 },
         daemon: Daemon { containment: Containment::Auto, cgroup_root: None },
-        servers: servers
-            .iter()
-            .map(|(name, server)| (name.parse().unwrap(), server.clone()))
-            .collect(),
+        servers: servers.iter().map(|(name, server)| (name.parse().unwrap(), server.clone())).collect(),
     }
 }
 
@@ -85,20 +82,14 @@ impl World {
     fn new() -> Self {
         let mut roster = Roster::default();
         roster.set_config(Ok(config(&[("notes", server())])));
-        let mut world = Self {
-            roster,
-            ports: Ports::default(),
-            accounts: RefCell::default(),
-            is_root: true,
-            uid: 0,
-        };
+        let mut world =
+            Self { roster, ports: Ports::default(), accounts: RefCell::default(), is_root: true, uid: 0 };
         world.files(&[]);
         world
     }
 
     fn account(&self, name: &str, uid: u32) {
-        let account =
-            Account { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}").into() };
+        let account = Account { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}").into() };
         self.accounts.borrow_mut().insert(name.to_owned(), account);
     }
 
@@ -113,12 +104,7 @@ impl World {
             }),
         };
         let files = files.iter().map(|(name, text)| (user(name), state(name, *text))).collect();
-        self.roster.set_files(Look {
-            directory: Ok(()),
-            files,
-            ignored: Vec::new(),
-            again_at: None,
-        });
+        self.roster.set_files(Look { directory: Ok(()), files, ignored: Vec::new(), again_at: None });
     }
 
     fn all(&mut self) -> BTreeMap<InstanceId, Listed> {
@@ -154,11 +140,7 @@ fn spec(listed: &Listed) -> Arc<Spec> {
 }
 
 fn env(listed: &Listed) -> BTreeMap<String, String> {
-    spec(listed)
-        .env
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.reveal().to_owned()))
-        .collect()
+    spec(listed).env.iter().map(|(name, value)| (name.to_string(), value.reveal().to_owned())).collect()
 }
 
 fn said(listed: &Listed) -> Vec<String> {
@@ -171,8 +153,7 @@ const GOOD: &str = "TOKEN=tok-1234567\n";
 fn a_process_gets_its_environment_from_nothing_and_its_port_last() {
     let mut world = World::new();
     world.account("alice", 1001);
-    let listed =
-        world.alice("TOKEN=tok-1234567\nNOTES_PORT=4242\nMCPSUP_ENABLED=true\nWHO=me\nSHORT=abc\n");
+    let listed = world.alice("TOKEN=tok-1234567\nNOTES_PORT=4242\nMCPSUP_ENABLED=true\nWHO=me\nSHORT=abc\n");
     let spec = spec(&listed);
     assert_eq!((listed.door, spec.backend, listed.owner_uid), (Some(4242), 20000, Some(1001)));
     let expected = [
@@ -216,14 +197,9 @@ fn a_file_that_breaks_leaves_its_last_good_version_wanted_and_is_named() {
     assert_eq!(invalid.want, good.want);
     assert_eq!(
         said(&invalid),
-        [
-            "env.d/alice.env:2: TOKEN (notes token) does not match the pattern that mcpsup.toml gives: ^tok-"
-        ]
+        ["env.d/alice.env:2: TOKEN (notes token) does not match the pattern that mcpsup.toml gives: ^tok-"]
     );
-    assert_eq!(
-        said(&world.alice("")),
-        ["env.d/alice.env: TOKEN is required (notes token); add TOKEN=…"]
-    );
+    assert_eq!(said(&world.alice("")), ["env.d/alice.env: TOKEN is required (notes token); add TOKEN=…"]);
     let mended = world.alice("TOKEN=tok-7654321\n");
     assert!(mended.problems.is_empty());
     assert_ne!(spec(&mended).id, spec(&good).id);
@@ -233,10 +209,8 @@ fn a_file_that_breaks_leaves_its_last_good_version_wanted_and_is_named() {
 fn a_file_refused_leaves_its_last_good_version_wanted() {
     let mut world = World::new();
     let good = world.alice(GOOD);
-    let problem = Problem::new(
-        "env.d/alice.env",
-        "may be read by others (mode 0644); chmod 600 env.d/alice.env",
-    );
+    let problem =
+        Problem::new("env.d/alice.env", "may be read by others (mode 0644); chmod 600 env.d/alice.env");
     let files = BTreeMap::from([(user("alice"), FileState::Refused(problem.clone()))]);
     world.roster.set_files(Look { directory: Ok(()), files, ignored: Vec::new(), again_at: None });
     let refused = world.one("alice");
@@ -254,9 +228,7 @@ fn where_no_good_version_is_known_what_runs_goes_on_and_nothing_is_started() {
             "{broken}"
         );
         assert_eq!((listed.door, listed.problems.len()), (Some(4100), 1), "{broken}");
-        assert!(
-            !said(&listed)[0].contains("perhaps") && !said(&listed)[0].contains("wrong-secret")
-        );
+        assert!(!said(&listed)[0].contains("perhaps") && !said(&listed)[0].contains("wrong-secret"));
     }
 }
 
@@ -279,10 +251,7 @@ fn a_deleted_file_stops_its_user_and_keeps_the_port() {
     let before = world.one("bob");
     world.files(&[("alice", None)]);
     let gone = world.one("bob");
-    assert_eq!(
-        (&gone.want, gone.absent_because, gone.door),
-        (&Want::Never, StateName::Gone, before.door)
-    );
+    assert_eq!((&gone.want, gone.absent_because, gone.door), (&Want::Never, StateName::Gone, before.door));
     world.files(&[("alice", None), ("bob", Some(GOOD))]);
     let back = world.one("bob");
     assert_eq!((spec(&back).id, back.door), (spec(&before).id, before.door));
@@ -304,10 +273,7 @@ fn a_directory_that_cannot_be_read_changes_nothing() {
     // A daemon that has just begun knows only who has a port.
     world.roster = Roster::default();
     world.roster.set_config(Ok(config(&[("notes", server())])));
-    assert_eq!(
-        (world.one("alice").want, world.one("alice").absent_because),
-        (Want::Keep, StateName::Down)
-    );
+    assert_eq!((world.one("alice").want, world.one("alice").absent_because), (Want::Keep, StateName::Down));
     world.roster.set_files(unknown());
     assert_eq!(
         (world.one("alice").want, world.one("alice").absent_because),
@@ -349,8 +315,7 @@ fn a_server_taken_out_of_mcpsup_toml_is_not_wanted() {
     world.alice(GOOD);
     world.roster.set_config(Ok(config(&[("other", server())])));
     let all = world.all();
-    let wants: Vec<_> =
-        all.iter().map(|(id, listed)| (id.to_string(), listed.absent_because)).collect();
+    let wants: Vec<_> = all.iter().map(|(id, listed)| (id.to_string(), listed.absent_because)).collect();
     assert_eq!(
         wants,
         [("alice/notes".to_owned(), StateName::Gone), ("alice/other".to_owned(), StateName::Down)]
@@ -368,10 +333,7 @@ fn a_change_of_what_the_process_cannot_notice_restarts_nobody() {
     changed.path = "/other".to_owned();
     world.roster.set_config(Ok(config(&[("notes", changed.clone())])));
     let after = world.one("alice");
-    assert_eq!(
-        (spec(&after).id, spec(&after).plan.stop.grace),
-        (spec(&before).id, Duration::from_secs(1))
-    );
+    assert_eq!((spec(&after).id, spec(&after).plan.stop.grace), (spec(&before).id, Duration::from_secs(1)));
     assert_eq!(after.path, "/other");
     changed.limits.memory = Some(1);
     world.roster.set_config(Ok(config(&[("notes", changed)])));
@@ -383,10 +345,7 @@ fn switched_off_is_neither_wanted_nor_forgotten() {
     let mut world = World::new();
     let before = world.alice(GOOD);
     let off = world.alice("TOKEN=tok-1234567\nMCPSUP_ENABLED=false\n");
-    assert_eq!(
-        (&off.want, off.absent_because, off.door),
-        (&Want::Never, StateName::Disabled, before.door)
-    );
+    assert_eq!((&off.want, off.absent_because, off.door), (&Want::Never, StateName::Disabled, before.door));
     assert_eq!(world.alice("MCPSUP_ENABLED=false\n").want, Want::Never);
     assert_eq!(spec(&world.alice(GOOD)).id, spec(&before).id);
 }
@@ -447,10 +406,7 @@ fn settings_that_cannot_be_followed_are_named_with_their_mend_and_without_their_
         ("NOTES_PORT=0", "NOTES_PORT is not a port; expected a number from 1 to 65535"),
         ("MCPSUP_PORT=+4200", "MCPSUP_PORT is not a port; expected a number from 1 to 65535"),
         ("MCPSUP_ENABLED=hunter2", "MCPSUP_ENABLED is true or false"),
-        (
-            "MCPSUP_SERVERS=../etc",
-            "MCPSUP_SERVERS lists, as number 1, a server that is not in mcpsup.toml",
-        ),
+        ("MCPSUP_SERVERS=../etc", "MCPSUP_SERVERS lists, as number 1, a server that is not in mcpsup.toml"),
         ("MCPSUP_RUN_AS=hunter2", "MCPSUP_RUN_AS names no account of this host"),
         (
             "MCPSUP_PORT=4200\nNOTES_PORT=4201",
@@ -555,10 +511,7 @@ fn a_pin_that_cannot_be_followed_leaves_the_last_good_version_on_its_old_port() 
     world.files(&[("alice", None), ("bob", Some(&format!("{GOOD}MCPSUP_PORT=4100\n")))]);
     let after = world.one("bob");
     assert_eq!((&after.want, after.door), (&before.want, before.door));
-    assert_eq!(
-        said(&after),
-        ["env.d/bob.env:2: MCPSUP_PORT: port 4100 is alice/notes's; choose another"]
-    );
+    assert_eq!(said(&after), ["env.d/bob.env:2: MCPSUP_PORT: port 4100 is alice/notes's; choose another"]);
 }
 
 #[test]
@@ -585,10 +538,8 @@ fn a_moved_backend_makes_another_spec() {
 fn nothing_in_a_spec_can_stand_for_something_else() {
     let mut world = World::new();
     let base = Spec::clone(&spec(&world.alice(GOOD)));
-    let with_args = |args: &[&str]| Spec {
-        args: args.iter().map(|arg| Secret::new(*arg)).collect(),
-        ..base.clone()
-    };
+    let with_args =
+        |args: &[&str]| Spec { args: args.iter().map(|arg| Secret::new(*arg)).collect(), ..base.clone() };
     let with_env = |env: &[(&str, &str)]| Spec {
         env: env.iter().map(|(name, value)| ((*name).into(), Secret::new(*value))).collect(),
         ..base.clone()
@@ -669,10 +620,9 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
             world.account("svc", 900);
             // Which ports are given depends on who came first; from then on they are theirs.
             let ids = names.iter().flat_map(|name| {
-                servers.iter().map(|(server, _)| InstanceId {
-                    user: user(name),
-                    server: server.parse().unwrap(),
-                })
+                servers
+                    .iter()
+                    .map(|(server, _)| InstanceId { user: user(name), server: server.parse().unwrap() })
             });
             let wanted: Vec<_> = ids.map(|id| (id, None)).collect();
             world.ports.assign(&config(&servers).ports, &wanted, &BTreeSet::new());
@@ -682,8 +632,7 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
         let mut alone: Vec<_> = names.iter().map(|_| world()).collect();
         for step in 0..6 {
             let uid = if dice.roll(4) == 0 { 1001 } else { 0 };
-            let files: Vec<_> =
-                (0..).zip(names).map(|(number, name)| (name, dice.file(number))).collect();
+            let files: Vec<_> = (0..).zip(names).map(|(number, name)| (name, dice.file(number))).collect();
             let present: Vec<_> = files
                 .iter()
                 .filter(|(_, text)| text.is_some())
@@ -700,9 +649,7 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
                         .collect::<Vec<_>>()
                 };
                 world.uid = uid;
-                world.files(
-                    &present.iter().copied().filter(|(it, _)| it == name).collect::<Vec<_>>(),
-                );
+                world.files(&present.iter().copied().filter(|(it, _)| it == name).collect::<Vec<_>>());
                 assert_eq!(of(&all), of(&world.all()), "seed {seed}, step {step}, {name}");
             }
         }

@@ -26,10 +26,7 @@ fn parts(url: &str) -> Option<Parts<'_>> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(inner) => {
             let (host, after) = inner.split_once(']')?;
-            (
-                host,
-                after.strip_prefix(':').or(after.is_empty().then_some(""))?,
-            )
+            (host, after.strip_prefix(':').or(after.is_empty().then_some(""))?)
         }
         None => authority.split_once(':').unwrap_or((authority, "")),
     };
@@ -38,12 +35,7 @@ fn parts(url: &str) -> Option<Parts<'_>> {
         && host.chars().all(plain)
         && port.len() <= 5
         && port.bytes().all(|b| b.is_ascii_digit());
-    right.then_some(Parts {
-        scheme,
-        host,
-        port,
-        path,
-    })
+    right.then_some(Parts { scheme, host, port, path })
 }
 
 /// True if `url` plainly points at this host's loopback address, on any port.
@@ -51,10 +43,7 @@ fn parts(url: &str) -> Option<Parts<'_>> {
 pub fn is_loopback(url: &str) -> bool {
     parts(url).is_some_and(|parts| {
         parts.host.eq_ignore_ascii_case("localhost")
-            || parts
-                .host
-                .parse::<IpAddr>()
-                .is_ok_and(|ip| ip.is_loopback())
+            || parts.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     })
 }
 
@@ -70,30 +59,12 @@ pub(super) fn same_host(one: &str, other: &str) -> bool {
 /// user names and other hosts' paths may be credentials and are left out.
 #[must_use]
 pub fn shown(url: &str) -> String {
-    let Some(Parts {
-        scheme,
-        host,
-        port,
-        path,
-    }) = parts(url)
-    else {
+    let Some(Parts { scheme, host, port, path }) = parts(url) else {
         return "an address of another kind".to_owned();
     };
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    let port = if port.is_empty() {
-        String::new()
-    } else {
-        format!(":{port}")
-    };
-    let path = if is_loopback(url) && path.bytes().all(|b| b.is_ascii_graphic()) {
-        path
-    } else {
-        ""
-    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let port = if port.is_empty() { String::new() } else { format!(":{port}") };
+    let path = if is_loopback(url) && path.bytes().all(|b| b.is_ascii_graphic()) { path } else { "" };
     format!("{scheme}://{host}{port}{path}")
 }
 
@@ -135,18 +106,9 @@ mod tests {
 
     #[test]
     fn a_message_shows_no_part_of_a_url_that_may_be_a_credential() {
-        assert_eq!(
-            shown("https://u:pw@mcp.example/x"),
-            "an address of another kind"
-        );
-        assert_eq!(
-            shown("https://mcp.example:8443/s/SECRET/mcp?key=SECRET"),
-            "https://mcp.example:8443"
-        );
-        assert_eq!(
-            shown("http://127.0.0.1:3456/mcp?key=SECRET"),
-            "http://127.0.0.1:3456/mcp"
-        );
+        assert_eq!(shown("https://u:pw@mcp.example/x"), "an address of another kind");
+        assert_eq!(shown("https://mcp.example:8443/s/SECRET/mcp?key=SECRET"), "https://mcp.example:8443");
+        assert_eq!(shown("http://127.0.0.1:3456/mcp?key=SECRET"), "http://127.0.0.1:3456/mcp");
         assert_eq!(shown("http://[::1]:3456/mcp"), "http://[::1]:3456/mcp");
     }
 }

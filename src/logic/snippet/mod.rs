@@ -98,9 +98,7 @@ impl ClientKind {
             ),
             Self::Codex => Some("a project file counts only in a project that Codex trusts"),
             Self::Gemini => Some("Gemini uses no server at all in a folder it does not trust"),
-            Self::Zed => {
-                Some("if Zed offers to sign in, the door refused the connection: it is not yours")
-            }
+            Self::Zed => Some("if Zed offers to sign in, the door refused the connection: it is not yours"),
             Self::Vscode | Self::Cursor | Self::Windsurf | Self::Opencode | Self::Goose => None,
         }
     }
@@ -123,10 +121,7 @@ impl FromStr for ClientKind {
     type Err = NotAClient;
 
     fn from_str(text: &str) -> Result<Self, NotAClient> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or(NotAClient)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(NotAClient)
     }
 }
 
@@ -202,12 +197,7 @@ pub fn render(kind: ClientKind, entries: &[Entry]) -> String {
 ///
 /// When the file does not parse, when it is written in a way that cannot be edited safely, or
 /// when an entry of our name belongs to something else.
-pub fn merge(
-    kind: ClientKind,
-    existing: &str,
-    entries: &[Entry],
-    force: bool,
-) -> Result<String, MergeError> {
+pub fn merge(kind: ClientKind, existing: &str, entries: &[Entry], force: bool) -> Result<String, MergeError> {
     let (mark, text) = split_mark(existing);
     let merged = if text.trim().is_empty() {
         render(kind, entries)

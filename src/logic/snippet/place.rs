@@ -25,10 +25,9 @@ impl Scope {
     #[must_use]
     pub const fn default_for(kind: ClientKind) -> Self {
         match kind {
-            ClientKind::ClaudeCode
-            | ClientKind::Vscode
-            | ClientKind::Cursor
-            | ClientKind::Opencode => Self::Project,
+            ClientKind::ClaudeCode | ClientKind::Vscode | ClientKind::Cursor | ClientKind::Opencode => {
+                Self::Project
+            }
             ClientKind::ClaudeDesktop
             | ClientKind::Codex
             | ClientKind::Gemini
@@ -54,11 +53,7 @@ pub struct Bases<'a> {
 /// the first does not. Empty if the client has none of that scope.
 #[must_use]
 pub fn files(kind: ClientKind, scope: Scope, bases: Bases<'_>) -> Vec<PathBuf> {
-    let Bases {
-        home,
-        config_home,
-        cwd,
-    } = bases;
+    let Bases { home, config_home, cwd } = bases;
     match (scope, kind) {
         (Scope::Project, ClientKind::ClaudeCode) => vec![cwd.join(".mcp.json")],
         (Scope::Project, ClientKind::Vscode) => vec![cwd.join(".vscode/mcp.json")],

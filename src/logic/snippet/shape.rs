@@ -57,19 +57,11 @@ pub(super) struct Shape {
 }
 
 const fn set(key: &'static str, content: Content) -> Field {
-    Field {
-        key,
-        content,
-        set: true,
-    }
+    Field { key, content, set: true }
 }
 
 const fn once(key: &'static str, content: Content) -> Field {
-    Field {
-        key,
-        content,
-        set: false,
-    }
+    Field { key, content, set: false }
 }
 
 const COMMENTS: Format = Format::Json { comments: true };
@@ -87,10 +79,7 @@ const CLAUDE_DESKTOP: Shape = Shape {
     format: STRICT,
     container: "mcpServers",
     url_key: "",
-    fields: &[
-        set("command", Content::Text("npx")),
-        set("args", Content::ShimArgs),
-    ],
+    fields: &[set("command", Content::Text("npx")), set("args", Content::ShimArgs)],
 };
 const VSCODE: Shape = Shape {
     format: COMMENTS,
@@ -98,12 +87,8 @@ const VSCODE: Shape = Shape {
     url_key: "url",
     fields: &[set("type", Content::Text("http")), set("url", Content::Url)],
 };
-const CURSOR: Shape = Shape {
-    format: COMMENTS,
-    container: "mcpServers",
-    url_key: "url",
-    fields: &[set("url", Content::Url)],
-};
+const CURSOR: Shape =
+    Shape { format: COMMENTS, container: "mcpServers", url_key: "url", fields: &[set("url", Content::Url)] };
 const CODEX: Shape = Shape {
     format: Format::Toml,
     container: "mcp_servers",
@@ -180,10 +165,7 @@ pub(super) const COMMAND_KEYS: [&str; 2] = ["command", "cmd"];
 /// for these two names unless it is told otherwise.
 pub(super) fn shim_args(url: &str) -> Vec<&str> {
     let mut args = vec!["-y", "mcp-remote", url, "--transport", "http-only"];
-    if !["http://127.0.0.1:", "http://localhost:"]
-        .iter()
-        .any(|near| url.starts_with(near))
-    {
+    if !["http://127.0.0.1:", "http://localhost:"].iter().any(|near| url.starts_with(near)) {
         args.push("--allow-http");
     }
     args
@@ -201,8 +183,5 @@ pub(super) fn ours(entry: &Entry, url: &str) -> Result<(), MergeError> {
 
 /// The refusal of an entry that belongs to something else.
 pub(super) fn taken(entry: &Entry, target: &str) -> MergeError {
-    MergeError::Taken {
-        name: entry.name.clone(),
-        target: target.to_owned(),
-    }
+    MergeError::Taken { name: entry.name.clone(), target: target.to_owned() }
 }

@@ -12,10 +12,7 @@ pub(super) struct Splice<'a> {
 
 impl<'a> Splice<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self {
-            text,
-            edits: Vec::new(),
-        }
+        Self { text, edits: Vec::new() }
     }
 
     /// The text as it was.
@@ -35,9 +32,7 @@ impl<'a> Splice<'a> {
 
     /// True if nothing was put at the end yet.
     pub(super) fn is_untouched_at_end(&self) -> bool {
-        self.edits
-            .iter()
-            .all(|(range, _)| range.start < self.text.len())
+        self.edits.iter().all(|(range, _)| range.start < self.text.len())
     }
 
     /// The text with all changes made.

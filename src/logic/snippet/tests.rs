@@ -5,10 +5,7 @@ use super::*;
 const URL: &str = "http://127.0.0.1:3456/mcp";
 
 fn notes() -> Vec<Entry> {
-    vec![Entry {
-        name: "notes".to_owned(),
-        url: URL.to_owned(),
-    }]
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned() }]
 }
 
 fn merged(kind: ClientKind, existing: &str) -> Result<String, MergeError> {
@@ -32,18 +29,9 @@ fn adds(kind: ClientKind, marked: &str) {
         assert_eq!(got, wanted, "{kind}");
         assert_eq!(merged(kind, &got).unwrap(), got, "{kind}, second time");
         let found = find(kind, &got, "notes").unwrap().unwrap();
-        assert_eq!(
-            found,
-            Found {
-                url: Some(URL.to_owned()),
-                off: false
-            }
-        );
+        assert_eq!(found, Found { url: Some(URL.to_owned()), off: false });
         // A byte order mark stays where it is.
-        assert_eq!(
-            merged(kind, &format!("\u{feff}{before}")).unwrap(),
-            format!("\u{feff}{wanted}")
-        );
+        assert_eq!(merged(kind, &format!("\u{feff}{before}")).unwrap(), format!("\u{feff}{wanted}"));
     }
 }
 
@@ -53,30 +41,15 @@ fn every_client_gets_the_shape_it_reads() {
     let servers = |key: &str, entry| serde_json::json!({ key: { "notes": entry } });
     let url = |key: &str| serde_json::json!({ key: URL });
     let typed = serde_json::json!({ "type": "http", "url": URL });
-    assert_eq!(
-        json(ClientKind::ClaudeCode),
-        servers("mcpServers", typed.clone())
-    );
+    assert_eq!(json(ClientKind::ClaudeCode), servers("mcpServers", typed.clone()));
     assert_eq!(json(ClientKind::Vscode), servers("servers", typed));
     assert_eq!(json(ClientKind::Cursor), servers("mcpServers", url("url")));
-    assert_eq!(
-        json(ClientKind::Gemini),
-        servers("mcpServers", url("httpUrl"))
-    );
-    assert_eq!(
-        json(ClientKind::Windsurf),
-        servers("mcpServers", url("serverUrl"))
-    );
-    assert_eq!(
-        json(ClientKind::Zed),
-        servers("context_servers", url("url"))
-    );
+    assert_eq!(json(ClientKind::Gemini), servers("mcpServers", url("httpUrl")));
+    assert_eq!(json(ClientKind::Windsurf), servers("mcpServers", url("serverUrl")));
+    assert_eq!(json(ClientKind::Zed), servers("context_servers", url("url")));
     assert_eq!(
         json(ClientKind::Opencode),
-        servers(
-            "mcp",
-            serde_json::json!({ "type": "remote", "url": URL, "enabled": true, "oauth": false })
-        )
+        servers("mcp", serde_json::json!({ "type": "remote", "url": URL, "enabled": true, "oauth": false }))
     );
     assert_eq!(
         json(ClientKind::ClaudeDesktop),
@@ -118,14 +91,8 @@ fn a_printed_snippet_is_laid_out_for_reading() {
 #[test]
 fn a_rendered_file_holds_all_entries_and_merging_them_again_changes_nothing() {
     let two = vec![
-        Entry {
-            name: "notes".to_owned(),
-            url: URL.to_owned(),
-        },
-        Entry {
-            name: "7of9".to_owned(),
-            url: "http://127.0.0.1:3457/mcp".to_owned(),
-        },
+        Entry { name: "notes".to_owned(), url: URL.to_owned() },
+        Entry { name: "7of9".to_owned(), url: "http://127.0.0.1:3457/mcp".to_owned() },
     ];
     for kind in ClientKind::ALL {
         let file = render(kind, &two);
@@ -146,11 +113,7 @@ fn a_rendered_file_holds_all_entries_and_merging_them_again_changes_nothing() {
 fn an_empty_file_becomes_a_whole_one() {
     for kind in ClientKind::ALL {
         for empty in ["", " \n\t\r\n"] {
-            assert_eq!(
-                merged(kind, empty).unwrap(),
-                render(kind, &notes()),
-                "{kind}"
-            );
+            assert_eq!(merged(kind, empty).unwrap(), render(kind, &notes()), "{kind}");
             assert_eq!(find(kind, empty, "notes").unwrap(), None);
         }
     }
@@ -253,10 +216,7 @@ fn a_file_in_one_line_stays_in_one_line() {
         ClientKind::ClaudeCode,
         r#"{"mcpServers":{«"notes": {"type": "http", "url": "http://127.0.0.1:3456/mcp"}»}}"#,
     );
-    adds(
-        ClientKind::Cursor,
-        r#"{"mcpServers":{"a":{},«"notes":{"url":"http://127.0.0.1:3456/mcp"},»}}"#,
-    );
+    adds(ClientKind::Cursor, r#"{"mcpServers":{"a":{},«"notes":{"url":"http://127.0.0.1:3456/mcp"},»}}"#);
 }
 
 #[test]
@@ -316,28 +276,16 @@ extensions: # all of them
         ),
     );
     adds(ClientKind::Goose, &format!("A: 1\n«extensions:\n{entry}»"));
-    adds(
-        ClientKind::Goose,
-        &format!("A: 1\nextensions:\n«{entry}»B: 2\n"),
-    );
+    adds(ClientKind::Goose, &format!("A: 1\nextensions:\n«{entry}»B: 2\n"));
     adds(ClientKind::Goose, &format!("A: 1\nextensions:«\n{entry}»"));
-    let four = entry
-        .lines()
-        .map(|line| format!("  {line}\n"))
-        .collect::<String>();
-    adds(
-        ClientKind::Goose,
-        &format!("extensions:\n«{four}»    a:\n        type: builtin\n"),
-    );
+    let four = format!("  {}\n", entry.trim_end().replace('\n', "\n  "));
+    adds(ClientKind::Goose, &format!("extensions:\n«{four}»    a:\n        type: builtin\n"));
 }
 
 #[test]
 fn empty_braces_in_yaml_make_room() {
     let got = merged(ClientKind::Goose, "A: 1\nextensions: {} # none\nB: 2\n").unwrap();
-    assert!(
-        got.starts_with("A: 1\nextensions:  # none\n  notes:\n"),
-        "{got}"
-    );
+    assert!(got.starts_with("A: 1\nextensions:  # none\n  notes:\n"), "{got}");
     assert!(got.ends_with("    timeout: 300\nB: 2\n"), "{got}");
     assert_eq!(merged(ClientKind::Goose, &got).unwrap(), got);
 }
@@ -365,10 +313,7 @@ fn a_stale_entry_is_brought_up_to_date_and_keeps_what_its_user_added() {
             ClientKind::Codex,
             "[mcp_servers.notes]\nenabled_tools = ['a'] # a\nurl = 'http://127.0.0.1:3999/mcp' # u\n[mcp_servers.notes.http_headers]\nX = '1'\n",
         ),
-        (
-            ClientKind::Codex,
-            "mcp_servers = { notes = { url = 'http://127.0.0.1:3999/mcp', a = 1 } }\n",
-        ),
+        (ClientKind::Codex, "mcp_servers = { notes = { url = 'http://127.0.0.1:3999/mcp', a = 1 } }\n"),
         (
             ClientKind::Goose,
             "extensions:\n  notes:\n    uri:   http://127.0.0.1:3999/mcp   # u\n    type: streamable_http\n    timeout: 10\n    headers:\n      X: y\n",
@@ -385,13 +330,7 @@ fn a_stale_entry_is_brought_up_to_date_and_keeps_what_its_user_added() {
         assert_ne!(got, before);
         assert_eq!(merged(kind, &got).unwrap(), got, "{kind}");
         let off = kind == ClientKind::Opencode;
-        assert_eq!(
-            find(kind, &got, "notes").unwrap(),
-            Some(Found {
-                url: Some(URL.to_owned()),
-                off
-            })
-        );
+        assert_eq!(find(kind, &got, "notes").unwrap(), Some(Found { url: Some(URL.to_owned()), off }));
     }
 }
 
@@ -406,35 +345,21 @@ fn an_entry_under_the_wrong_key_or_of_the_wrong_type_is_mended() {
         r#"{"mcpServers": {"notes": {"httpUrl": "http://127.0.0.1:3456/mcp", "trust": true}}}"#
     );
     assert_eq!(
-        merged(
-            ClientKind::Vscode,
-            "{\"servers\": {\n\"notes\": {\"type\": 7}}}"
-        )
-        .unwrap(),
+        merged(ClientKind::Vscode, "{\"servers\": {\n\"notes\": {\"type\": 7}}}").unwrap(),
         "{\"servers\": {\n\"notes\": {\"type\": \"http\", \"url\": \"http://127.0.0.1:3456/mcp\"}}}"
     );
     assert_eq!(
-        merged(
-            ClientKind::ClaudeDesktop,
-            r#"{"mcpServers": {"notes": {"url": "http://127.0.0.1:1/mcp"}}}"#
-        )
-        .unwrap(),
+        merged(ClientKind::ClaudeDesktop, r#"{"mcpServers": {"notes": {"url": "http://127.0.0.1:1/mcp"}}}"#)
+            .unwrap(),
         r#"{"mcpServers": {"notes": {"command": "npx", "args": ["-y", "mcp-remote", "http://127.0.0.1:3456/mcp", "--transport", "http-only"]}}}"#
     );
     assert_eq!(
-        merged(
-            ClientKind::Codex,
-            "[mcp_servers.notes] # n\nenabled = true\n"
-        )
-        .unwrap(),
+        merged(ClientKind::Codex, "[mcp_servers.notes] # n\nenabled = true\n").unwrap(),
         "[mcp_servers.notes] # n\nurl = \"http://127.0.0.1:3456/mcp\"\nenabled = true\n"
     );
     assert_eq!(
-        merged(
-            ClientKind::Goose,
-            "extensions:\n  notes:\n    # c\n    enabled: false\n    type: sse\n"
-        )
-        .unwrap(),
+        merged(ClientKind::Goose, "extensions:\n  notes:\n    # c\n    enabled: false\n    type: sse\n")
+            .unwrap(),
         "extensions:\n  notes:\n    # c\n    uri: \"http://127.0.0.1:3456/mcp\"\n    enabled: false\n    type: streamable_http\n"
     );
 }
@@ -450,16 +375,8 @@ fn somebody_elses_entry_is_replaced_only_when_told_to() {
             ),
             true,
         ),
-        (
-            ClientKind::Cursor,
-            format!(r#"{{"mcpServers":{{"notes":{{"command":"{secret}"}}}}}}"#),
-            true,
-        ),
-        (
-            ClientKind::Cursor,
-            format!(r#"{{"mcpServers":{{"notes":"{secret}"}}}}"#),
-            true,
-        ),
+        (ClientKind::Cursor, format!(r#"{{"mcpServers":{{"notes":{{"command":"{secret}"}}}}}}"#), true),
+        (ClientKind::Cursor, format!(r#"{{"mcpServers":{{"notes":"{secret}"}}}}"#), true),
         (
             ClientKind::ClaudeDesktop,
             format!(
@@ -467,11 +384,7 @@ fn somebody_elses_entry_is_replaced_only_when_told_to() {
             ),
             true,
         ),
-        (
-            ClientKind::Codex,
-            format!("[mcp_servers.notes]\nurl = 'https://mcp.example/{secret}'\n"),
-            true,
-        ),
+        (ClientKind::Codex, format!("[mcp_servers.notes]\nurl = 'https://mcp.example/{secret}'\n"), true),
         (
             ClientKind::Codex,
             format!(
@@ -479,11 +392,7 @@ fn somebody_elses_entry_is_replaced_only_when_told_to() {
             ),
             false,
         ),
-        (
-            ClientKind::Codex,
-            format!("[mcp_servers.notes]\ncommand = '{secret}'\n"),
-            false,
-        ),
+        (ClientKind::Codex, format!("[mcp_servers.notes]\ncommand = '{secret}'\n"), false),
         (
             ClientKind::Goose,
             format!(
@@ -491,26 +400,16 @@ fn somebody_elses_entry_is_replaced_only_when_told_to() {
             ),
             true,
         ),
-        (
-            ClientKind::Goose,
-            format!("extensions:\n  notes:\n    cmd: {secret}\n    type: stdio\n"),
-            false,
-        ),
+        (ClientKind::Goose, format!("extensions:\n  notes:\n    cmd: {secret}\n    type: stdio\n"), false),
     ] {
         let refused = merged(kind, &before).unwrap_err();
-        assert!(
-            matches!(&refused, MergeError::Taken { name, .. } if name == "notes"),
-            "{refused:?}"
-        );
+        assert!(matches!(&refused, MergeError::Taken { name, .. } if name == "notes"), "{refused:?}");
         assert!(!refused.to_string().contains(secret), "{refused}");
         match merge(kind, &before, &notes(), true) {
             Ok(got) => {
                 assert!(forced, "{kind}: {got}");
                 assert!(!got.contains(secret), "{got}");
-                assert_eq!(
-                    find(kind, &got, "notes").unwrap().unwrap().url.as_deref(),
-                    Some(URL)
-                );
+                assert_eq!(find(kind, &got, "notes").unwrap().unwrap().url.as_deref(), Some(URL));
             }
             Err(error) => {
                 assert!(!forced, "{kind}: {error}");
@@ -524,64 +423,27 @@ fn somebody_elses_entry_is_replaced_only_when_told_to() {
 fn a_file_that_does_not_parse_is_refused_with_its_place_and_without_its_contents() {
     let secret = "hunter2hunter2";
     for (kind, text, place) in [
-        (
-            ClientKind::ClaudeCode,
-            format!("{{\n  \"a\": \"{secret}\n}}"),
-            (2, 8),
-        ),
-        (
-            ClientKind::ClaudeCode,
-            format!("{{\n  // {secret}\n}}"),
-            (2, 3),
-        ),
+        (ClientKind::ClaudeCode, format!("{{\n  \"a\": \"{secret}\n}}"), (2, 8)),
+        (ClientKind::ClaudeCode, format!("{{\n  // {secret}\n}}"), (2, 3)),
         (ClientKind::ClaudeCode, "{\"a\": 1,}".to_owned(), (1, 8)),
         (ClientKind::Vscode, format!("{{\"a\": {secret}}}"), (1, 7)),
-        (
-            ClientKind::Vscode,
-            format!("{{\"a\": 1}} {secret}"),
-            (1, 10),
-        ),
+        (ClientKind::Vscode, format!("{{\"a\": 1}} {secret}"), (1, 10)),
         (ClientKind::Vscode, "null".to_owned(), (1, 1)),
         (ClientKind::Vscode, "[]".to_owned(), (1, 1)),
+        (ClientKind::Vscode, "\n{\"servers\": []}".to_owned(), (2, 13)),
+        (ClientKind::Vscode, "{\"servers\": null}".to_owned(), (1, 13)),
+        (ClientKind::Vscode, format!("{{\"servers\": \"{secret}\"}}"), (1, 13)),
+        (ClientKind::Vscode, "{\"servers\": {},\n \"servers\": {}}".to_owned(), (2, 2)),
+        (ClientKind::Vscode, "{\"servers\": {\"notes\": {}, \"not\\u0065s\": {}}}".to_owned(), (1, 27)),
         (
             ClientKind::Vscode,
-            "\n{\"servers\": []}".to_owned(),
-            (2, 13),
-        ),
-        (
-            ClientKind::Vscode,
-            "{\"servers\": null}".to_owned(),
-            (1, 13),
-        ),
-        (
-            ClientKind::Vscode,
-            format!("{{\"servers\": \"{secret}\"}}"),
-            (1, 13),
-        ),
-        (
-            ClientKind::Vscode,
-            "{\"servers\": {},\n \"servers\": {}}".to_owned(),
-            (2, 2),
-        ),
-        (
-            ClientKind::Vscode,
-            "{\"servers\": {\"notes\": {}, \"not\\u0065s\": {}}}".to_owned(),
-            (1, 27),
-        ),
-        (
-            ClientKind::Vscode,
-            "{\"servers\": {\"notes\": {\"url\": \"http://127.0.0.1/\", \"url\": \"http://x/\"}}}"
-                .to_owned(),
+            "{\"servers\": {\"notes\": {\"url\": \"http://127.0.0.1/\", \"url\": \"http://x/\"}}}".to_owned(),
             (1, 52),
         ),
         (ClientKind::Codex, format!("a = 1\nb = {secret}\n"), (2, 5)),
         (ClientKind::Codex, "a = 1\na = 2\n".to_owned(), (2, 1)),
         (ClientKind::Codex, "\nmcp_servers = 3\n".to_owned(), (2, 15)),
-        (
-            ClientKind::Goose,
-            "a: 1\nextensions: 3\n".to_owned(),
-            (2, 1),
-        ),
+        (ClientKind::Goose, "a: 1\nextensions: 3\n".to_owned(), (2, 1)),
         (ClientKind::Goose, "- a\n".to_owned(), (1, 1)),
     ] {
         let refused = merged(kind, &text).unwrap_err();
@@ -631,9 +493,7 @@ fn a_file_nested_without_end_is_refused_and_not_a_crash() {
             assert!(find(kind, &text, "notes").is_err(), "{kind} {open}");
         }
     }
-    let steps: String = (0..600)
-        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
-        .collect();
+    let steps: String = (0..600).flat_map(|depth| [" ".repeat(depth), "a:\n".to_owned()]).collect();
     assert!(merged(ClientKind::Goose, &steps).is_err());
 }
 
@@ -642,10 +502,7 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % sides
     }
 }
@@ -714,10 +571,7 @@ fn whatever_is_in_a_file_a_merge_is_refused_or_complete_and_settled() {
             assert_eq!(found.url.as_deref(), Some(URL), "{kind}: {text}");
         }
     }
-    assert!(
-        complete > 500,
-        "only {complete} merges were tried in earnest"
-    );
+    assert!(complete > 500, "only {complete} merges were tried in earnest");
 }
 
 #[test]

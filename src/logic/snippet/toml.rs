@@ -21,38 +21,22 @@ const TUNING: [&str; 7] = [
 ];
 
 pub(super) fn render(shape: &Shape, entries: &[Entry]) -> String {
-    let tables: Vec<String> = entries
-        .iter()
-        .map(|entry| table(shape, entry, "\n"))
-        .collect();
+    let tables: Vec<String> = entries.iter().map(|entry| table(shape, entry, "\n")).collect();
     tables.join("\n")
 }
 
-pub(super) fn merge(
-    shape: &Shape,
-    text: &str,
-    entries: &[Entry],
-    force: bool,
-) -> Result<String, MergeError> {
+pub(super) fn merge(shape: &Shape, text: &str, entries: &[Entry], force: bool) -> Result<String, MergeError> {
     let file = parse(text)?;
     let servers = servers(shape, text, &file)?;
     let mut splice = Splice::new(text);
     let newline = newline_of(text);
     for entry in entries {
-        match servers.and_then(|servers| servers.get(&entry.name)) {
-            Some(item) => update(&mut splice, shape, item, entry, force)?,
-            None => {
-                let gap = if text.ends_with('\n') { "" } else { newline };
-                let gap = if splice.is_untouched_at_end() {
-                    gap
-                } else {
-                    ""
-                };
-                splice.insert(
-                    text.len(),
-                    format!("{gap}{newline}{}", table(shape, entry, newline)),
-                );
-            }
+        if let Some(item) = servers.and_then(|servers| servers.get(&entry.name)) {
+            update(&mut splice, shape, item, entry, force)?;
+        } else {
+            let is_last = !text.ends_with('\n') && splice.is_untouched_at_end();
+            let gap = if is_last { newline } else { "" };
+            splice.insert(text.len(), format!("{gap}{newline}{}", table(shape, entry, newline)));
         }
     }
     let merged = splice.apply();
@@ -72,10 +56,7 @@ pub(super) fn find(shape: &Shape, text: &str, name: &str) -> Result<Option<Found
     let Some(item) = servers(shape, text, &file)?.and_then(|servers| servers.get(name)) else {
         return Ok(None);
     };
-    let url = item
-        .get(shape.url_key)
-        .and_then(Item::as_str)
-        .map(str::to_owned);
+    let url = item.get(shape.url_key).and_then(Item::as_str).map(str::to_owned);
     let off = item.get("enabled").and_then(Item::as_bool) == Some(false);
     Ok(Some(Found { url, off }))
 }
@@ -83,11 +64,7 @@ pub(super) fn find(shape: &Shape, text: &str, name: &str) -> Result<Option<Found
 fn parse(text: &str) -> Result<Document<&str>, MergeError> {
     Document::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
-        wrong_at(
-            text,
-            at,
-            error.message().lines().next().unwrap_or("not TOML"),
-        )
+        wrong_at(text, at, error.message().lines().next().unwrap_or("not TOML"))
     })
 }
 
@@ -101,21 +78,14 @@ fn servers<'f>(
     };
     item.as_table_like().map(Some).ok_or_else(|| {
         let at = item.span().map_or(0, |span| span.start);
-        wrong_at(
-            text,
-            at,
-            format!("expected {} to be a table", shape.container),
-        )
+        wrong_at(text, at, format!("expected {} to be a table", shape.container))
     })
 }
 
 fn table(shape: &Shape, entry: &Entry, newline: &str) -> String {
     let name = Key::new(entry.name.as_str());
     let url = Value::from(entry.url.as_str());
-    format!(
-        "[{}.{name}]{newline}{} = {url}{newline}",
-        shape.container, shape.url_key
-    )
+    format!("[{}.{name}]{newline}{} = {url}{newline}", shape.container, shape.url_key)
 }
 
 fn update(
@@ -135,8 +105,7 @@ fn update(
     match standing(fields, entry) {
         Ok(()) => {}
         // Headers meant for somebody else must not go to our door, nor the other way round.
-        Err(MergeError::Taken { .. })
-            if force && fields.iter().all(|(key, _)| TUNING.contains(&key)) => {}
+        Err(MergeError::Taken { .. }) if force && fields.iter().all(|(key, _)| TUNING.contains(&key)) => {}
         Err(MergeError::Taken { .. }) if force => return Err(by_hand()),
         Err(error) => return Err(error),
     }
@@ -146,13 +115,8 @@ fn update(
         Some(there) => splice.replace(there.span().ok_or_else(by_hand)?, url),
         None => {
             // Only under a [header] of its own is there a line to put it after.
-            let header = item
-                .as_table()
-                .filter(|table| !table.is_implicit() && !table.is_dotted());
-            let start = header
-                .and_then(toml_edit::Table::span)
-                .ok_or_else(by_hand)?
-                .start;
+            let header = item.as_table().filter(|table| !table.is_implicit() && !table.is_dotted());
+            let start = header.and_then(toml_edit::Table::span).ok_or_else(by_hand)?.start;
             let newline = splice.newline();
             let line = format!("{} = {url}{newline}", shape.url_key);
             match splice.next_line(start) {
@@ -182,15 +146,9 @@ fn standing(fields: &dyn TableLike, entry: &Entry) -> Result<(), MergeError> {
 /// Everything in a file that is not ours, and of ours all but the URL, as values.
 fn rest(text: &str, shape: &Shape, entries: &[Entry]) -> Option<::toml::Table> {
     let mut all: ::toml::Table = text.parse().ok()?;
-    if let Some(servers) = all
-        .get_mut(shape.container)
-        .and_then(::toml::Value::as_table_mut)
-    {
+    if let Some(servers) = all.get_mut(shape.container).and_then(::toml::Value::as_table_mut) {
         for entry in entries {
-            if let Some(fields) = servers
-                .get_mut(&entry.name)
-                .and_then(::toml::Value::as_table_mut)
-            {
+            if let Some(fields) = servers.get_mut(&entry.name).and_then(::toml::Value::as_table_mut) {
                 fields.remove(shape.url_key);
                 if fields.is_empty() {
                     servers.remove(&entry.name);

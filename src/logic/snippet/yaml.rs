@@ -11,31 +11,14 @@ use super::splice::{Splice, newline_of, not_as_meant, wrong_at};
 use super::{Entry, Found, MergeError};
 
 /// The keys of an entry that say nothing about who is called or what is sent there.
-const TUNING: [&str; 8] = [
-    "enabled",
-    "type",
-    "name",
-    "uri",
-    "timeout",
-    "description",
-    "bundled",
-    "available_tools",
-];
+const TUNING: [&str; 8] =
+    ["enabled", "type", "name", "uri", "timeout", "description", "bundled", "available_tools"];
 
 pub(super) fn render(shape: &Shape, entries: &[Entry]) -> String {
-    format!(
-        "{}:\n{}",
-        shape.container,
-        blocks(shape, entries.iter(), "  ", "  ", "\n")
-    )
+    format!("{}:\n{}", shape.container, blocks(shape, entries.iter(), "  ", "  ", "\n"))
 }
 
-pub(super) fn merge(
-    shape: &Shape,
-    text: &str,
-    entries: &[Entry],
-    force: bool,
-) -> Result<String, MergeError> {
+pub(super) fn merge(shape: &Shape, text: &str, entries: &[Entry], force: bool) -> Result<String, MergeError> {
     let mut splice = Splice::new(text);
     match Reading::of(shape, text)? {
         Reading::Absent => append(&mut splice, shape, entries),
@@ -43,17 +26,9 @@ pub(super) fn merge(
             if let Some(braces) = braces {
                 splice.replace(braces, String::new());
             }
-            under(
-                &mut splice,
-                key_at,
-                blocks(shape, entries.iter(), "  ", "  ", newline_of(text)),
-            );
+            under(&mut splice, key_at, blocks(shape, entries.iter(), "  ", "  ", newline_of(text)));
         }
-        Reading::Block {
-            key_at,
-            mapping,
-            indent,
-        } => {
+        Reading::Block { key_at, mapping, indent } => {
             let mut new = Vec::new();
             for entry in entries {
                 match member(shape, &mapping, &entry.name)? {
@@ -73,11 +48,7 @@ pub(super) fn merge(
             .is_ok_and(|found| found.is_some_and(|found| found.url.as_deref() == Some(&entry.url)))
     };
     let kept = rest(shape, text, entries)? == rest(shape, &merged, entries).unwrap_or_default();
-    if kept && entries.iter().all(right) {
-        Ok(merged)
-    } else {
-        Err(not_as_meant(shape.container))
-    }
+    if kept && entries.iter().all(right) { Ok(merged) } else { Err(not_as_meant(shape.container)) }
 }
 
 pub(super) fn find(shape: &Shape, text: &str, name: &str) -> Result<Option<Found>, MergeError> {
@@ -88,10 +59,7 @@ pub(super) fn find(shape: &Shape, text: &str, name: &str) -> Result<Option<Found
         return Ok(None);
     };
     let Some(YamlNode::Mapping(fields)) = entry.value_node() else {
-        return Ok(Some(Found {
-            url: None,
-            off: false,
-        }));
+        return Ok(Some(Found { url: None, off: false }));
     };
     let url = scalar(fields.get(shape.url_key));
     let off = scalar(fields.get("enabled")).as_deref() == Some("false");
@@ -103,16 +71,9 @@ enum Reading {
     /// Not at all.
     Absent,
     /// `extensions:` with nothing or `{}` behind it.
-    Empty {
-        key_at: usize,
-        braces: Option<std::ops::Range<usize>>,
-    },
+    Empty { key_at: usize, braces: Option<std::ops::Range<usize>> },
     /// One per block, on lines of their own.
-    Block {
-        key_at: usize,
-        mapping: Mapping,
-        indent: String,
-    },
+    Block { key_at: usize, mapping: Mapping, indent: String },
 }
 
 impl Reading {
@@ -134,49 +95,32 @@ impl Reading {
             return Err(by_hand(shape, "its key cannot be found"));
         };
         match entry.value_node() {
-            None => Ok(Self::Empty {
-                key_at,
-                braces: None,
-            }),
-            Some(YamlNode::Scalar(value)) if value.to_string().is_empty() => Ok(Self::Empty {
-                key_at,
-                braces: None,
-            }),
+            None => Ok(Self::Empty { key_at, braces: None }),
+            Some(YamlNode::Scalar(value)) if value.to_string().is_empty() => {
+                Ok(Self::Empty { key_at, braces: None })
+            }
             Some(YamlNode::Mapping(mapping)) if mapping.is_flow_style() => {
                 let range = mapping.byte_range();
                 let range = range.start as usize..range.end as usize;
                 if mapping.is_empty() && text.get(range.clone()) == Some("{}") {
-                    Ok(Self::Empty {
-                        key_at,
-                        braces: Some(range),
-                    })
+                    Ok(Self::Empty { key_at, braces: Some(range) })
                 } else {
                     Err(by_hand(shape, "it is written in braces"))
                 }
             }
             Some(YamlNode::Mapping(mapping)) => {
                 let splice = Splice::new(text);
-                match mapping
-                    .entries()
-                    .next()
-                    .and_then(|first| self::key_at(&first))
-                {
+                match mapping.entries().next().and_then(|first| self::key_at(&first)) {
                     Some(first) if splice.begins_line(first) => {
                         let indent = splice.indent_at(first).to_owned();
-                        Ok(Self::Block {
-                            key_at,
-                            mapping,
-                            indent,
-                        })
+                        Ok(Self::Block { key_at, mapping, indent })
                     }
                     Some(_) | None => Err(by_hand(shape, "its style is unusual")),
                 }
             }
-            Some(YamlNode::Scalar(_) | YamlNode::Sequence(_)) => Err(wrong_at(
-                text,
-                key_at,
-                format!("expected {} to hold a mapping", shape.container),
-            )),
+            Some(YamlNode::Scalar(_) | YamlNode::Sequence(_)) => {
+                Err(wrong_at(text, key_at, format!("expected {} to hold a mapping", shape.container)))
+            }
             Some(YamlNode::Alias(_) | YamlNode::TaggedNode(_)) => {
                 Err(by_hand(shape, "it holds an alias or a tag"))
             }
@@ -185,10 +129,7 @@ impl Reading {
 }
 
 fn by_hand(shape: &Shape, why: &str) -> MergeError {
-    MergeError::Unsafe(format!(
-        "cannot edit {} safely, for {why}; add the entry by hand",
-        shape.container
-    ))
+    MergeError::Unsafe(format!("cannot edit {} safely, for {why}; add the entry by hand", shape.container))
 }
 
 /// The mapping at the top; `None` if there are only comments.
@@ -196,11 +137,7 @@ fn root(text: &str) -> Result<Option<Mapping>, MergeError> {
     // The parser's own messages quote the file, which may hold secrets.
     let parsed = YamlFile::parse(text);
     if let Some(error) = parsed.positioned_errors().first() {
-        return Err(wrong_at(
-            text,
-            error.range.start as usize,
-            "this is not YAML",
-        ));
+        return Err(wrong_at(text, error.range.start as usize, "this is not YAML"));
     }
     let file = parsed.tree();
     let mut documents = file.documents();
@@ -215,19 +152,11 @@ fn root(text: &str) -> Result<Option<Mapping>, MergeError> {
     if let Some(mapping) = document.as_mapping() {
         return Ok(Some(mapping));
     }
-    let nothing = document
-        .as_scalar()
-        .is_none_or(|scalar| scalar.to_string().is_empty())
+    let nothing = document.as_scalar().is_none_or(|scalar| scalar.to_string().is_empty())
         && document.as_sequence().is_none()
         && document.as_tagged().is_none()
-        && text
-            .lines()
-            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-    if nothing {
-        Ok(None)
-    } else {
-        Err(wrong_at(text, 0, "expected the file to hold a mapping"))
-    }
+        && text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+    if nothing { Ok(None) } else { Err(wrong_at(text, 0, "expected the file to hold a mapping")) }
 }
 
 fn key_at(entry: &MappingEntry) -> Option<usize> {
@@ -235,11 +164,7 @@ fn key_at(entry: &MappingEntry) -> Option<usize> {
 }
 
 /// The entry of that name. Two of one name are refused: readers differ in which one counts.
-fn member(
-    shape: &Shape,
-    mapping: &Mapping,
-    name: &str,
-) -> Result<Option<MappingEntry>, MergeError> {
+fn member(shape: &Shape, mapping: &Mapping, name: &str) -> Result<Option<MappingEntry>, MergeError> {
     let mut all = mapping.find_all_entries_by_key(name);
     let first = all.next();
     if all.next().is_some() {
@@ -271,7 +196,7 @@ fn blocks<'e>(
 ) -> String {
     let mut out = String::new();
     for entry in entries {
-        out.push_str(&format!("{indent}{}:{newline}", plain(&entry.name)));
+        out.extend([indent, &plain(&entry.name), ":", newline]);
         for field in shape.fields {
             out.push_str(&line(field, entry, &format!("{indent}{unit}"), newline));
         }
@@ -280,11 +205,7 @@ fn blocks<'e>(
 }
 
 fn line(field: &shape::Field, entry: &Entry, indent: &str, newline: &str) -> String {
-    format!(
-        "{indent}{}: {}{newline}",
-        field.key,
-        value(field.content, entry)
-    )
+    format!("{indent}{}: {}{newline}", field.key, value(field.content, entry))
 }
 
 fn value(content: Content, entry: &Entry) -> String {
@@ -295,10 +216,7 @@ fn value(content: Content, entry: &Entry) -> String {
         Content::Flag(flag) => flag.to_string(),
         Content::Number(number) => number.to_string(),
         Content::ShimArgs => {
-            let args: Vec<String> = shape::shim_args(&entry.url)
-                .into_iter()
-                .map(quoted)
-                .collect();
+            let args: Vec<String> = shape::shim_args(&entry.url).into_iter().map(quoted).collect();
             format!("[{}]", args.join(", "))
         }
     }
@@ -311,13 +229,9 @@ fn quoted(text: &str) -> String {
 
 /// A name without quotes where every YAML reader takes it for a text.
 fn plain(name: &str) -> String {
-    const WORDS: [&str; 10] = [
-        "null", "true", "false", "yes", "no", "on", "off", "y", "n", "_",
-    ];
+    const WORDS: [&str; 10] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "_"];
     let safe = name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         && !WORDS.contains(&name.to_ascii_lowercase().as_str());
     if safe { name.to_owned() } else { quoted(name) }
 }
@@ -327,10 +241,7 @@ fn append(splice: &mut Splice<'_>, shape: &Shape, entries: &[Entry]) {
     let newline = splice.newline();
     let gap = if text.ends_with('\n') { "" } else { newline };
     let blocks = blocks(shape, entries.iter(), "  ", "  ", newline);
-    splice.insert(
-        text.len(),
-        format!("{gap}{}:{newline}{blocks}", shape.container),
-    );
+    splice.insert(text.len(), format!("{gap}{}:{newline}{blocks}", shape.container));
 }
 
 /// Puts lines under the line of `at`.
@@ -348,20 +259,11 @@ fn update(
     entry: &Entry,
     force: bool,
 ) -> Result<(), MergeError> {
-    let unusual = || {
-        by_hand(
-            shape,
-            &format!("\"{}\" is written in an unusual way", entry.name),
-        )
-    };
+    let unusual = || by_hand(shape, &format!("\"{}\" is written in an unusual way", entry.name));
     let Some(YamlNode::Mapping(fields)) = there.value_node() else {
         return Err(unusual());
     };
-    let first = fields
-        .entries()
-        .next()
-        .and_then(|first| key_at(&first))
-        .ok_or_else(unusual)?;
+    let first = fields.entries().next().and_then(|first| key_at(&first)).ok_or_else(unusual)?;
     if fields.is_flow_style() || !splice.begins_line(first) {
         return Err(unusual());
     }
@@ -373,10 +275,7 @@ fn update(
             };
             // Headers meant for somebody else must not go to our door, nor the other way round.
             if !fields.entries().all(|field| harmless(&field)) {
-                return Err(by_hand(
-                    shape,
-                    &format!("\"{}\" belongs to something else", entry.name),
-                ));
+                return Err(by_hand(shape, &format!("\"{}\" belongs to something else", entry.name)));
             }
         }
         Err(error) => return Err(error),
@@ -385,10 +284,7 @@ fn update(
         match member(shape, &fields, field.key)? {
             None => {
                 let indent = splice.indent_at(first).to_owned();
-                splice.insert(
-                    first - indent.len(),
-                    line(field, entry, &indent, splice.newline()),
-                );
+                splice.insert(first - indent.len(), line(field, entry, &indent, splice.newline()));
             }
             Some(there) => {
                 let node = there.value_node().ok_or_else(unusual)?;
@@ -439,14 +335,8 @@ fn rest(shape: &Shape, text: &str, entries: &[Entry]) -> Result<Vec<(String, Str
         return Ok(Vec::new());
     };
     let written = |entry: &MappingEntry| {
-        let key = entry
-            .key_node()
-            .map(|key| key.to_string())
-            .unwrap_or_default();
-        let value = entry
-            .value_node()
-            .map(|value| value.to_string())
-            .unwrap_or_default();
+        let key = entry.key_node().map(|key| key.to_string()).unwrap_or_default();
+        let value = entry.value_node().map(|value| value.to_string()).unwrap_or_default();
         (key, value.trim_end().to_owned())
     };
     let mut all = Vec::new();
@@ -455,11 +345,7 @@ fn rest(shape: &Shape, text: &str, entries: &[Entry]) -> Result<Vec<(String, Str
             Some(YamlNode::Mapping(servers)) if entry.key_matches(shape.container) => all.extend(
                 servers
                     .entries()
-                    .filter(|server| {
-                        !entries
-                            .iter()
-                            .any(|ours| server.key_matches(ours.name.as_str()))
-                    })
+                    .filter(|server| !entries.iter().any(|ours| server.key_matches(ours.name.as_str())))
                     .map(|server| written(&server)),
             ),
             Some(YamlNode::Scalar(value))

@@ -30,8 +30,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     fn of(stat: &FileStat) -> Self {
-        let nanoseconds =
-            |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -124,8 +123,7 @@ fn beneath(dir: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, NotRead>
             Err(Errno::EAGAIN) => {}
             // Before Linux 5.6, or a sandbox that does not know the call: no links at all then.
             Err(Errno::ENOSYS) => {
-                return openat(&dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty())
-                    .map_err(refusal);
+                return openat(&dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty()).map_err(refusal);
             }
             Err(errno) => return Err(refusal(errno)),
         }
@@ -137,12 +135,12 @@ fn refusal(errno: Errno) -> NotRead {
     match errno {
         Errno::ENOENT | Errno::ENOTDIR => NotRead::Gone,
         Errno::EXDEV => NotRead::Refused(
-            "is a symbolic link that leads out of its directory; put the file itself there"
-                .to_owned(),
+            "is a symbolic link that leads out of its directory; put the file itself there".to_owned(),
         ),
-        Errno::ELOOP => NotRead::Refused(
-            "is a symbolic link that leads in a circle; put a file there".to_owned(),
-        ),
+        Errno::ELOOP => {
+            NotRead::Refused("is a symbolic link that leads in a circle; put a file there".to_owned())
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "errno has a hundred names, and one answer")]
         other => NotRead::Refused(format!("cannot be read: {}", other.desc().to_lowercase())),
     }
 }
@@ -178,9 +176,7 @@ fn permitted(stat: &FileStat, rules: &Rules<'_>) -> Result<(), NotRead> {
     let mode = stat.st_mode & 0o7777;
     if mode & 0o077 != 0 {
         let what = if mode & 0o044 != 0 { "read" } else { "used" };
-        return Err(NotRead::Refused(format!(
-            "may be {what} by others (mode {mode:04o}); chmod 600 {path}"
-        )));
+        return Err(NotRead::Refused(format!("may be {what} by others (mode {mode:04o}); chmod 600 {path}")));
     }
     if stat.st_nlink > 1 {
         return Err(NotRead::Refused(format!(

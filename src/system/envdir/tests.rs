@@ -72,8 +72,7 @@ impl World {
 }
 
 fn put(path: &Path, text: &str) {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
 
@@ -112,11 +111,7 @@ fn every_way_to_save_a_file_is_seen_once_it_is_complete() {
         save(&world);
         assert_eq!(world.settle().1, only("alice", "A=2\n"), "{way}");
         let (look, read) = world.settle();
-        assert_eq!(
-            (look.files[&user("alice")].clone(), read.len()),
-            (FileState::Unchanged, 0),
-            "{way}"
-        );
+        assert_eq!((look.files[&user("alice")].clone(), read.len()), (FileState::Unchanged, 0), "{way}");
     }
 }
 
@@ -129,17 +124,14 @@ fn a_file_being_written_keeps_its_last_state_until_it_rests_or_is_said_to_be_com
     assert_eq!(look.again_at, Some(world.now + SETTLES_IN));
     world.put("alice.env", "A=12\n");
     let look = world.look(&["alice.env"]);
-    assert!(
-        matches!(&look.files[&user("alice")], FileState::Read(file) if *file.bytes == b"A=12\n")
-    );
+    assert!(matches!(&look.files[&user("alice")], FileState::Read(file) if *file.bytes == b"A=12\n"));
 }
 
 #[test]
 fn a_second_change_within_one_tick_of_the_file_clock_is_not_missed() {
     let mut world = World::new();
     let path = world.path("alice.env");
-    let time = fs::FileTimes::new()
-        .set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_900_000_000));
+    let time = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_900_000_000));
     put(&path, "A=1\n");
     File::open(&path).unwrap().set_times(time).unwrap();
     world.look(&["alice.env"]);
@@ -186,12 +178,7 @@ fn a_directory_that_others_may_write_to_is_not_believed() {
     world.put("alice.env", "A=1\n");
     fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o777)).unwrap();
     let (look, read) = world.settle();
-    assert!(
-        look.directory
-            .unwrap_err()
-            .text
-            .contains("others may put files there (mode 0777); chmod go-w ")
-    );
+    assert!(look.directory.unwrap_err().text.contains("others may put files there (mode 0777); chmod go-w "));
     assert!(read.is_empty());
 }
 
@@ -243,22 +230,11 @@ fn what_is_not_a_plain_private_file_is_refused_with_what_mends_it() {
         ("dir", "is a directory, not a file; put a file there".to_owned()),
         ("fifo", "is a FIFO, not a file; put a file there".to_owned()),
         ("loop", "is a symbolic link that leads in a circle; put a file there".to_owned()),
-        (
-            "out",
-            "is a symbolic link that leads out of its directory; put the file itself there"
-                .to_owned(),
-        ),
-        (
-            "up",
-            "is a symbolic link that leads out of its directory; put the file itself there"
-                .to_owned(),
-        ),
+        ("out", "is a symbolic link that leads out of its directory; put the file itself there".to_owned()),
+        ("up", "is a symbolic link that leads out of its directory; put the file itself there".to_owned()),
         ("open", format!("may be read by others (mode 0644); chmod 600 {}", open.display())),
         ("large", "is larger than 64 KiB".to_owned()),
-        (
-            "two",
-            "two files for one user: env.d/two.env and env.d/.env.two; keep one of them".to_owned(),
-        ),
+        ("two", "two files for one user: env.d/two.env and env.d/.env.two; keep one of them".to_owned()),
     ] {
         assert_eq!(world.refusal(name), format!("env.d/{name}.env: {text}"));
     }
@@ -284,13 +260,9 @@ fn a_file_may_belong_to_its_own_user_and_to_no_other() {
     world.put("alice.env", "A=1\n");
     std::os::unix::fs::chown(world.path("alice.env"), Some(4711), None).unwrap();
     assert!(
-        world
-            .refusal("alice")
-            .contains("belongs to uid 4711, who is neither root nor the daemon nor alice")
+        world.refusal("alice").contains("belongs to uid 4711, who is neither root nor the daemon nor alice")
     );
-    let look = world
-        .dir
-        .look(world.now, Complete::All, &|user| (user.as_str() == "alice").then_some(4711));
+    let look = world.dir.look(world.now, Complete::All, &|user| (user.as_str() == "alice").then_some(4711));
     assert!(matches!(&look.files[&user("alice")], FileState::Read(file) if file.owner_uid == 4711));
 }
 
@@ -325,9 +297,7 @@ mod watching {
             world.now = clock::now();
             let look = world.dir.look(world.now, Complete::Named(&BTreeSet::new()), &nobody);
             match look.files.get(&user("alice")) {
-                Some(FileState::Read(file)) => {
-                    last = Some(String::from_utf8(file.bytes.to_vec()).unwrap())
-                }
+                Some(FileState::Read(file)) => last = Some(String::from_utf8(file.bytes.to_vec()).unwrap()),
                 Some(FileState::Unchanged | FileState::Refused(_)) => {}
                 None => last = None,
             }
@@ -335,9 +305,7 @@ mod watching {
                 return;
             }
             match look.again_at {
-                Some(at) => {
-                    drop(tokio::time::timeout(at.since(clock::now()), watcher.next()).await)
-                }
+                Some(at) => drop(tokio::time::timeout(at.since(clock::now()), watcher.next()).await),
                 None => drop(watcher.next().await),
             }
         }

@@ -75,14 +75,12 @@ pub fn watch(dir: &Path) -> Watcher {
     let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let shared = Arc::new(Shared::default());
     let (for_handler, seen_dir) = (Arc::clone(&shared), dir.clone());
-    let handler =
-        move |event: notify::Result<Event>| for_handler.hear(event, &seen_dir, clock::now());
+    let handler = move |event: notify::Result<Event>| for_handler.hear(event, &seen_dir, clock::now());
     let (inotify, problem) = match notify::recommended_watcher(handler) {
         Ok(inotify) => (Some(inotify), None),
         Err(failed) => (None, Some(unwatched(&dir, &failed))),
     };
-    let mut watcher =
-        Watcher { dir, shared, inotify, watched: [None; 2], problem, last_hint: None };
+    let mut watcher = Watcher { dir, shared, inotify, watched: [None; 2], problem, last_hint: None };
     watcher.refresh();
     watcher
 }
@@ -91,15 +89,26 @@ fn unwatched(path: &Path, failed: &notify::Error) -> String {
     format!("cannot watch {}: {failed}; changes are found within a minute", path.display())
 }
 
+/// What there is to wait for.
+enum Wait {
+    /// Nothing: a hint is due.
+    Over,
+    /// A hint is due after this.
+    For(Duration),
+    /// Something must happen.
+    ForAnEvent,
+}
+
 impl Watcher {
     /// The next reason to look. May be dropped and called again at any time; nothing is lost.
     pub async fn next(&mut self) -> Hint {
-        while let Some(wait) = self.wait() {
+        loop {
             // The wait ends at the deadline that is known, or when an event brings a nearer one.
             let nearer = self.shared.woken.notified();
-            match wait {
-                Some(wait) => drop(tokio::time::timeout(wait, nearer).await),
-                None => nearer.await,
+            match self.wait() {
+                Wait::Over => break,
+                Wait::For(wait) => drop(tokio::time::timeout(wait, nearer).await),
+                Wait::ForAnEvent => nearer.await,
             }
         }
         self.last_hint = Some(clock::now());
@@ -111,14 +120,14 @@ impl Watcher {
         Hint { complete: std::mem::take(&mut pending.complete) }
     }
 
-    /// `None`: a hint is due. `Some(None)`: nothing is. `Some(Some(wait))`: one is after `wait`.
-    fn wait(&self) -> Option<Option<Duration>> {
+    /// What there is to wait for.
+    fn wait(&self) -> Wait {
         let now = clock::now();
         let follows = self.last_hint.is_some_and(|last| now.since(last) < FOLLOWS);
         match self.shared.pending().due(if follows { GATHER_MORE } else { GATHER }) {
-            Some(due) if due <= now => None,
-            Some(due) => Some(Some(due.since(now))),
-            None => Some(None),
+            Some(due) if due <= now => Wait::Over,
+            Some(due) => Wait::For(due.since(now)),
+            None => Wait::ForAnEvent,
         }
     }
 
@@ -216,16 +225,12 @@ impl Pending {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => self.complete(name, now),
             // Our own reading, among others: to look because of it would never end.
             EventKind::Access(_) => {}
-            EventKind::Create(_)
-            | EventKind::Remove(_)
-            | EventKind::Modify(ModifyKind::Name(_))
-                if root =>
-            {
+            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) if root => {
                 self.moved = true;
                 self.quick(now);
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
-                self.complete(name, now)
+                self.complete(name, now);
             }
             EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.quick(now),
             EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
@@ -276,10 +281,7 @@ mod tests {
     fn neighbours_of_the_directory_are_no_reason_to_look() {
         let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
         assert_eq!(due_after(written, "/etc/mcpsup/mcpsup.toml"), None);
-        assert_eq!(
-            due_after(EventKind::Create(CreateKind::Folder), "/etc/mcpsup/env.d"),
-            Some(GATHER)
-        );
+        assert_eq!(due_after(EventKind::Create(CreateKind::Folder), "/etc/mcpsup/env.d"), Some(GATHER));
     }
 
     #[test]

@@ -66,27 +66,17 @@ pub(super) async fn round_trip(
     }
     let late = || NotReady("it did not answer initialize in time".to_owned());
     let initialize = initialize(backend, path)?;
-    let (answer, headers) = timeout(left(), ask(backend, initialize))
-        .await
-        .map_err(|_| late())??;
+    let (answer, headers) = timeout(left(), ask(backend, initialize)).await.map_err(|_| late())??;
     if let Some(session) = headers.get(SESSION) {
         // Said or not, the session is the server's to expire.
         drop(timeout(GOODBYE, goodbye(backend, path, session)).await);
     }
     match answer {
-        Message {
-            result: Some(_), ..
-        } => Ok(()),
-        Message {
-            error: Some(Failure { code }),
-            ..
-        } => Err(NotReady(format!(
-            "it answered initialize with error {code}"
-        ))),
-        Message {
-            result: None,
-            error: None,
-        } => Err(no_mcp()),
+        Message { result: Some(_), .. } => Ok(()),
+        Message { error: Some(Failure { code }), .. } => {
+            Err(NotReady(format!("it answered initialize with error {code}")))
+        }
+        Message { result: None, error: None } => Err(no_mcp()),
     }
 }
 
@@ -101,10 +91,8 @@ fn discover(backend: SocketAddr, path: &str) -> Result<Request<Full<Bytes>>, Not
         "io.modelcontextprotocol/clientInfo": {"name": "mcpsup", "version": env!("CARGO_PKG_VERSION")},
     }}});
     let mut post = post(backend, path, &body)?;
-    post.headers_mut()
-        .insert(VERSION, HeaderValue::from_static(MODERN));
-    post.headers_mut()
-        .insert(METHOD, HeaderValue::from_static("server/discover"));
+    post.headers_mut().insert(VERSION, HeaderValue::from_static(MODERN));
+    post.headers_mut().insert(METHOD, HeaderValue::from_static("server/discover"));
     Ok(post)
 }
 
@@ -117,11 +105,7 @@ fn initialize(backend: SocketAddr, path: &str) -> Result<Request<Full<Bytes>>, N
     post(backend, path, &body)
 }
 
-fn post(
-    backend: SocketAddr,
-    path: &str,
-    body: &serde_json::Value,
-) -> Result<Request<Full<Bytes>>, NotReady> {
+fn post(backend: SocketAddr, path: &str, body: &serde_json::Value) -> Result<Request<Full<Bytes>>, NotReady> {
     let mut post = request("POST", path, backend, Bytes::from(body.to_string()))?;
     post.headers_mut().insert(CONTENT_TYPE, JSON);
     post.headers_mut().insert(ACCEPT, BOTH);
@@ -131,17 +115,12 @@ fn post(
 async fn goodbye(backend: SocketAddr, path: &str, session: &HeaderValue) -> Result<(), NotReady> {
     let mut delete = plain("DELETE", path, backend)?;
     delete.headers_mut().insert(SESSION, session.clone());
-    delete
-        .headers_mut()
-        .insert(VERSION, HeaderValue::from_static(LEGACY));
+    delete.headers_mut().insert(VERSION, HeaderValue::from_static(LEGACY));
     exchange(backend, delete).await.map(drop)
 }
 
 /// Sends one request and reads until its answer is there.
-async fn ask(
-    backend: SocketAddr,
-    request: Request<Full<Bytes>>,
-) -> Result<(Message, HeaderMap), NotReady> {
+async fn ask(backend: SocketAddr, request: Request<Full<Bytes>>) -> Result<(Message, HeaderMap), NotReady> {
     let (response, link) = exchange(backend, request).await?;
     let status = response.status();
     let headers = response.headers().clone();
@@ -165,7 +144,7 @@ async fn answer(response: Response<Incoming>, _link: Link) -> Option<Message> {
         if streamed {
             let mut found = None;
             events.push(&bytes, |data| {
-                found = found.take().or_else(|| message(data))
+                found = found.take().or_else(|| message(data));
             });
             if found.is_some() {
                 return found;

@@ -67,11 +67,7 @@ pub async fn until_ready(
     mut say: impl FnMut(String),
 ) -> Listening {
     let began = clock::now();
-    let mut watch = Watch {
-        backend,
-        holder: None,
-        elsewhere: None,
-    };
+    let mut watch = Watch { backend, holder: None, elsewhere: None };
     let mut said = String::new();
     loop {
         let waited = clock::now().since(began);
@@ -104,20 +100,12 @@ struct Watch {
 
 impl Watch {
     /// Finds the run's listener on its port, provided that nobody else can get its connections.
-    fn look(
-        &mut self,
-        pids: impl Fn() -> Vec<i32>,
-        waited: Duration,
-    ) -> Result<Listening, NotReady> {
+    fn look(&mut self, pids: impl Fn() -> Vec<i32>, waited: Duration) -> Result<Listening, NotReady> {
         let asked = |cause| NotReady(format!("cannot ask the kernel who listens: {cause}"));
         let places = places(self.backend);
         let mut found = Vec::new();
         for addr in places {
-            found.push(
-                socket::listener_at(addr)
-                    .map_err(asked)?
-                    .map(|one| (addr, one)),
-            );
+            found.push(socket::listener_at(addr).map_err(asked)?.map(|one| (addr, one)));
         }
         if found.iter().all(Option::is_none) {
             return Err(self.nothing(pids, waited));
@@ -126,17 +114,10 @@ impl Watch {
         let all = socket::all_at(self.backend.port()).map_err(asked)?;
         let mut stranger = None;
         for (addr, one) in found.into_iter().flatten() {
-            let reached = || {
-                all.iter()
-                    .chain([&one])
-                    .filter(|other| other.serves(addr.ip()))
-            };
+            let reached = || all.iter().chain([&one]).filter(|other| other.serves(addr.ip()));
             match reached().find(|other| !own.contains(&other.inode)) {
                 None => {
-                    return Ok(Listening {
-                        inode: one.inode,
-                        addr,
-                    });
+                    return Ok(Listening { inode: one.inode, addr });
                 }
                 Some(other) => stranger = stranger.or(Some(*other)),
             }
@@ -148,10 +129,7 @@ impl Watch {
     }
 
     fn held(&mut self, stranger: &Listener) -> NotReady {
-        let known = self
-            .holder
-            .take()
-            .filter(|(inode, _)| *inode == stranger.inode);
+        let known = self.holder.take().filter(|(inode, _)| *inode == stranger.inode);
         let (_, words) = self.holder.insert(known.unwrap_or_else(|| {
             let words = format!(
                 "port {} is held by another process ({})",
@@ -166,17 +144,13 @@ impl Watch {
     fn nothing(&mut self, pids: impl Fn() -> Vec<i32>, waited: Duration) -> NotReady {
         let port = self.backend.port();
         if waited >= ELSEWHERE {
-            let due = self
-                .elsewhere
-                .is_none_or(|(at, _)| waited >= at + ELSEWHERE);
+            let due = self.elsewhere.is_none_or(|(at, _)| waited >= at + ELSEWHERE);
             if due {
                 let own = socket::sockets_of(pids().into_iter());
                 self.elsewhere = Some((waited, other_port(&own, port)));
             }
             if let Some((_, Some(other))) = self.elsewhere {
-                return NotReady(format!(
-                    "it listens on {other} instead of the port it was given, {port}"
-                ));
+                return NotReady(format!("it listens on {other} instead of the port it was given, {port}"));
             }
         }
         NotReady(format!("it does not listen on port {port} yet"))
@@ -196,9 +170,7 @@ fn places(backend: SocketAddr) -> Vec<SocketAddr> {
 fn other_port(own: &HashSet<u64>, given: u16) -> Option<u16> {
     let all = socket::everywhere().unwrap_or_default();
     let theirs = all.iter().filter(|one| own.contains(&one.inode));
-    theirs
-        .map(|one| one.addr.port())
-        .find(|port| *port != given)
+    theirs.map(|one| one.addr.port()).find(|port| *port != given)
 }
 
 /// Sends the probe once. Whether the right process listens is not asked here.
@@ -212,23 +184,14 @@ pub async fn try_once(
     path: &str,
     limit: Duration,
 ) -> Result<(), NotReady> {
-    let late = || {
-        NotReady(format!(
-            "it did not answer within {} s",
-            limit.as_secs_f32()
-        ))
-    };
+    let late = || NotReady(format!("it did not answer within {} s", limit.as_secs_f32()));
     match probe {
         Probe::Tcp => Ok(()),
         Probe::Http(path) => {
             let get = plain("GET", path, backend)?;
             let status = async { Ok(exchange(backend, get).await?.0.status()) };
             let status = timeout(limit, status).await.map_err(|_| late())??;
-            if status.as_u16() < 400 {
-                Ok(())
-            } else {
-                Err(answered(status))
-            }
+            if status.as_u16() < 400 { Ok(()) } else { Err(answered(status)) }
         }
         Probe::Mcp => {
             let started = clock::now();
@@ -243,9 +206,9 @@ fn since(started: Moment) -> Duration {
 
 fn answered(status: hyper::StatusCode) -> NotReady {
     NotReady(match status.as_u16() {
-        code @ (401 | 403) => format!(
-            "it answered HTTP {code}; if it wants credentials of its own, set probe = \"tcp\""
-        ),
+        code @ (401 | 403) => {
+            format!("it answered HTTP {code}; if it wants credentials of its own, set probe = \"tcp\"")
+        }
         code => format!("it answered HTTP {code}"),
     })
 }
@@ -261,13 +224,8 @@ fn request(
     backend: SocketAddr,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, NotReady> {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, backend.to_string());
-    request
-        .body(Full::new(body))
-        .map_err(|cause| NotReady(format!("cannot ask {path}: {cause}")))
+    let request = Request::builder().method(method).uri(path).header(HOST, backend.to_string());
+    request.body(Full::new(body)).map_err(|cause| NotReady(format!("cannot ask {path}: {cause}")))
 }
 
 /// The connection's task: ends with it.
@@ -306,15 +264,9 @@ async fn next(body: &mut Incoming) -> Option<Bytes> {
 }
 
 fn is_type(response: &Response<Incoming>, wanted: &str) -> bool {
-    let value = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value: &HeaderValue| value.to_str().ok());
+    let value = response.headers().get(CONTENT_TYPE).and_then(|value: &HeaderValue| value.to_str().ok());
     value.is_some_and(|value| {
-        value
-            .trim_start()
-            .get(..wanted.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(wanted))
+        value.trim_start().get(..wanted.len()).is_some_and(|start| start.eq_ignore_ascii_case(wanted))
     })
 }
 

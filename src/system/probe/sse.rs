@@ -39,7 +39,8 @@ mod tests {
 
     #[test]
     fn events_are_the_same_however_they_are_cut() {
-        let stream = b": hello\nid: 1\ndata:\n\nevent: message\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\ndata: lost";
+        let stream =
+            b": hello\nid: 1\ndata:\n\nevent: message\r\ndata: {\"a\":\r\ndata: 1}\r\n\r\ndata: lost";
         for size in 1..=stream.len() {
             let mut events = Events::default();
             let mut seen = Vec::new();

@@ -21,10 +21,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     loop {
         let text = String::from_utf8_lossy(&bytes).to_lowercase();
         if let Some(end) = text.find("\r\n\r\n") {
-            let length = text
-                .split("content-length: ")
-                .nth(1)
-                .and_then(|rest| rest.split("\r\n").next());
+            let length = text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
             let length: usize = length.map_or(0, |length| length.parse().unwrap());
             if bytes.len() >= end + 4 + length {
                 return Some(String::from_utf8(bytes).unwrap());
@@ -90,12 +87,7 @@ async fn a_modern_server_is_ready_after_one_question() {
 
     let asked = asked.lock().unwrap();
     assert_eq!(asked.len(), 1);
-    for part in [
-        "POST /mcp ",
-        "mcp-protocol-version: 2026-07-28",
-        "mcp-method: server/discover",
-        "_meta",
-    ] {
+    for part in ["POST /mcp ", "mcp-protocol-version: 2026-07-28", "mcp-method: server/discover", "_meta"] {
         assert!(asked[0].contains(part), "{part} in {}", asked[0]);
     }
 }
@@ -132,23 +124,11 @@ async fn what_is_not_mcp_is_not_ready_and_its_words_are_not_repeated() {
             reply("200 OK", "text/html", "<h1>secret</h1>"),
             "its answer is not MCP; is [server.NAME] path right?",
         ),
-        (
-            reply("500 Oh", "text/plain", "secret"),
-            "it answered HTTP 500",
-        ),
-        (
-            reply("404 Secret", "application/json", "{}"),
-            "it answered HTTP 404",
-        ),
-        (
-            reply("200 OK", "application/json", UNKNOWN),
-            "it answered initialize with error -32601",
-        ),
+        (reply("500 Oh", "text/plain", "secret"), "it answered HTTP 500"),
+        (reply("404 Secret", "application/json", "{}"), "it answered HTTP 404"),
+        (reply("200 OK", "application/json", UNKNOWN), "it answered initialize with error -32601"),
         (String::new(), "it closed the connection without an answer"),
-        (
-            "SSH-2.0-OpenSSH\r\n\r\n".to_owned(),
-            "it closed the connection without an answer",
-        ),
+        ("SSH-2.0-OpenSSH\r\n\r\n".to_owned(), "it closed the connection without an answer"),
         (
             reply("200 OK", "application/json", &"x".repeat(MAX_ANSWER + 1)),
             "its answer is not MCP; is [server.NAME] path right?",
@@ -166,32 +146,18 @@ async fn a_server_that_wants_credentials_of_its_own_gets_a_hint() {
 
     let NotReady(why) = mcp(addr).await.unwrap_err();
 
-    assert!(
-        why.starts_with("it answered HTTP 401; ") && why.contains("probe"),
-        "{why}"
-    );
+    assert!(why.starts_with("it answered HTTP 401; ") && why.contains("probe"), "{why}");
 }
 
 #[tokio::test]
 async fn an_http_probe_wants_a_status_below_400() {
     let (addr, asked) = server(|request| {
         let good = request.starts_with("GET /health ");
-        reply(
-            if good {
-                "204 No Content"
-            } else {
-                "404 Not Found"
-            },
-            "text/plain",
-            "",
-        )
+        reply(if good { "204 No Content" } else { "404 Not Found" }, "text/plain", "")
     })
     .await;
 
-    assert_eq!(
-        try_once(&Probe::Http("/health".into()), addr, "/mcp", LIMIT).await,
-        Ok(())
-    );
+    assert_eq!(try_once(&Probe::Http("/health".into()), addr, "/mcp", LIMIT).await, Ok(()));
     let wrong = try_once(&Probe::Http("/".into()), addr, "/mcp", LIMIT).await;
     assert_eq!(wrong, Err(NotReady("it answered HTTP 404".into())));
     assert_eq!(asked.lock().unwrap().len(), 2);
@@ -204,17 +170,14 @@ async fn a_server_that_never_answers_is_given_up_at_the_limit() {
 
     let outcome = try_once(&Probe::Mcp, addr, "/mcp", Duration::from_millis(50)).await;
 
-    assert_eq!(
-        outcome,
-        Err(NotReady("it did not answer initialize in time".into()))
-    );
+    assert_eq!(outcome, Err(NotReady("it did not answer initialize in time".into())));
 }
 
 /// Runs `until_ready` until it has said something that contains `words`.
 async fn says(addr: SocketAddr, pids: impl Fn() -> Vec<i32>, words: &str) {
     let (sender, mut said) = tokio::sync::mpsc::unbounded_channel();
     let ready = until_ready(&Probe::Tcp, addr, "/mcp", pids, move |why| {
-        sender.send(why).unwrap()
+        sender.send(why).unwrap();
     });
     let heard = async {
         while let Some(why) = said.recv().await {
@@ -250,31 +213,18 @@ async fn it_waits_without_connecting_until_its_own_process_listens() {
         serve(listener, |_| reply("200 OK", "application/json", RESULT))
     };
 
-    let (found, _server) = timeout(LIMIT, async { tokio::join!(ready, late) })
-        .await
-        .unwrap();
+    let (found, _server) = timeout(LIMIT, async { tokio::join!(ready, late) }).await.unwrap();
 
     assert_eq!(found.addr, addr);
-    assert_eq!(
-        Some(found.inode),
-        socket::listener_at(addr).unwrap().map(|one| one.inode)
-    );
-    assert_eq!(
-        said.borrow()[0],
-        format!("it does not listen on port {} yet", addr.port())
-    );
+    assert_eq!(Some(found.inode), socket::listener_at(addr).unwrap().map(|one| one.inode));
+    assert_eq!(said.borrow()[0], format!("it does not listen on port {} yet", addr.port()));
 }
 
 #[tokio::test]
 async fn a_strangers_listener_is_named_and_gets_no_connection() {
     let (addr, asked) = server(|_| reply("200 OK", "application/json", RESULT)).await;
 
-    says(
-        addr,
-        Vec::new,
-        &format!("port {} is held by another process (uid ", addr.port()),
-    )
-    .await;
+    says(addr, Vec::new, &format!("port {} is held by another process (uid ", addr.port())).await;
 
     assert!(asked.lock().unwrap().is_empty());
 }
@@ -282,17 +232,9 @@ async fn a_strangers_listener_is_named_and_gets_no_connection() {
 #[tokio::test]
 async fn a_server_on_another_port_is_told_which() {
     let _elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let given = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
 
-    says(
-        given,
-        us,
-        &format!("instead of the port it was given, {}", given.port()),
-    )
-    .await;
+    says(given, us, &format!("instead of the port it was given, {}", given.port())).await;
 }
 
 #[tokio::test]
@@ -302,9 +244,17 @@ async fn a_server_on_localhost_that_got_the_other_loopback_is_found_there() {
     let (there, _) = serve(listener, |_| reply("200 OK", "application/json", RESULT));
 
     let given = SocketAddr::new([127, 0, 0, 1].into(), port);
-    let found = timeout(LIMIT, until_ready(&Probe::Mcp, given, "/mcp", us, |_| {}))
-        .await
-        .unwrap();
+    let found = timeout(LIMIT, until_ready(&Probe::Mcp, given, "/mcp", us, |_| {})).await.unwrap();
 
     assert_eq!(found.addr, there);
+}
+
+#[tokio::test]
+async fn waiting_can_be_done_in_a_task_of_its_own() {
+    let (addr, _) = server(|_| reply("200 OK", "application/json", RESULT)).await;
+    let ready = async move { until_ready(&Probe::Mcp, addr, "/mcp", us, |_| {}).await };
+
+    let found = timeout(LIMIT, tokio::spawn(ready)).await.unwrap().unwrap();
+
+    assert_eq!(found.addr, addr);
 }

@@ -11,8 +11,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
-    setsockopt, socket, sockopt::ReceiveTimeout,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    sockopt::ReceiveTimeout,
 };
 use nix::sys::time::TimeVal;
 
@@ -74,15 +74,9 @@ impl Listener {
 pub fn listener_at(addr: SocketAddr) -> io::Result<Option<Listener>> {
     let family = if addr.is_ipv4() { AF_INET } else { AF_INET6 };
     let mut found = None;
-    match ask(
-        family,
-        NLM_F_REQUEST,
-        Some(addr.ip()),
-        addr.port(),
-        |listener| {
-            found = Some(listener);
-        },
-    ) {
+    match ask(family, NLM_F_REQUEST, Some(addr.ip()), addr.port(), |listener| {
+        found = Some(listener);
+    }) {
         Ok(()) => Ok(found),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
@@ -112,7 +106,7 @@ fn all(port: u16) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
         match ask(family, NLM_F_REQUEST | NLM_F_DUMP, None, port, |listener| {
-            found.push(listener)
+            found.push(listener);
         }) {
             // A kernel without IPv6 has no handler for it and nobody listening there.
             Ok(()) | Err(Errno::ENOENT) => {}
@@ -131,12 +125,7 @@ fn ask(
 ) -> Result<(), Errno> {
     let netlink = open()?;
     let question = question(family, flags, ip, port);
-    sendto(
-        netlink.as_raw_fd(),
-        &question,
-        &NetlinkAddr::new(0, 0),
-        MsgFlags::empty(),
-    )?;
+    sendto(netlink.as_raw_fd(), &question, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let dump = flags & NLM_F_DUMP != 0;
     let mut buffer = vec![0; if dump { BUFFER } else { 1024 }];
     loop {
@@ -197,11 +186,7 @@ fn read(mut bytes: &[u8], found: &mut impl FnMut(Listener)) -> Result<bool, Errn
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
                 let code = u32_at(body, 0).ok_or(Errno::EBADMSG)?.cast_signed();
-                return if code == 0 {
-                    Ok(true)
-                } else {
-                    Err(Errno::from_raw(-code))
-                };
+                return if code == 0 { Ok(true) } else { Err(Errno::from_raw(-code)) };
             }
             SOCK_DIAG_BY_FAMILY => {
                 if let Some(listener) = listener(body) {
@@ -237,12 +222,7 @@ fn listener(body: &[u8]) -> Option<Listener> {
     }
     let uid = u32_at(fixed, 64)?;
     let inode = u64::from(u32_at(fixed, 68)?);
-    Some(Listener {
-        addr: SocketAddr::new(ip, port),
-        v6only,
-        inode,
-        uid,
-    })
+    Some(Listener { addr: SocketAddr::new(ip, port), v6only, inode, uid })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -325,13 +305,7 @@ mod tests {
     #[test]
     fn a_broken_answer_is_an_error_or_nothing_and_never_a_panic() {
         let mut none = |_| panic!("nothing listens in garbage");
-        for bytes in [
-            &[][..],
-            &[0; 3],
-            &[0; 16],
-            &[0xff; 64],
-            &[8, 0, 0, 0, 20, 0, 0, 0],
-        ] {
+        for bytes in [&[][..], &[0; 3], &[0; 16], &[0xff; 64], &[8, 0, 0, 0, 20, 0, 0, 0]] {
             let _outcome = read(bytes, &mut none);
         }
         let mut short = question(AF_INET, NLM_F_REQUEST, None, 1);

@@ -1,7 +1,7 @@
 //! Listening sockets: making one, and finding out whose one is.
 //!
 //! A port number proves nothing: whoever binds it first gets the connections. So before a byte of
-//! a user goes to a port, the kernel's own socket table ([`diag`]) says which socket listens there,
+//! a user goes to a port, the kernel's own socket table (`diag`) says which socket listens there,
 //! and `/proc` says whether one of the run's processes holds that socket ([`owned_by`]).
 //!
 //! Nothing here connects anywhere, and nothing decides what follows from an answer; see
@@ -31,11 +31,7 @@ const BACKLOG: u32 = 1024;
 /// `AddrInUse` when somebody listens there already ([`holder`] says who), `PermissionDenied` for
 /// a privileged port, or the cause from the kernel. Must be called on a tokio runtime.
 pub fn listen(addr: IpAddr, port: u16) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::new(addr, port))?;
     socket.listen(BACKLOG)
@@ -82,11 +78,7 @@ pub fn holder_of(listener: &Listener) -> Holder {
     let program = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
     // The name is the process's own choice, so nothing of it may steer a terminal.
     let program = program.map(|name| name.trim_end().escape_debug().to_string());
-    Holder {
-        uid: listener.uid,
-        pid,
-        program,
-    }
+    Holder { uid: listener.uid, pid, program }
 }
 
 /// True if one of `pids` holds the socket with this inode.
@@ -104,18 +96,10 @@ pub fn sockets_of(pids: impl Iterator<Item = i32>) -> HashSet<u64> {
 
 /// The inodes of the sockets among a process's descriptors.
 fn descriptors(pid: i32) -> impl Iterator<Item = u64> {
-    fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let target = fs::read_link(entry.ok()?.path()).ok()?;
-            target
-                .to_str()?
-                .strip_prefix("socket:[")?
-                .strip_suffix(']')?
-                .parse()
-                .ok()
-        })
+    fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().filter_map(|entry| {
+        let target = fs::read_link(entry.ok()?.path()).ok()?;
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    })
 }
 
 fn processes() -> impl Iterator<Item = i32> {
@@ -132,10 +116,7 @@ mod tests {
     }
 
     fn inode_at(port: u16) -> u64 {
-        listener_at(SocketAddr::new([127, 0, 0, 1].into(), port))
-            .unwrap()
-            .unwrap()
-            .inode
+        listener_at(SocketAddr::new([127, 0, 0, 1].into(), port)).unwrap().unwrap().inode
     }
 
     #[tokio::test]

@@ -1,0 +1,131 @@
+//! What can be said on the command line. Each verb's own words stand in its file.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueHint};
+
+use super::{add, check, client, completions, edit, init, logs, man, ports, remove, status, steer};
+
+/// The exit status, for every page of help.
+const EXIT_STATUS: &str = "Exit status: 0 done, 1 refused or failed, 2 wrong use, \
+                           3 no daemon, 4 not permitted.";
+
+/// Runs everybody's MCP servers on a shared host: one env file in, one supervised server process
+/// and one port for good out.
+#[derive(Debug, Parser)]
+#[command(name = "mcpsup", version, after_help = EXIT_STATUS, max_term_width = 100)]
+pub struct Cli {
+    /// Which mcpsup.toml.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath,
+          help = "mcpsup.toml; everything else lies beside it [env: MCPSUP_CONFIG]")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs, in the order of PRODUCT §5.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the supervisor in the foreground
+    Daemon,
+    /// Write a commented mcpsup.toml and env.d to begin with
+    Init(init::Args),
+    /// Read every file, report every problem, start nothing
+    Check(check::Args),
+    /// Start what is stopped, and try at once what is waiting for its next try
+    Start(steer::Args),
+    /// Stop, and stay stopped until `start`, over restarts of the daemon too
+    Stop(steer::Args),
+    /// End what runs and start it anew
+    Restart(steer::Args),
+    /// Show what runs, where, since when, and what is wrong
+    Status(status::Args),
+    /// Show what an instance wrote
+    Logs(logs::Args),
+    /// Ask for a user's credentials, check them and write their env file
+    Add(add::Args),
+    /// Edit a user's env file; it is put in place only if it is right
+    Edit(edit::Args),
+    /// Delete a user's env file, stop everything of theirs and free their ports
+    Remove(remove::Args),
+    /// Show the port map
+    Ports(ports::Args),
+    /// Print what an AI client's configuration needs for a user
+    Client(client::Args),
+    /// Make the daemon read every file again (as SIGHUP does)
+    Reload,
+    /// Print the script that completes commands and user names in a shell
+    Completions(completions::Args),
+    /// Print the manual
+    Man(man::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(line.split(' ')).is_ok()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_of_the_contract_are_understood() {
+        for line in [
+            "mcpsup daemon",
+            "mcpsup init",
+            "mcpsup check",
+            "mcpsup start alice",
+            "mcpsup start alice/notes --no-wait",
+            "mcpsup stop --all --timeout 2m",
+            "mcpsup restart",
+            "mcpsup status alice --json",
+            "mcpsup status --watch -v",
+            "mcpsup logs alice/notes -f -n 100",
+            "mcpsup add alice --from /dev/stdin --force",
+            "mcpsup edit alice",
+            "mcpsup remove alice --yes",
+            "mcpsup ports --json",
+            "mcpsup reload",
+            "mcpsup completions bash",
+            "mcpsup man --dir /usr/share/man/man1",
+            "mcpsup --config /srv/mcpsup.toml status",
+            "mcpsup status --config /srv/mcpsup.toml",
+        ] {
+            assert!(parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_mean_anything_is_wrong_use() {
+        for line in [
+            "mcpsup",
+            "mcpsup start alice --all",
+            "mcpsup start ../x",
+            "mcpsup start alice/",
+            "mcpsup start alice/b/c",
+            "mcpsup start alice --timeout 60",
+            "mcpsup logs alice -n 100001",
+            "mcpsup add",
+            "mcpsup add alice/notes",
+            "mcpsup completions cmd.exe",
+        ] {
+            assert!(!parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_verb_that_is_not_there_yet_is_not_listed() {
+        let command = Cli::command();
+        let listed: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
+        for verb in ["launch", "connect", "headers", "set", "seal", "token", "audit", "doctor"] {
+            assert!(!listed.contains(&verb), "{verb}");
+        }
+    }
+}

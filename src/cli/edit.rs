@@ -1,0 +1,190 @@
+//! `mcpsup edit`: the caller's editor on a copy, put in place only if it is right.
+//!
+//! The copy lies in memory-backed storage, in a directory of its own (editors leave swap files
+//! and backups beside what they edit), and goes when we end, whatever happens.
+
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap_complete::ArgValueCompleter;
+use zeroize::Zeroizing;
+
+use super::Outcome;
+use super::add::tell;
+use super::check::{examine_file, read_config, shown};
+use super::names;
+use super::session::Session;
+use crate::model::UserName;
+use crate::system::{files, terminal};
+
+/// Whose.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Whose file
+    #[arg(value_name = "USER", add = ArgValueCompleter::new(names::users))]
+    pub user: UserName,
+}
+
+/// Largest env file in bytes.
+const LARGEST: usize = 1024 * 1024;
+
+/// Does it.
+///
+/// # Errors
+///
+/// When there is no such file, no place in memory, no editor, or the file changed meanwhile.
+pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
+    let (name, path) = find(args, session)?;
+    let before = Zeroizing::new(files::read_bounded(&path, LARGEST)?);
+    let editor = ["VISUAL", "EDITOR"].into_iter().find_map(|name| session.environment.get(name));
+    let editor = editor.map_or_else(|| "vi".into(), |editor| editor.to_string_lossy());
+    let patience = terminal::Patience::begin().context("cannot guard the copy")?;
+    let desk = Desk::make(session)?;
+    let copy = desk.0.join(&name);
+    files::replace(&copy, &before, 0o600)?;
+    loop {
+        let status = terminal::edit(&editor, &copy).context("cannot start the editor")?;
+        if patience.is_over() {
+            bail!("nothing is changed: we were asked to end");
+        }
+        if !status.success() {
+            bail!("nothing is changed: the editor ended with {status}");
+        }
+        let after = Zeroizing::new(files::read_bounded(&copy, LARGEST)?);
+        if after == before {
+            session.print.line("nothing is changed")?;
+            return Ok(Outcome::Done);
+        }
+        let config = read_config(&session.places).ok();
+        let shown = shown(&session.places, &name);
+        match examine_file(config.as_ref(), &args.user, &shown, &after) {
+            Ok(_) => {
+                put(&path, &before, &after)?;
+                session.print.line(&format!("saved {}", path.display()))?;
+                return Ok(Outcome::Done);
+            }
+            Err(problems) => {
+                let outcome = tell(&problems, session);
+                if !again(session)? {
+                    session.print.aside("nothing is changed");
+                    return Ok(outcome);
+                }
+            }
+        }
+    }
+}
+
+/// The file's name in env.d, and where it really is.
+fn find(args: &Args, session: &Session) -> anyhow::Result<(String, PathBuf)> {
+    let user = &args.user;
+    for name in [format!("{user}.env"), format!(".env.{user}")] {
+        let path = session.places.env_dir.join(&name);
+        match std::fs::canonicalize(&path) {
+            Ok(path) => return Ok((name, path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        }
+    }
+    bail!("cannot edit the file of {user}: there is none; mcpsup add {user} makes one")
+}
+
+/// Replaces the file unless somebody else did meanwhile; its owner and mode stay.
+fn put(path: &Path, before: &[u8], after: &[u8]) -> anyhow::Result<()> {
+    let now = Zeroizing::new(files::read_bounded(path, LARGEST)?);
+    if *now != *before {
+        bail!("nothing is changed: {} was changed by somebody else meanwhile", path.display());
+    }
+    let meta = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    files::replace_durably(path, after, meta.mode() & 0o700)?;
+    let new = std::fs::metadata(path)?;
+    if (new.uid(), new.gid()) != (meta.uid(), meta.gid()) {
+        std::os::unix::fs::chown(path, Some(meta.uid()), Some(meta.gid()))
+            .with_context(|| format!("cannot give {} back to its owner", path.display()))?;
+    }
+    Ok(())
+}
+
+fn again(session: &Session) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    session.print.ask("edit again? [Y/n] ");
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer).context("cannot read from the terminal")?;
+    Ok(read > 0 && !answer.trim_start().to_lowercase().starts_with('n'))
+}
+
+/// A directory of ours in memory; gone with everything in it when dropped.
+struct Desk(PathBuf);
+
+impl Desk {
+    fn make(session: &Session) -> anyhow::Result<Self> {
+        let own = session.environment.get("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let places = own.into_iter().chain(["/run".into(), "/dev/shm".into()]);
+        for place in places.filter(|place| terminal::is_in_memory(place)) {
+            for number in 0..16 {
+                let dir = place.join(format!("mcpsup-edit-{}-{number}", std::process::id()));
+                // Fails if it is there, whoever made it: /dev/shm is everybody's.
+                match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+                    Ok(()) => return Ok(Self(dir)),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        bail!(
+            "cannot edit a copy: none of $XDG_RUNTIME_DIR, /run, /dev/shm is memory (tmpfs) that \
+             we may write to"
+        )
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::error!(%error, dir = %self.0.display(), "copy not removed");
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests write small files")]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_file_that_somebody_else_changed_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alice.env");
+        std::fs::write(&path, "A=theirs\n").unwrap();
+        assert!(put(&path, b"A=old\n", b"A=mine\n").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"A=theirs\n");
+    }
+
+    #[test]
+    fn what_is_put_in_place_is_nobody_elses_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alice.env");
+        std::fs::write(&path, "A=old\n").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        put(&path, b"A=old\n", b"A=new\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"A=new\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_copy_goes_with_everything_an_editor_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let desk = dir.path().join("desk");
+        std::fs::create_dir(&desk).unwrap();
+        let guard = Desk(desk.clone());
+        std::fs::write(desk.join(".alice.env.swp"), "secret").unwrap();
+        drop(guard);
+        assert!(!desk.exists());
+    }
+}

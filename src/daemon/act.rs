@@ -1,0 +1,142 @@
+//! Doing what the core says. Nothing here waits; what comes of it is heard of as an event.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::AbortHandle;
+
+use super::Daemon;
+use super::event::Ready;
+use crate::logic::fleet::Effect;
+use crate::logic::instance::Want;
+use crate::model::config::Probe;
+use crate::model::{Exit, InstanceId, RunId, Spec};
+use crate::system::probe::{self, Listening};
+use crate::system::process::{News, What};
+use crate::system::{failpoint, socket};
+
+/// What the daemon knows of a run beside the core.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) instance: InstanceId,
+    pub(super) backend: u16,
+    /// Where it listens, once it answered there.
+    pub(super) listening: Option<Listening>,
+    not_ready: Arc<Mutex<String>>,
+    probe: Option<AbortHandle>,
+}
+
+impl Current {
+    pub(super) fn new(instance: InstanceId, backend: u16) -> Self {
+        Self { instance, backend, listening: None, not_ready: Arc::default(), probe: None }
+    }
+
+    /// The address its process was told to listen on.
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.backend)
+    }
+
+    /// Why it is not ready yet, as the probe found last; empty if it has found nothing.
+    pub(super) fn not_ready(&self) -> String {
+        self.not_ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn end_probe(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            probe.abort();
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Start { instance, run, spec } => self.start_run(&instance, run, spec),
+            Effect::Stop { run, signal } => {
+                if let Some(current) = self.current.get_mut(&run) {
+                    current.end_probe();
+                    let why = current.not_ready();
+                    if !why.is_empty() {
+                        self.trouble.insert(current.instance.clone(), why);
+                    }
+                }
+                self.processes.stop(run, signal);
+                failpoint::pass("stop.signalled");
+            }
+            Effect::Kill { run } => {
+                if self.processes.knows(run) {
+                    self.processes.kill(run);
+                } else {
+                    // It never began, so there is nothing to kill.
+                    self.tell(run, What::Gone);
+                }
+            }
+        }
+    }
+
+    fn start_run(&mut self, instance: &InstanceId, run: RunId, spec: Arc<Spec>) {
+        failpoint::pass("spawn.asked");
+        if let Err(error) = self.store.reserve(run) {
+            return self.not_started(run, super::store::chain(&error));
+        }
+        self.trouble.remove(instance);
+        // Nothing of ours is alive here, so whoever listens there is a stranger.
+        if let Some(stranger) = stranger_at(spec.backend) {
+            self.give_another_backend(instance, spec.backend);
+            return self.not_started(
+                run,
+                format!("its port {} is held by {stranger}; it gets another", spec.backend),
+            );
+        }
+        self.current.insert(run, Current::new(instance.clone(), spec.backend));
+        let sink = self.sink_for(instance, run, &spec);
+        self.processes.start(run, instance, spec, sink);
+    }
+
+    fn give_another_backend(&mut self, instance: &InstanceId, taken: u16) {
+        let avoid = std::collections::BTreeSet::from([taken]);
+        if self.ports.move_backend(&self.config.ports, instance, &avoid).is_some() {
+            self.save_ports();
+            self.needs_resolve = true;
+        }
+    }
+
+    fn not_started(&self, run: RunId, why: String) {
+        self.tell(run, What::Exited(Exit::NotStarted(why)));
+    }
+
+    fn tell(&self, run: RunId, what: What) {
+        if self.sources.tell.send(News { run, what }).is_err() {
+            tracing::debug!(run = run.0, "news after the end of the loop");
+        }
+    }
+
+    /// Asks the run whether it is ready, until it is or somebody ends the asking.
+    pub(super) fn begin_probe(&mut self, run: RunId) {
+        let Some(look) = self.processes.look(run) else { return };
+        let Some(current) = self.current.get_mut(&run) else { return };
+        let (probe, path) =
+            match self.fleet.get(&current.instance).map(crate::logic::instance::Instance::wanted) {
+                Some(Want::Always(spec)) => (spec.probe.clone(), spec.path.clone()),
+                // Nobody knows any more how it wants to be asked.
+                Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
+            };
+        let (address, not_ready) = (current.address(), Arc::clone(&current.not_ready));
+        let say = self.sources.say_ready.clone();
+        let task = tokio::spawn(async move {
+            let say_why = |why| *not_ready.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            let listening = probe::until_ready(&probe, address, &path, look, say_why).await;
+            if say.send(Ready { run, listening }).await.is_err() {
+                tracing::debug!(run = run.0, "ready after the end of the loop");
+            }
+        });
+        current.probe = Some(task.abort_handle());
+    }
+}
+
+/// Who listens on a backend port that should be free.
+fn stranger_at(port: u16) -> Option<String> {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let listener = socket::listener_at(address).ok()??;
+    Some(socket::holder_of(&listener).to_string())
+}

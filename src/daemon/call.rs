@@ -1,0 +1,175 @@
+//! Answering the control socket: who asks, what they mean, what it changes in the wants.
+
+use std::collections::BTreeSet;
+
+use super::Daemon;
+use crate::control::protocol::{
+    Accepted, Call, LogHandle, Meant, Peer, Refusal, RefusalKind, Reply, Request, Target,
+};
+use crate::logic::access::Caller;
+use crate::model::{InstanceId, Moment, UserName};
+use crate::system::account;
+use crate::system::envdir::Complete;
+
+impl Daemon {
+    pub(super) fn answer(&mut self, call: Call, now: Moment) {
+        let Call { peer, request, reply } = call;
+        let answer = self.decide(peer, request, now);
+        if let Err(refusal) = &answer
+            && refusal.kind == RefusalKind::NotPermitted {
+                tracing::warn!(uid = peer.uid, pid = peer.pid, refusal = refusal.text, "request refused");
+            }
+        if reply.send(answer).is_err() {
+            tracing::debug!(pid = peer.pid, "a caller did not wait for its answer");
+        }
+    }
+
+    fn decide(&mut self, peer: Peer, request: Request, now: Moment) -> Result<Reply, Refusal> {
+        let caller = Self::caller(peer);
+        match request {
+            Request::Status(target) => {
+                let nobody_named = target.user.is_none() && target.server.is_none();
+                let meant = match self.meant(caller, &target) {
+                    // Nobody yet is an answer; an unknown name is not.
+                    Err(refusal) if !(nobody_named && refusal.kind == RefusalKind::Unknown) => {
+                        return Err(refusal);
+                    }
+                    meant => meant.unwrap_or_default(),
+                };
+                Ok(Reply::Status(self.report(&meant, caller == Caller::Admin, now)))
+            }
+            Request::Start(target) => self.change(caller, &target, |daemon, id| daemon.fleet.release(id)),
+            Request::Stop(target) => self.change(caller, &target, |daemon, id| daemon.fleet.hold(id)),
+            Request::Restart(target) => self.change(caller, &target, |daemon, id| daemon.fleet.renew(id)),
+            // The map is a public file.
+            Request::Ports => Ok(Reply::Ports(self.port_map())),
+            Request::Logs(target) => self.log_of(caller, &target),
+            Request::Remove(user) => self.remove(caller, &user, now),
+            Request::Reload => {
+                admin_only(caller)?;
+                let generation = *self.sources.generation.borrow();
+                self.reload(now);
+                Ok(Reply::Accepted(Accepted { generation, instances: Vec::new() }))
+            }
+        }
+    }
+
+    fn caller(peer: Peer) -> Caller {
+        let own = account::own_uid();
+        match Caller::of(peer.uid, own, false) {
+            Caller::Admin => Caller::Admin,
+            // Asked last, because the name service may be slow.
+            Caller::User(_) => Caller::of(peer.uid, own, account::is_member(peer.uid, peer.gid, "mcpsup")),
+        }
+    }
+
+    /// The instances the caller means and may mean.
+    fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
+        let may = |id: &InstanceId| caller.may_see(self.listed.get(id).and_then(|listed| listed.owner_uid));
+        let mut meant = self.matching(target);
+        let known = !meant.is_empty();
+        meant.retain(may);
+        match (meant.is_empty(), &target.user) {
+            (false, _) => Ok(meant),
+            // Whether a name exists is for administrators: the answer is the same for both.
+            (true, Some(user)) if caller != Caller::Admin => {
+                Err(refusal(RefusalKind::NotPermitted, format!("{user} is not yours to see or steer")))
+            }
+            (true, Some(user)) if !known => Err(refusal(RefusalKind::Unknown, self.unknown(user, target))),
+            (true, Some(_) | None) => {
+                Err(refusal(RefusalKind::Unknown, "no instance here is yours".to_owned()))
+            }
+        }
+    }
+
+    fn unknown(&self, user: &UserName, target: &Target) -> String {
+        match &target.server {
+            Some(server) if self.fleet.iter().any(|(id, _)| id.user == *user) => {
+                format!("{user} has no server \"{server}\"")
+            }
+            Some(_) | None => format!("there is no user \"{user}\": no {user}.env in env.d"),
+        }
+    }
+
+    fn change(
+        &mut self,
+        caller: Caller,
+        target: &Target,
+        change: impl Fn(&mut Self, &InstanceId),
+    ) -> Result<Reply, Refusal> {
+        if target.user.is_none() && !target.all && caller == Caller::Admin {
+            let text = "say whose: USER, USER/SERVER or --all".to_owned();
+            return Err(refusal(RefusalKind::WrongUse, text));
+        }
+        let meant = self.meant(caller, target)?;
+        let generation = *self.sources.generation.borrow();
+        let holds = self.fleet.holds().clone();
+        let instances = meant.iter().map(|id| Meant {
+            user: id.user.clone(),
+            server: id.server.clone(),
+            run: self.fleet.get(id).and_then(crate::logic::instance::Instance::last_run),
+        });
+        let accepted = Accepted { generation, instances: instances.collect() };
+        for id in &meant {
+            change(self, id);
+        }
+        if *self.fleet.holds() != holds {
+            self.save_holds();
+        }
+        // A hold shows even where no run changes.
+        self.shown.look_at_all();
+        Ok(Reply::Accepted(accepted))
+    }
+
+    /// A hold that cannot be remembered still holds, until the daemon ends.
+    pub(super) fn save_holds(&mut self) {
+        if let Err(error) = self.store.set_holds(self.fleet.holds()) {
+            let problem = super::store::chain(&error);
+            tracing::error!(problem, "holds not remembered");
+            self.store_problem = Some(problem);
+        }
+    }
+
+    fn log_of(&mut self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {
+        let meant = self.meant(caller, target)?;
+        let [id] = meant.as_slice() else {
+            let names: Vec<String> = meant.iter().take(10).map(ToString::to_string).collect();
+            return Err(refusal(RefusalKind::WrongUse, format!("say which: {}", names.join(", "))));
+        };
+        Ok(Reply::Log(LogHandle { path: self.log_path(id), written: Some(self.bell(id)) }))
+    }
+
+    fn remove(&mut self, caller: Caller, user: &UserName, now: Moment) -> Result<Reply, Refusal> {
+        admin_only(caller)?;
+        self.look(now, Complete::Named(&BTreeSet::new()));
+        let target = Target { user: Some(user.clone()), ..Target::default() };
+        let spellings = [format!("{user}.env"), format!(".env.{user}")];
+        if let Some(name) = spellings.iter().find(|name| self.places.env_dir.join(name).exists()) {
+            return Err(refusal(
+                RefusalKind::Failed,
+                format!("env.d/{name} is still there; delete it first"),
+            ));
+        }
+        let known = !self.matching(&target).is_empty();
+        if !known {
+            return Err(refusal(RefusalKind::Unknown, self.unknown(user, &target)));
+        }
+        let accepted = self.change(caller, &target, |_, _| ())?;
+        self.removing.insert(user.clone());
+        Ok(accepted)
+    }
+}
+
+fn admin_only(caller: Caller) -> Result<(), Refusal> {
+    match caller {
+        Caller::Admin => Ok(()),
+        Caller::User(_) => Err(refusal(
+            RefusalKind::NotPermitted,
+            "only root, the daemon's own user and the group mcpsup may do that".to_owned(),
+        )),
+    }
+}
+
+fn refusal(kind: RefusalKind, text: String) -> Refusal {
+    Refusal { kind, text }
+}

@@ -1,0 +1,176 @@
+//! What can happen, and how it is written down. Nothing is done here but noting; what follows is
+//! said by `drive`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Daemon, Ending};
+use crate::control::protocol::Call;
+use crate::logic::instance::Fact;
+use crate::logic::roster::Host;
+use crate::model::{Moment, RunId, UserName};
+use crate::system::account;
+use crate::system::envdir::Complete;
+use crate::system::envdir::watch::Hint;
+use crate::system::failpoint;
+use crate::system::probe::Listening;
+use crate::system::process::{News, What};
+use crate::system::signals::Signal;
+
+/// How long the directory of env files may go unseen: lost notifications, symlinks that lead to
+/// other file systems, network file systems.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Something happened.
+pub(super) enum Event {
+    /// To a run.
+    News(News),
+    /// A run answered its probe.
+    Ready(Ready),
+    /// Somebody asks for something.
+    Call(Call),
+    /// A signal to the daemon.
+    Signal(Signal),
+    /// Something moved in env.d.
+    Hint(Hint),
+    /// The table of ports was written, or not.
+    Saved(Result<(), String>),
+    /// A deadline came.
+    Time,
+}
+
+/// A run answered its probe.
+pub(super) struct Ready {
+    pub(super) run: RunId,
+    pub(super) listening: Listening,
+}
+
+impl Daemon {
+    pub(super) fn note(&mut self, event: Event, now: Moment) {
+        match event {
+            Event::News(News { run, what }) => self.note_news(run, what),
+            Event::Ready(Ready { run, listening }) => {
+                if let Some(current) = self.current.get_mut(&run) {
+                    current.listening = Some(listening);
+                    self.fleet.observe(run, Fact::Ready);
+                    failpoint::pass("up.noted");
+                }
+            }
+            Event::Call(call) => self.answer(call, now),
+            Event::Signal(Signal::Terminate) => {
+                self.ending = Ending::WithTheRuns;
+                self.fleet.close();
+            }
+            Event::Signal(Signal::HandOver) => self.ending = Ending::HandOver,
+            Event::Signal(Signal::Reload) => self.reload(now),
+            Event::Signal(Signal::Child) => self.processes.reap_strays(),
+            Event::Hint(hint) => self.look(now, Complete::Named(&hint.complete)),
+            Event::Saved(saved) => self.note_saved(saved),
+            Event::Time => {
+                if self.look_at <= now {
+                    self.look(now, Complete::Named(&BTreeSet::new()));
+                }
+            }
+        }
+    }
+
+    fn note_news(&mut self, run: RunId, what: What) {
+        match what {
+            What::Launched => self.begin_probe(run),
+            What::Exited(exit) => {
+                if let Some(current) = self.current.get_mut(&run) {
+                    current.end_probe();
+                }
+                self.fleet.observe(run, Fact::Exited(exit));
+            }
+            What::Gone => {
+                self.current.remove(&run);
+                self.fleet.observe(run, Fact::Gone);
+                self.processes.forget(run);
+                self.processes.reap_strays();
+            }
+        }
+    }
+
+    /// Reads mcpsup.toml and every env file again. What is broken changes nothing.
+    pub(super) fn reload(&mut self, now: Moment) {
+        self.read_config();
+        self.look(now, Complete::Named(&BTreeSet::new()));
+        tracing::info!(problems = self.problems.len(), "configuration read");
+    }
+
+    /// Reads env.d whole and says what is wanted now.
+    pub(super) fn look(&mut self, now: Moment, complete: Complete<'_>) {
+        let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
+        let look = self.env_dir.look(now, complete, &own_uid);
+        let regular = now + LOOK_EVERY;
+        self.look_at = look.again_at.map_or(regular, |again| again.min(regular));
+        self.roster.set_files(look);
+        self.resolve(now);
+    }
+
+    /// What the files, as last read, want of everybody.
+    pub(super) fn resolve(&mut self, now: Moment) {
+        let before = self.ports.clone();
+        let blocked = self.doors.blocked();
+        let host = Host {
+            blocked: &blocked,
+            accounts: &account::find,
+            state: &self.places.state,
+            runtime: &self.places.runtime,
+            is_root: self.is_root,
+            digest_key: &self.key,
+        };
+        self.listed = self.roster.resolve(&mut self.ports, &host);
+        if self.ports != before {
+            self.save_ports();
+        }
+        self.say_problems();
+        let wants = self.listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
+        self.fleet.want(wants, now);
+        let doors = self.listed.iter().filter_map(|(id, listed)| Some((id.clone(), listed.door?))).collect();
+        self.doors.set(&doors);
+        self.know_secrets();
+        self.shown.look_at_all();
+    }
+
+    /// One line for each problem with mcpsup.toml or env.d that is new, and for each that is gone.
+    fn say_problems(&mut self) {
+        let problems = self.roster.problems();
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            tracing::error!(%problem, still = "everything as it was", "refused");
+        }
+        for problem in self.problems.iter().filter(|problem| !problems.contains(problem)) {
+            tracing::info!(%problem, "mended");
+        }
+        self.problems = problems;
+    }
+
+    pub(super) fn save_ports(&mut self) {
+        self.ports_saver.dirty = true;
+        if self.ports_saver.saving {
+            return;
+        }
+        self.ports_saver = super::PortsSaver { saving: true, dirty: false };
+        let write = self.store.ports_writer(&self.ports);
+        let done = self.sources.say_saved.clone();
+        // A disk may take its time to say that it has it; the loop must not.
+        tokio::task::spawn_blocking(move || {
+            let result = write().map_err(|error| super::store::chain(&error));
+            if done.blocking_send(result).is_err() {
+                tracing::debug!("the loop has ended");
+            }
+        });
+    }
+
+    fn note_saved(&mut self, saved: Result<(), String>) {
+        self.ports_saver.saving = false;
+        if let Err(problem) = &saved {
+            tracing::error!(%problem, "ports not remembered");
+        }
+        self.store_problem = saved.err();
+        if self.ports_saver.dirty {
+            self.save_ports();
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! How a daemon begins: its directories, its lock, what it remembers, the runs it finds, the
+//! doors, and only then the control socket. And how it ends.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::act::Current;
+use super::doors::Doors;
+use super::publish::Shown;
+use super::store::{Store, StoreError};
+use super::{Daemon, Ending, PortsSaver, Sources};
+use crate::control;
+use crate::logic;
+use crate::logic::fleet::Fleet;
+use crate::logic::instance::{Origin, Want};
+use crate::logic::roster::Roster;
+use crate::model::{Config, InstanceId, Problem, RunId};
+use crate::system::clock;
+use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
+use crate::system::files::{self, FileError, NotLocked};
+use crate::system::places::Places;
+use crate::system::process::{self, Containment, Processes};
+use crate::system::record::{self, Record, RunDir};
+use crate::system::signals::Signals;
+
+/// Requests on their way into the loop.
+const CALLS: usize = 64;
+
+/// Why the daemon cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A directory or file of its own.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The lock on the state directory.
+    #[error("cannot supervise {}", .state.display())]
+    Locked {
+        /// The state directory.
+        state: PathBuf,
+        /// Who has it.
+        source: NotLocked,
+    },
+    /// What it remembers.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] control::server::BindError),
+    /// Something of the operating system.
+    #[error("cannot {doing}")]
+    System {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    pub(super) fn runtime(source: io::Error) -> Self {
+        Self::System { doing: "start the event loop".into(), source }
+    }
+
+    fn while_trying(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { doing: doing.into(), source }
+    }
+}
+
+impl Daemon {
+    /// Makes everything ready for the first turn. What runs already is found again before anything
+    /// could be started.
+    pub(super) fn start(places: &Places) -> Result<Self, StartError> {
+        let is_root = crate::system::account::own_uid() == 0;
+        make_directories(places, is_root)?;
+        let lock = files::lock(&places.state.join("lock"))
+            .map_err(|source| StartError::Locked { state: places.state.clone(), source })?;
+        process::prepare_self().map_err(StartError::while_trying("close its memory to others"))?;
+        let now = clock::now();
+        let store = Store::open(&places.state)?;
+        let key = store.key()?;
+        let mut roster = Roster::default();
+        roster.set_config(read_config(&places.config));
+        let config = roster.config().cloned().unwrap_or_default();
+        let (tell, news) = mpsc::unbounded_channel();
+        let contained = containment(&config, places)?;
+        let processes = Processes::new(places.runtime.join("runs"), contained, tell.clone())
+            .map_err(StartError::while_trying("take care of orphans"))?;
+        let (say_ready, ready) = mpsc::channel(CALLS);
+        let (say_calls, calls) = mpsc::channel(CALLS);
+        let (say_saved, saved) = mpsc::channel(1);
+        let (generation, generations) = watch::channel(last_generation(places));
+        let signals = Signals::new().map_err(StartError::while_trying("watch for signals"))?;
+        let listener = control::server::bind(&places.control())?;
+        let mut daemon = Self {
+            places: places.clone(),
+            is_root,
+            key,
+            doors: Doors::new(&config),
+            config,
+            roster,
+            ports: store.ports()?,
+            listed: BTreeMap::new(),
+            fleet: Fleet::new(store.next_run(), store.holds()?),
+            store,
+            processes,
+            current: BTreeMap::new(),
+            trouble: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            unknown: Vec::new(),
+            shown: Shown::default(),
+            env_dir: EnvDir::new(&places.env_dir),
+            look_at: now,
+            _lock: lock,
+            problems: Vec::new(),
+            store_problem: None,
+            removing: std::collections::BTreeSet::new(),
+            ports_saver: PortsSaver::default(),
+            needs_resolve: false,
+            ending: Ending::No,
+            sources: Sources {
+                news,
+                tell,
+                ready,
+                say_ready,
+                calls,
+                saved,
+                say_saved,
+                signals,
+                watcher: Some(envdir_watch::watch(&places.env_dir)),
+                generation,
+            },
+        };
+        daemon.adopt_runs(now)?;
+        daemon.look(now, Complete::Named(&std::collections::BTreeSet::new()));
+        for note in daemon.notes() {
+            tracing::warn!("{note}");
+        }
+        tokio::spawn(control::server::serve(listener, say_calls, generations));
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            config = %daemon.places.config.display(),
+            control = %daemon.places.control().display(),
+            containment = daemon.processes.containment().as_str(),
+            instances = daemon.listed.len(),
+            "mcpsup ready"
+        );
+        Ok(daemon)
+    }
+
+    fn adopt_runs(&mut self, now: crate::model::Moment) -> Result<(), StartError> {
+        let runs = self.runs_dir();
+        let left = record::left_behind(&runs)
+            .map_err(StartError::while_trying(format!("read {}", runs.display())))?;
+        let mut found: BTreeMap<InstanceId, (RunId, RunDir)> = BTreeMap::new();
+        for (run, dir) in left {
+            match dir.read() {
+                Ok(Some(record)) => {
+                    // Two of one instance cannot be: a run's directory goes before the next comes.
+                    if let Some((older, _)) = found.insert(record.instance.clone(), (run, dir.clone())) {
+                        tracing::error!(older = older.0, run = run.0, instance = %record.instance, "two runs of one instance; neither is touched");
+                    }
+                    self.adopt(&record, &dir, now);
+                }
+                Ok(None) => self.processes.discard(run, &dir),
+                Err(error) => {
+                    tracing::error!(run = run.0, %error, dir = %dir.path().display(), "a record is not ours; its process, if any, is not touched");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, record: &Record, dir: &RunDir, now: crate::model::Moment) {
+        let sink = self.sink_found(&record.instance, record.run);
+        if !self.processes.adopt(record, sink) {
+            // The machine was started again since.
+            return self.processes.discard(record.run, dir);
+        }
+        let origin = Origin { spec: record.spec, plan: record.plan.into() };
+        self.fleet.adopt(&record.instance, record.run, origin, now);
+        self.current.insert(record.run, Current::new(record.instance.clone(), record.backend));
+        tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
+    }
+
+    /// Reads mcpsup.toml again; what is broken leaves the last good one standing.
+    pub(super) fn read_config(&mut self) {
+        self.roster.set_config(read_config(&self.places.config));
+        if let Some(config) = self.roster.config() {
+            self.doors.configure(config);
+            self.config = Arc::clone(config);
+            self.configure_sinks();
+        }
+    }
+
+    /// Things an administrator should know.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        notes.push(
+            "doors are open to every user of this host: this version does not check who connects".to_owned(),
+        );
+        let unlimited = |server: &crate::model::config::Server| match self.processes.containment() {
+            Containment::Cgroup(root) => root.lacks(&server.limits),
+            Containment::Namespace | Containment::Session => {
+                let limits = server.limits;
+                let asked = [
+                    ("memory", limits.memory.is_some()),
+                    ("cpu", limits.cpu.is_some()),
+                    ("tasks", limits.tasks.is_some()),
+                ];
+                asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
+            }
+        };
+        for (name, server) in &self.config.servers {
+            let lacking = unlimited(server);
+            if !lacking.is_empty() {
+                notes.push(format!(
+                    "limits of server \"{name}\" not enforced on this host: {}",
+                    lacking.join(", ")
+                ));
+            }
+            if server.secrets_in_argv {
+                notes.push(format!("server \"{name}\" says secrets_in_argv: its arguments may show credentials to every user of this host"));
+            }
+        }
+        if self.is_root && self.fleet.iter().any(|(_, instance)| runs_as_root(instance.wanted())) {
+            notes.push(
+                "users without a system account of their own (or MCPSUP_RUN_AS) run as root".to_owned(),
+            );
+        }
+        if let Containment::Session = self.processes.containment() {
+            notes.push("process trees are kept together by session only (no cgroup v2 here): one that detaches on purpose may be left behind".to_owned());
+        }
+        notes
+    }
+
+    /// Leaves nothing that would look alive: the socket and the map go with the daemon.
+    pub(super) fn end(&self) {
+        let mut files = vec![self.places.control()];
+        if self.ending == Ending::WithTheRuns {
+            files.push(self.places.port_map());
+        }
+        for file in files {
+            if let Err(error) = std::fs::remove_file(&file) {
+                tracing::warn!(%error, file = %file.display(), "cannot remove");
+            }
+        }
+        tracing::info!(runs = if self.ending == Ending::HandOver { "go on" } else { "ended" }, "mcpsup ends");
+    }
+}
+
+fn runs_as_root(want: &Want) -> bool {
+    matches!(want, Want::Always(spec) if spec.account.is_none())
+}
+
+fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
+    // Users reach their own directories below it, and as root only those are theirs.
+    let passable = if is_root { 0o711 } else { 0o700 };
+    files::make_dir(&places.runtime, if is_root { 0o755 } else { 0o700 })?;
+    files::make_dir(&places.runtime.join("runs"), 0o700)?;
+    files::make_dir(&places.runtime.join("instances"), passable)?;
+    files::make_dir(&places.state, passable)?;
+    files::make_dir(&places.state.join("instances"), passable)?;
+    files::make_dir(&places.logs, 0o700)
+}
+
+/// The map's number goes on where the last daemon left it.
+fn last_generation(places: &Places) -> u64 {
+    let text = files::read_bounded(&places.port_map(), 64 << 20).unwrap_or_default();
+    serde_json::from_slice::<crate::model::portmap::PortMap>(&text).map_or(0, |map| map.generation)
+}
+
+fn read_config(path: &Path) -> Result<Config, Vec<Problem>> {
+    let name = path.display().to_string();
+    match files::read_bounded(path, logic::config::MAX_FILE) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => logic::config::parse(&text, &name),
+            Err(_) => Err(vec![Problem::new(name, "it is not UTF-8")]),
+        },
+        Err(error) => Err(vec![Problem::new(name, super::store::chain(&error))]),
+    }
+}
+
+fn containment(config: &Config, places: &Places) -> Result<Containment, StartError> {
+    let name = daemon_name(&places.state);
+    process::containment(config.daemon.containment, config.daemon.cgroup_root.as_deref(), &name)
+        .map_err(StartError::while_trying("keep process trees together as [daemon] containment asks"))
+}
+
+/// A name for this daemon's cgroup that no other daemon of the host has: its state directory's
+/// device and inode.
+fn daemon_name(state: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(state)
+        .map_or_else(|_| "daemon".to_owned(), |meta| format!("{:x}-{:x}", meta.dev(), meta.ino()))
+}

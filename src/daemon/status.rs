@@ -1,0 +1,208 @@
+//! What an instance looks like from outside: one place for the words, so that the log, the port
+//! map, the door and `mcpsup status` cannot disagree.
+
+use crate::control::protocol::Target;
+use crate::door::{Route, Upstream};
+use crate::logic::instance::{Cause, Instance, State, Want};
+use crate::model::portmap::{Entry, PortMap};
+use crate::model::status::{InstanceStatus, StateName, StatusReport};
+use crate::model::{Exit, InstanceId, Moment};
+use crate::system::{clock, socket};
+
+use super::Daemon;
+
+impl Daemon {
+    /// The instance's state in one word.
+    pub(super) fn state_name(&self, id: &InstanceId, instance: &Instance) -> StateName {
+        match instance.state() {
+            State::Starting { .. } => StateName::Starting,
+            State::Up { .. } => StateName::Up,
+            State::Stopping { .. } => StateName::Stopping,
+            State::Killing { .. } => StateName::Killing,
+            State::Cooling { .. } => StateName::Cooling,
+            State::Down if self.fleet.holds().contains(id) => StateName::Stopped,
+            State::Down => self.listed.get(id).map_or(StateName::Gone, |listed| listed.absent_because),
+        }
+    }
+
+    /// Where the instance's door leads now.
+    pub(super) fn route(&self, id: &InstanceId, instance: &Instance) -> Route {
+        let run = match instance.state() {
+            State::Up { run, .. } => run,
+            State::Starting { .. }
+            | State::Killing { .. }
+            | State::Cooling { .. }
+            | State::Stopping { .. }
+            | State::Down => {
+                return match instance.wanted() {
+                    Want::Always(_) => Route::Waiting,
+                    Want::Keep if instance.current().is_some() => Route::Waiting,
+                    Want::Keep | Want::Never => Route::Closed(self.closed_because(id)),
+                };
+            }
+        };
+        let current = self.current.get(&run);
+        let (Some(current), Some(look)) = (current, self.processes.look(run)) else { return Route::Waiting };
+        let Some(listening) = current.listening else { return Route::Waiting };
+        Route::Ready(Upstream {
+            run,
+            addr: listening.addr,
+            listener_inode: listening.inode,
+            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look().into_iter()))),
+        })
+    }
+
+    fn closed_because(&self, id: &InstanceId) -> String {
+        if self.fleet.holds().contains(id) {
+            return format!("{id} was stopped");
+        }
+        match self.listed.get(id).map(|listed| listed.absent_because) {
+            Some(StateName::Disabled) => format!("{id} is disabled"),
+            Some(StateName::Refused) => format!("the configuration of {id} is wrong; see mcpsup status"),
+            Some(
+                StateName::Gone
+                | StateName::Down
+                | StateName::Starting
+                | StateName::Up
+                | StateName::Stopping
+                | StateName::Killing
+                | StateName::Cooling
+                | StateName::Stopped,
+            )
+            | None => format!("{id} is not configured any more"),
+        }
+    }
+
+    /// Everything the caller may see of what was asked for.
+    pub(super) fn report(&self, meant: &[InstanceId], is_admin: bool, now: Moment) -> StatusReport {
+        let instances = meant.iter().filter_map(|id| Some(self.status(id, self.fleet.get(id)?, now)));
+        let mut problems = Vec::new();
+        let mut notes = Vec::new();
+        if is_admin {
+            problems.extend(self.problems.iter().cloned());
+            notes
+                .extend(self.store_problem.iter().map(|problem| format!("cannot remember ports: {problem}")));
+            notes.extend(self.notes());
+        }
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: *self.sources.generation.borrow(),
+            instances: instances.collect(),
+            problems,
+            notes,
+        }
+    }
+
+    fn status(&self, id: &InstanceId, instance: &Instance, now: Moment) -> InstanceStatus {
+        let listed = self.listed.get(id);
+        let port = listed.and_then(|listed| listed.door);
+        let mut problems = listed.map(|listed| listed.problems.clone()).unwrap_or_default();
+        problems.extend(self.doors.problem(id).cloned());
+        let next_try_seconds = match instance.state() {
+            State::Cooling { until, .. } => Some(until.since(now).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+            State::Down
+            | State::Starting { .. }
+            | State::Up { .. }
+            | State::Stopping { .. }
+            | State::Killing { .. } => None,
+        };
+        let current = instance.current();
+        InstanceStatus {
+            user: id.user.clone(),
+            server: id.server.clone(),
+            state: self.state_name(id, instance),
+            port,
+            url: self.url(id),
+            run: instance.last_run(),
+            pid: current.and_then(|run| self.processes.pid(run)),
+            since: clock::rfc3339(instance.entered()),
+            for_seconds: now.since(instance.entered()).as_secs(),
+            strikes: instance.strikes(now),
+            next_try_seconds,
+            last_exit: instance.last_exit().map(ToString::to_string),
+            note: self.note_on(id, instance, now),
+            problems,
+            containment: current.map(|_| self.processes.containment().as_str().to_owned()),
+        }
+    }
+
+    /// What a client connects to.
+    pub(super) fn url(&self, id: &InstanceId) -> Option<String> {
+        let listed = self.listed.get(id)?;
+        let address = std::net::SocketAddr::new(self.config.ports.listen, listed.door?);
+        Some(format!("http://{address}{}", listed.path))
+    }
+
+    /// One line for people: why it is not as it should be.
+    fn note_on(&self, id: &InstanceId, instance: &Instance, now: Moment) -> Option<String> {
+        let listed = self.listed.get(id);
+        let problem = listed.and_then(|listed| listed.problems.first()).or_else(|| self.doors.problem(id));
+        let going_on = if instance.current().is_some() { "; the previous version goes on" } else { "" };
+        if let Some(problem) = problem {
+            return Some(format!("{problem}{going_on}"));
+        }
+        match instance.state() {
+            State::Cooling { until, .. } => {
+                let wait = until.since(now).as_secs_f64();
+                let strikes = instance.strikes(now);
+                Some(format!("{}{}; next try in {wait:.0} s", self.ended(id, instance), in_a_row(strikes)))
+            }
+            State::Starting { run, .. } => {
+                let why = self.current.get(&run)?.not_ready();
+                (!why.is_empty()).then_some(why)
+            }
+            State::Stopping { cause: Cause::NotReady, .. } => Some(self.ended(id, instance)),
+            State::Killing { .. } if now.since(instance.entered()).as_secs() >= 5 => {
+                Some("its processes do not end; the port is kept and nothing is started".to_owned())
+            }
+            State::Down | State::Up { .. } | State::Stopping { .. } | State::Killing { .. } => None,
+        }
+    }
+
+    /// How the newest run ended, with what the probe found last if that was why.
+    pub(super) fn ended(&self, id: &InstanceId, instance: &Instance) -> String {
+        let exit = instance.last_exit().map_or_else(|| "ended".to_owned(), ToString::to_string);
+        match (self.trouble.get(id), instance.last_exit()) {
+            (Some(trouble), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
+                format!("was not ready in time: {trouble}")
+            }
+            (None, _) | (Some(_), Some(Exit::NotStarted(_))) => exit,
+        }
+    }
+
+    /// The port map as it is now.
+    pub(super) fn port_map(&self) -> PortMap {
+        let instances = self.fleet.iter().filter_map(|(id, instance)| {
+            Some(Entry {
+                user: id.user.clone(),
+                server: id.server.clone(),
+                port: self.listed.get(id)?.door?,
+                url: self.url(id)?,
+                state: self.state_name(id, instance),
+                since: clock::rfc3339(instance.entered()),
+            })
+        });
+        PortMap { version: 1, generation: *self.sources.generation.borrow(), instances: instances.collect() }
+    }
+
+    /// The instances a target means, among those the daemon knows.
+    pub(super) fn matching(&self, target: &Target) -> Vec<InstanceId> {
+        let fits = |id: &&InstanceId| {
+            target.user.as_ref().is_none_or(|user| *user == id.user)
+                && target.server.as_ref().is_none_or(|server| *server == id.server)
+        };
+        self.fleet.iter().map(|(id, _)| id).filter(fits).cloned().collect()
+    }
+}
+
+/// ", 3rd time in a row", from the second time on.
+pub(super) fn in_a_row(strikes: u32) -> String {
+    let ending = match (strikes % 10, strikes % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        (_, _) => "th",
+    };
+    if strikes < 2 { String::new() } else { format!(", {strikes}{ending} time in a row") }
+}

@@ -1,0 +1,160 @@
+//! What the daemon itself must remember over a restart: holds, sticky ports, the highest run
+//! number, and the key of the spec digests. Small files in the state directory, replaced whole.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::logic::ports::Ports;
+use crate::model::{InstanceId, RunId};
+use crate::system::failpoint;
+use crate::system::files::{self, FileError};
+
+/// Run numbers are reserved this many at a time, so that a start seldom writes a file.
+const RESERVED: u64 = 1000;
+/// None of our own files is larger.
+const LARGEST: usize = 64 << 20;
+
+/// Why the state directory is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file in it is not what this daemon writes.
+    #[error("cannot understand {}; move it away to start without it", .path.display())]
+    Odd {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The state directory.
+#[derive(Debug)]
+pub(super) struct Store {
+    dir: PathBuf,
+    reserved: RunId,
+}
+
+impl Store {
+    /// Opens it and reads how far run numbers were given out.
+    ///
+    /// # Errors
+    ///
+    /// When a file in it cannot be read or is not ours.
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let mut store = Self { dir: dir.to_path_buf(), reserved: RunId(1) };
+        if let Some(reserved) = store.read("next-run")? {
+            store.reserved = reserved;
+        }
+        Ok(store)
+    }
+
+    /// A number higher than that of any run so far.
+    #[must_use]
+    pub(super) fn next_run(&self) -> RunId {
+        self.reserved
+    }
+
+    /// Makes sure that no later daemon gives `run` out again.
+    ///
+    /// # Errors
+    ///
+    /// When the state directory cannot be written; the run must not be started then.
+    pub(super) fn reserve(&mut self, run: RunId) -> Result<(), StoreError> {
+        if run < self.reserved {
+            return Ok(());
+        }
+        let reserved = RunId(run.0 + RESERVED);
+        self.write("next-run", &reserved)?;
+        self.reserved = reserved;
+        Ok(())
+    }
+
+    /// What `mcpsup stop` holds.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is not ours.
+    pub(super) fn holds(&self) -> Result<BTreeSet<InstanceId>, StoreError> {
+        Ok(self.read("holds.json")?.unwrap_or_default())
+    }
+
+    /// Remembers the holds.
+    ///
+    /// # Errors
+    ///
+    /// When the state directory cannot be written; the old holds stand then.
+    pub(super) fn set_holds(&self, holds: &BTreeSet<InstanceId>) -> Result<(), StoreError> {
+        self.write("holds.json", holds)?;
+        failpoint::pass("hold.written");
+        Ok(())
+    }
+
+    /// The sticky ports.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is not ours.
+    pub(super) fn ports(&self) -> Result<Ports, StoreError> {
+        Ok(self.read("ports.json")?.unwrap_or_default())
+    }
+
+    /// Remembers the ports, as a deed for another thread: a disk may take its time.
+    pub(super) fn ports_writer(
+        &self,
+        ports: &Ports,
+    ) -> impl FnOnce() -> Result<(), FileError> + Send + use<> {
+        let path = self.dir.join("ports.json");
+        // It is a map of names to numbers; there is nothing in it that could not be written.
+        let bytes = serde_json::to_vec(ports).unwrap_or_default();
+        move || files::replace_durably(&path, &bytes, 0o600)
+    }
+
+    /// The key of the spec digests, made on first use.
+    ///
+    /// # Errors
+    ///
+    /// When the state directory cannot be written, or the kernel gives no random bytes.
+    pub(super) fn key(&self) -> Result<[u8; 32], StoreError> {
+        if let Some(key) = self.read("key")? {
+            return Ok(key);
+        }
+        let key = crate::system::random::key()
+            .map_err(|source| StoreError::Odd { path: "/dev/urandom".into(), source })?;
+        self.write("key", &key)?;
+        Ok(key)
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        let path = self.dir.join(name);
+        match files::read_bounded(&path, LARGEST) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) => Err(StoreError::Odd { path, source: error.into() }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| StoreError::Odd { path: path.clone(), source: error.into() })?;
+        Ok(files::replace_durably(&path, &bytes, 0o600)?)
+    }
+}
+
+/// An error with its causes on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

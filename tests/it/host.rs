@@ -1,0 +1,300 @@
+//! A host of one test's own: a scratch directory, a daemon in it, and what a person would do there.
+//!
+//! Everything waits for predicates with a limit, never for time. Whatever a test leaves running is
+//! ended when its [`Host`] is dropped, by pid.
+
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use mcpsup::model::status::{InstanceStatus, StateName, StatusReport};
+
+/// How long a test waits for what must come. Long, because the machine may be busy.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub(crate) const MCPSUP: &str = env!("CARGO_BIN_EXE_mcpsup");
+
+/// An example server, built by `cargo test` beside the program.
+pub(crate) fn example(name: &str) -> PathBuf {
+    Path::new(MCPSUP).parent().unwrap().join("examples").join(name)
+}
+
+/// Ports that no other test of this run uses: so many doors, and as many backends.
+struct Block {
+    doors: String,
+    backends: String,
+}
+
+fn block() -> Block {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below the ephemeral range (32768), and clear of what people usually run.
+    const SIZE: u16 = 600;
+    let first = 11_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 17 * 2 * SIZE;
+    Block {
+        doors: format!("{first}-{}", first + SIZE - 1),
+        backends: format!("{}-{}", first + SIZE, first + 2 * SIZE - 1),
+    }
+}
+
+/// One test's host.
+pub(crate) struct Host {
+    dir: tempfile::TempDir,
+    daemon: Option<Child>,
+    /// Variables for the daemon's own environment.
+    pub env: Vec<(String, String)>,
+    head: String,
+}
+
+impl Host {
+    /// With these `[server.…]` tables; `[ports]` is added. Nothing runs yet.
+    pub(crate) fn new(servers: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("mcpsup-it-").tempdir().unwrap();
+        let Block { doors, backends } = block();
+        let head = format!("[ports]\nrange = \"{doors}\"\nbackend_range = \"{backends}\"\n");
+        let host = Self { dir, daemon: None, env: Vec::new(), head };
+        std::fs::DirBuilder::new().create(host.env_dir()).unwrap();
+        std::fs::set_permissions(host.env_dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        host.configure(servers);
+        host
+    }
+
+    /// With the notes server of the examples, for everybody.
+    pub(crate) fn with_notes() -> Self {
+        Self::new(&notes())
+    }
+
+    /// With the misbehaving server of the examples; its switches come from each user's `UNRULY`.
+    pub(crate) fn with_unruly(more: &str) -> Self {
+        Self::new(&unruly(more))
+    }
+
+    /// Writes mcpsup.toml anew.
+    pub(crate) fn configure(&self, servers: &str) {
+        write(&self.path().join("mcpsup.toml"), &format!("{}{servers}", self.head), 0o600);
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn env_dir(&self) -> PathBuf {
+        self.path().join("env.d")
+    }
+
+    /// Saves a user's env file: written whole beside and renamed, as careful editors do.
+    pub(crate) fn save(&self, user: &str, text: &str) {
+        let new = self.path().join(format!("new-{user}"));
+        write(&new, text, 0o600);
+        std::fs::rename(new, self.env_dir().join(format!("{user}.env"))).unwrap();
+    }
+
+    pub(crate) fn delete(&self, user: &str) {
+        std::fs::remove_file(self.env_dir().join(format!("{user}.env"))).unwrap();
+    }
+
+    /// Starts the daemon and waits until it can be asked.
+    pub(crate) fn start(&mut self) {
+        self.spawn();
+        self.until("the daemon answers", || self.cli(&["status"]).status.success());
+    }
+
+    /// Starts the daemon and waits for nothing.
+    pub(crate) fn spawn(&mut self) {
+        assert!(self.daemon.is_none(), "one daemon at a time");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(MCPSUP);
+        command.arg("--config").arg(self.path().join("mcpsup.toml")).arg("daemon");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.env("MCPSUP_LOG", "debug").env("RUST_BACKTRACE", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(command.spawn().unwrap());
+    }
+
+    pub(crate) fn daemon_pid(&self) -> i32 {
+        i32::try_from(self.daemon.as_ref().expect("the daemon runs").id()).unwrap()
+    }
+
+    /// The daemon's own log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.path().join("daemon.log")
+    }
+
+    /// Kills the daemon with SIGKILL; its runs go on.
+    pub(crate) fn kill_daemon(&mut self) {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// Waits until the daemon has ended by itself (a fail point, a signal).
+    pub(crate) fn wait_for_end(&mut self) -> std::process::ExitStatus {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = daemon.try_wait().unwrap() {
+                return status;
+            }
+            if begun.elapsed() > LIMIT {
+                daemon.kill().unwrap();
+                panic!("the daemon did not end; its log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the daemon by a signal and waits for it.
+    pub(crate) fn signal_daemon(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.daemon_pid()), signal).unwrap();
+    }
+
+    /// SIGTERM, and everything is gone.
+    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
+        self.signal_daemon(nix::sys::signal::Signal::SIGTERM);
+        self.wait_for_end()
+    }
+
+    /// Runs the command line.
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(MCPSUP);
+        command.arg("--config").arg(self.path().join("mcpsup.toml")).args(args);
+        command.stdin(Stdio::null()).env("NO_COLOR", "1").output().unwrap()
+    }
+
+    /// Runs the command line, which must succeed, and gives its standard output.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "mcpsup {args:?}: {}\n{out}\n{err}\ndaemon:\n{}",
+            output.status,
+            self.log()
+        );
+        out
+    }
+
+    pub(crate) fn status(&self) -> StatusReport {
+        serde_json::from_str(&self.ok(&["status", "--json"])).unwrap()
+    }
+
+    /// The one instance of this user.
+    pub(crate) fn instance(&self, user: &str) -> InstanceStatus {
+        let all = self.status().instances;
+        let mut found = all.into_iter().filter(|instance| instance.user.as_str() == user);
+        found.next().unwrap_or_else(|| panic!("no instance of {user}; daemon:\n{}", self.log()))
+    }
+
+    /// Waits until the user's instance is in this state.
+    pub(crate) fn until_state(&self, user: &str, state: StateName) -> InstanceStatus {
+        self.until_some(&format!("{user} is {state}"), || {
+            let all = self.status().instances;
+            all.into_iter().find(|one| one.user.as_str() == user && one.state == state)
+        })
+    }
+
+    /// Waits until every instance is up, and there are this many.
+    pub(crate) fn until_all_up(&self, count: usize) -> Vec<InstanceStatus> {
+        self.until_some(&format!("{count} are up"), || {
+            let all = self.status().instances;
+            (all.len() == count && all.iter().all(|one| one.state == StateName::Up)).then_some(all)
+        })
+    }
+
+    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        self.until_some(what, || is_so().then_some(()));
+    }
+
+    /// Waits for a predicate, and shows the daemon's log if it never comes true.
+    pub(crate) fn until_some<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            if begun.elapsed() > LIMIT {
+                let status = text(&self.cli(&["status", "-v"]).stdout);
+                panic!("waited in vain until {what}\n{status}\ndaemon:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Calls a tool at a user's door with the example client; its text.
+    pub(crate) fn call(&self, user: &str, tool: &str, arguments: &str) -> Result<String, String> {
+        let url = self.instance(user).url.unwrap();
+        let output = Command::new(example("call")).args([&url, tool, arguments]).output().unwrap();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        if output.status.success() { Ok(out.trim_end().to_owned()) } else { Err(err) }
+    }
+
+    /// Every living process of this host's runs: their environment names its state directory.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let state = self.path().join("state").into_os_string().into_encoded_bytes();
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let is_ours = |pid: &i32| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.windows(state.len()).any(|window| window == state)
+        };
+        pids.filter(|pid| {
+            *pid != self.daemon.as_ref().map_or(0, |daemon| i32::try_from(daemon.id()).unwrap())
+        })
+        .filter(is_ours)
+        .collect()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().unwrap_or_default();
+            daemon.wait().unwrap();
+        }
+        for pid in self.processes() {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+                .unwrap_or_default();
+        }
+    }
+}
+
+/// `[server.notes]`
+pub(crate) fn notes() -> String {
+    format!(
+        "[server.notes]\ncommand = [{:?}]\ntransport = \"http\"\nport_env = \"NOTES_PORT\"\n\
+         env = {{ NOTES_DIR = \"{{state_dir}}\" }}\n\
+         [server.notes.credential.NOTES_TOKEN]\ndescription = \"a token\"\n",
+        example("notes")
+    )
+}
+
+/// `[server.unruly]`; `more` goes below it, so it may begin with keys and go on with tables.
+pub(crate) fn unruly(more: &str) -> String {
+    format!(
+        "[server.unruly]\ncommand = [{:?}]\ntransport = \"http\"\nport_env = \"UNRULY_PORT\"\n{more}\n",
+        example("unruly")
+    )
+}
+
+/// Writes a file with a mode.
+pub(crate) fn write(path: &Path, text: &str, mode: u32) {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub(crate) fn is_alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
+}

@@ -1,0 +1,12 @@
+//! The outermost ring: the real program, real processes, a file per behaviour. Nothing here waits
+//! for time; [`host`] holds what the tests say it with.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test starts programs and stops at the first thing that is wrong"
+)]
+
+mod crash;
+mod host;
