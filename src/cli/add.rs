@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::ValueHint;
 use zeroize::Zeroizing;
 
-use super::check::{credentials, examine_file, read_config, shown};
+use super::check::{examine_file, read_config, shown};
 use super::session::Session;
 use super::{Outcome, WrongUse, steer};
 use crate::control::client::ClientError;
@@ -18,7 +18,7 @@ use crate::logic::{config, envfile};
 use crate::model::config::{Config, Credential};
 use crate::model::env::Variables;
 use crate::model::{Problem, Secret, ServerName, UserName};
-use crate::system::{files, terminal};
+use crate::system::{account, files, terminal};
 
 /// Who, and from where.
 #[derive(Debug, clap::Args)]
@@ -73,7 +73,8 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         Err(problems) => return Ok(tell(&problems, session)),
     };
     let shown = shown(places, &name);
-    if let Err(problems) = examine_file(Some(&config), &args.user, &shown, text.as_bytes()) {
+    let ours = account::own_uid();
+    if let Err(problems) = examine_file(places, &args.user, &shown, text.as_bytes(), ours) {
         session.print.aside("nothing is written:");
         return Ok(tell(&problems, session));
     }
@@ -152,6 +153,18 @@ fn text_of<'a>(
         }
     }
     text
+}
+
+/// The credentials of every server that somebody has who lists `optional` ones.
+fn credentials<'a>(
+    config: &'a Config,
+    optional: &'a [ServerName],
+) -> impl Iterator<Item = (&'a ServerName, &'a str, &'a Credential)> {
+    let servers = config.servers.iter();
+    let theirs = servers.filter(|(name, server)| server.for_all || optional.contains(name));
+    theirs.flat_map(|(name, server)| {
+        server.credentials.iter().map(move |(variable, credential)| (name, variable.as_str(), credential))
+    })
 }
 
 /// Asks for every credential of every server they will have.

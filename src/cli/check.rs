@@ -3,21 +3,26 @@
 //! [`examine`] is also what `add` and `edit` ask before they put anything in place, so that a
 //! file they accept is one that the daemon accepts.
 
-use std::io;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::Outcome;
-use super::names::user_of;
 use super::print::{Paint, clean};
 use super::session::Session;
+use crate::logic::ports::Ports;
+use crate::logic::roster::{Host, Roster};
 use crate::logic::{config, envfile};
-use crate::model::config::{Config, Credential, Server};
 use crate::model::env::{Variable, Variables};
-use crate::model::{Problem, ServerName, UserName};
-use crate::system::files;
+use crate::model::file::{EnvFile, FileState};
+use crate::model::{Config, Problem, UserName};
+use crate::system::cause::plain;
+use crate::system::envdir::{Complete, EnvDir};
+use crate::system::files::{self, FileError};
 use crate::system::places::Places;
+use crate::system::{account, clock};
 
 /// How.
 #[derive(Debug, clap::Args)]
@@ -30,57 +35,73 @@ pub struct Args {
     pub verbose: bool,
 }
 
-/// Largest mcpsup.toml and env file in bytes.
-const LARGEST: usize = 1024 * 1024;
+/// Largest file of the daemon's own in bytes: ports of tens of thousands of instances.
+const LARGEST: usize = 64 << 20;
 
 /// What the files say.
 #[derive(Debug, Default)]
 pub struct Examined {
     /// All that is wrong, mcpsup.toml first.
     pub problems: Vec<Problem>,
-    /// mcpsup.toml, if it is right.
-    pub config: Option<Config>,
     /// The env files that could be parsed, by the names they are known as.
     pub files: Vec<(String, Variables)>,
-    /// Names in env.d that mean no user.
-    pub ignored: Vec<String>,
+    /// Names in env.d that are nobody's file, and why.
+    pub ignored: Vec<(String, String)>,
 }
 
-/// Reads mcpsup.toml and every env file.
+/// Reads mcpsup.toml and every env file, with `instead` in the place of one user's.
 #[must_use]
-pub fn examine(places: &Places) -> Examined {
+pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examined {
     let mut examined = Examined::default();
-    match read_config(places) {
-        Ok(config) => examined.config = Some(config),
-        Err(problems) => examined.problems = problems,
+    let config = read_config(places);
+    if let Err(problems) = &config {
+        examined.problems.clone_from(problems);
     }
-    let names = match file_names(&places.env_dir) {
-        Ok(names) => names,
-        Err(error) => {
-            let text = format!("cannot be read: {}", crate::system::cause::plain(&error));
-            examined.problems.push(Problem::new(places.env_dir.to_string_lossy(), text));
-            return examined;
+    let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
+    let mut look = EnvDir::new(&places.env_dir).look(clock::now(), Complete::All, &own_uid);
+    if let Some((user, file)) = instead {
+        // The first user's file is written before there is a directory for it.
+        look.directory = Ok(());
+        look.files.insert(user, FileState::Read(file));
+    }
+    examined.problems.extend(look.directory.clone().err());
+    for state in look.files.values() {
+        match state {
+            FileState::Unchanged => {}
+            FileState::Refused(problem) => examined.problems.push(problem.clone()),
+            FileState::Read(file) => match envfile::parse(&file.bytes, &file.name) {
+                Ok(variables) => examined.files.push((file.name.clone(), variables)),
+                Err(problems) => examined.problems.extend(problems),
+            },
         }
+    }
+    examined.ignored = std::mem::take(&mut look.ignored);
+    let mut roster = Roster::default();
+    roster.set_config(config);
+    roster.set_files(look);
+    let host = Host {
+        blocked: &BTreeSet::new(),
+        accounts: &account::find,
+        state: &places.state,
+        runtime: &places.runtime,
+        is_root: account::own_uid() == 0,
+        // Nothing is compared with what the daemon runs.
+        digest_key: &[0; 32],
     };
-    for name in names {
-        let Some(user) = user_of(name.as_ref()) else {
-            examined.ignored.push(name);
-            continue;
-        };
-        let shown = shown(places, &name);
-        let bytes = match files::read_bounded(&places.env_dir.join(&name), LARGEST) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                examined.problems.push(Problem::new(shown, chain(&error)));
-                continue;
+    for listed in roster.resolve(&mut sticky(places), &host).into_values() {
+        for problem in listed.problems {
+            if !examined.problems.contains(&problem) {
+                examined.problems.push(problem);
             }
-        };
-        match examine_file(examined.config.as_ref(), &user, &shown, &bytes) {
-            Ok(variables) => examined.files.push((shown, variables)),
-            Err(problems) => examined.problems.extend(problems),
         }
     }
     examined
+}
+
+/// The ports that were given before; none where they cannot be read, which is the daemon's alone.
+fn sticky(places: &Places) -> Ports {
+    let bytes = files::read_bounded(&places.state.join("ports.json"), LARGEST).ok();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Reads mcpsup.toml.
@@ -91,72 +112,35 @@ pub fn examine(places: &Places) -> Examined {
 pub fn read_config(places: &Places) -> Result<Config, Vec<Problem>> {
     let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
     let one = |text: String| vec![Problem::new(file.clone(), text)];
-    let bytes = files::read_bounded(&places.config, LARGEST).map_err(|error| one(chain(&error)))?;
+    let read = files::read_bounded(&places.config, config::MAX_FILE);
+    let bytes = read.map_err(|error| one(unreadable(&error)))?;
     let text = String::from_utf8(bytes).map_err(|_| one("is not UTF-8".to_owned()))?;
     config::parse(&text, &file)
 }
 
-/// What one user's file says, if it is right by itself and for the servers it is for. `shown` is
-/// the name it is known as.
+fn unreadable(error: &FileError) -> String {
+    let cause = error.source().and_then(|cause| cause.downcast_ref());
+    format!("cannot be read: {}", cause.map_or_else(|| error.to_string(), plain))
+}
+
+/// What is wrong with one user's file if it says `bytes`, by itself and beside everybody else's.
+/// `shown` is the name it is known as, `owner_uid` whose it will be.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with it.
 pub fn examine_file(
-    config: Option<&Config>,
-    _user: &UserName,
+    places: &Places,
+    user: &UserName,
     shown: &str,
     bytes: &[u8],
-) -> Result<Variables, Vec<Problem>> {
-    let variables = envfile::parse(bytes, shown)?;
-    let listed = variables.get("MCPSUP_SERVERS").map(|v| v.value.reveal().to_owned());
-    let optional: Vec<ServerName> =
-        listed.iter().flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
-    let mut problems = Vec::new();
-    for (server, name, credential) in config.into_iter().flat_map(|c| credentials(c, &optional)) {
-        problems.extend(judge(&variables, shown, server, name, credential));
-    }
-    if problems.is_empty() { Ok(variables) } else { Err(problems) }
-}
-
-/// The servers a user has who lists `optional` ones.
-fn servers<'a>(
-    config: &'a Config,
-    optional: &'a [ServerName],
-) -> impl Iterator<Item = (&'a ServerName, &'a Server)> {
-    config.servers.iter().filter(|(name, server)| server.for_all || optional.contains(name))
-}
-
-/// The credentials that those servers want.
-pub fn credentials<'a>(
-    config: &'a Config,
-    optional: &'a [ServerName],
-) -> impl Iterator<Item = (&'a ServerName, &'a str, &'a Credential)> {
-    servers(config, optional).flat_map(|(server, description)| {
-        let wanted = description.credentials.iter();
-        wanted.map(move |(name, credential)| (server, name.as_str(), credential))
-    })
-}
-
-fn judge(
-    variables: &Variables,
-    shown: &str,
-    server: &ServerName,
-    name: &str,
-    credential: &Credential,
-) -> Option<Problem> {
-    let Some(variable) = variables.get(name) else {
-        return credential.required.then(|| {
-            let text = format!("{name} is missing; {server} needs it: {}", credential.description);
-            Problem::new(shown, text)
-        });
-    };
-    let pattern = credential.pattern.as_ref()?;
-    let right = config::matches(pattern, variable.value.reveal());
-    (!right).then(|| {
-        let text = format!("{name} is not what {server} expects; it must match {pattern}");
-        Problem::new(shown, text).at_line(variable.line)
-    })
+    owner_uid: u32,
+) -> Result<(), Vec<Problem>> {
+    let file = EnvFile { name: shown.to_owned(), bytes: Zeroizing::new(bytes.to_vec()), owner_uid };
+    let mut problems = examine(places, Some((user.clone(), file))).problems;
+    // What is wrong elsewhere is no reason against this file.
+    problems.retain(|problem| problem.file == shown);
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// The name an env file is known as: `env.d/alice.env`.
@@ -164,21 +148,6 @@ fn judge(
 pub fn shown(places: &Places, name: &str) -> String {
     let dir = places.env_dir.file_name().unwrap_or_default().to_string_lossy();
     format!("{dir}/{name}")
-}
-
-fn file_names(dir: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn chain(error: &files::FileError) -> String {
-    use std::error::Error;
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    format!("cannot be read: {}", cause.map_or_else(|| error.to_string(), crate::system::cause::plain))
 }
 
 /// Names and lengths; never a value.
@@ -198,7 +167,7 @@ struct Length<'a> {
 struct Report<'a> {
     problems: &'a [Problem],
     files: Vec<Lengths<'a>>,
-    ignored: &'a [String],
+    ignored: BTreeMap<&'a str, &'a str>,
 }
 
 /// Does it.
@@ -207,36 +176,42 @@ struct Report<'a> {
 ///
 /// When stdout cannot be written.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
-    let examined = examine(&session.places);
-    let print = &session.print;
-    let report =
-        Report { problems: &examined.problems, files: lengths(&examined.files), ignored: &examined.ignored };
+    let examined = examine(&session.places, None);
     if args.json {
-        print.json(&report, false)?;
+        let ignored = examined.ignored.iter().map(|(name, why)| (&**name, &**why));
+        let report = Report {
+            problems: &examined.problems,
+            files: lengths(&examined.files),
+            ignored: ignored.collect(),
+        };
+        session.print.json(&report, false)?;
     } else {
-        for problem in &examined.problems {
-            print.line(&print.paint(Paint::Bad, &clean(&problem.to_string())))?;
-        }
-        if args.verbose {
-            for file in &report.files {
-                print.line(&clean(file.file))?;
-                for variable in &file.variables {
-                    print.line(&format!("  {}  {} bytes", variable.name, variable.bytes))?;
-                }
-            }
-        }
-        for name in examined.ignored.iter().filter(|name| *name != "example" && *name != "README") {
-            let shown = shown(&session.places, name);
-            print.aside(&format!("{shown} is left alone: it is not called USER.env"));
-        }
-        if examined.problems.is_empty() {
-            print.line(&match examined.files.len() {
-                1 => "mcpsup.toml and 1 env file are right".to_owned(),
-                files => format!("mcpsup.toml and {files} env files are right"),
-            })?;
-        }
+        tell(&examined, args.verbose, session)?;
     }
     Ok(if examined.problems.is_empty() { Outcome::Done } else { Outcome::Failed })
+}
+
+fn tell(examined: &Examined, verbose: bool, session: &Session) -> anyhow::Result<()> {
+    let print = &session.print;
+    for problem in &examined.problems {
+        print.line(&print.paint(Paint::Bad, &clean(&problem.to_string())))?;
+    }
+    for file in lengths(&examined.files).iter().filter(|_| verbose) {
+        print.line(&clean(file.file))?;
+        for variable in &file.variables {
+            print.line(&format!("  {}  {} bytes", variable.name, variable.bytes))?;
+        }
+    }
+    for (name, why) in &examined.ignored {
+        print.aside(&format!("{} is left alone: {why}", shown(&session.places, name)));
+    }
+    if examined.problems.is_empty() {
+        print.line(&match examined.files.len() {
+            1 => "mcpsup.toml and 1 env file are right".to_owned(),
+            files => format!("mcpsup.toml and {files} env files are right"),
+        })?;
+    }
+    Ok(())
 }
 
 fn lengths(files: &[(String, Variables)]) -> Vec<Lengths<'_>> {
@@ -249,32 +224,91 @@ fn of_one(variables: &Variables) -> Vec<Length<'_>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests write small files")]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
     use super::*;
+    use crate::cli::init;
     use crate::model::Secret;
 
-    fn variables(name: &str, value: &str) -> Variables {
-        Variables(vec![Variable { name: name.into(), value: Secret::new(value), line: 3 }])
+    fn places(dir: &Path) -> Places {
+        std::fs::create_dir(dir.join("env.d")).unwrap();
+        std::fs::write(dir.join("mcpsup.toml"), init::CONFIG).unwrap();
+        Places::find(Some(&dir.join("mcpsup.toml")), false, |_| None).unwrap()
     }
 
-    fn credential(required: bool) -> Credential {
-        Credential { description: "Zoho client id".to_owned(), pattern: None, required }
+    fn save(places: &Places, name: &str, text: &str) {
+        let path = places.env_dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
+    fn problems(places: &Places) -> Vec<String> {
+        examine(places, None).problems.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn what_is_missing_is_named_with_what_it_is() {
-        let sdp = "sdp".parse().unwrap();
-        let judged =
-            |name, required| judge(&variables("A", "x"), "env.d/a.env", &sdp, name, &credential(required));
-        let problem = judged("B", true).unwrap().to_string();
-        assert_eq!(problem, "env.d/a.env: B is missing; sdp needs it: Zoho client id");
-        assert_eq!(judged("B", false), None);
-        assert_eq!(judged("A", true), None);
+    fn what_init_writes_is_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        save(&places, "example", init::EXAMPLE);
+        assert_eq!(problems(&places), Vec::<String>::new());
+        save(&places, "alice.env", init::EXAMPLE);
+        let examined = examine(&places, None);
+        assert_eq!(examined.problems, []);
+        assert_eq!(examined.files[0].0, "env.d/alice.env");
+        assert_eq!(examined.ignored.len(), 1, "the example is nobody's");
+    }
+
+    #[test]
+    fn what_is_commented_out_in_the_first_configuration_is_right_too() {
+        let line = |line: &'static str| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with('[') || rest.split(' ').nth(1) == Some("=") => rest,
+            _ => line,
+        };
+        let all: Vec<_> = init::CONFIG.lines().map(line).collect();
+        assert!(all.len() > 30 && all.contains(&"[server.notes.limits]"));
+        let problems = config::parse(&all.join("\n"), "mcpsup.toml").err().unwrap_or_default();
+        assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn every_problem_of_every_file_is_reported_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        save(&places, "alice.env", "NOTES_TOKEN=x\nthis is no assignment\n");
+        save(&places, "bob.env", "OTHER=x\n");
+        save(&places, "carol.env", "NOTES_TOKEN=x\n");
+        let problems = problems(&places);
+        assert!(problems.iter().any(|text| text.starts_with("env.d/alice.env:2: ")), "{problems:?}");
+        let bob = |text: &String| text.starts_with("env.d/bob.env") && text.contains("NOTES_TOKEN");
+        assert!(problems.iter().any(bob), "{problems:?}");
+        assert!(!problems.iter().any(|text| text.contains("carol")), "{problems:?}");
+    }
+
+    #[test]
+    fn a_new_file_is_judged_beside_the_others_and_by_itself_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        save(&places, "alice.env", "broken\n");
+        save(&places, "bob.env", "NOTES_TOKEN=x\nMCPSUP_PORT=3456\n");
+        let uid = account::own_uid();
+        let judge = |text: &str| {
+            let zoe = "zoe".parse().unwrap();
+            examine_file(&places, &zoe, "env.d/zoe.env", text.as_bytes(), uid)
+        };
+        assert_eq!(judge("NOTES_TOKEN=x\n"), Ok(()));
+        assert!(judge("").is_err(), "the token is required");
+        let taken = judge("NOTES_TOKEN=x\nMCPSUP_PORT=3456\n").unwrap_err();
+        assert!(taken[0].text.contains("bob"), "{taken:?}");
     }
 
     #[test]
     fn a_check_tells_lengths_and_never_a_value() {
-        let files = vec![("env.d/a.env".to_owned(), variables("TOKEN", "hunter2hunter2"))];
+        let variable = Variable { name: "TOKEN".into(), value: Secret::new("hunter2hunter2"), line: 1 };
+        let files = vec![("env.d/a.env".to_owned(), Variables(vec![variable]))];
         let told = serde_json::to_string(&lengths(&files)).unwrap();
         assert!(told.contains("\"bytes\":14"), "{told}");
         assert!(!told.contains("hunter2"), "{told}");

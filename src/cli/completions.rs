@@ -8,7 +8,7 @@ use clap_complete::CompleteEnv;
 use clap_complete::env::Shells;
 
 use super::Outcome;
-use super::session::Session;
+use super::print::Print;
 
 /// Set by the script; not `COMPLETE`, so that nobody else's variable can turn us into a completer.
 const VARIABLE: &str = "MCPSUP_COMPLETE";
@@ -38,12 +38,12 @@ pub fn engine<F: Fn() -> Command>(command: F) -> CompleteEnv<'static, F> {
 /// # Errors
 ///
 /// When stdout cannot be written.
-pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args, print: &Print) -> anyhow::Result<Outcome> {
     let mut script = Vec::new();
     if let Some(shell) = Shells::builtins().completer(&args.shell) {
         shell.write_registration(VARIABLE, "mcpsup", "mcpsup", "mcpsup", &mut script)?;
     }
-    session.print.bytes(&script)?;
+    print.bytes(&script)?;
     Ok(Outcome::Done)
 }
 

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::Outcome;
 use super::add::tell;
-use super::check::{examine_file, read_config, shown};
+use super::check::{examine_file, shown};
 use super::names;
 use super::session::Session;
 use crate::model::UserName;
@@ -38,6 +38,7 @@ const LARGEST: usize = 1024 * 1024;
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let (name, path) = find(args, session)?;
     let before = Zeroizing::new(files::read_bounded(&path, LARGEST)?);
+    let owner = std::fs::metadata(&path)?.uid();
     let editor = ["VISUAL", "EDITOR"].into_iter().find_map(|name| session.environment.get(name));
     let editor = editor.map_or_else(|| "vi".into(), |editor| editor.to_string_lossy());
     let patience = terminal::Patience::begin().context("cannot guard the copy")?;
@@ -57,10 +58,9 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
             session.print.line("nothing is changed")?;
             return Ok(Outcome::Done);
         }
-        let config = read_config(&session.places).ok();
         let shown = shown(&session.places, &name);
-        match examine_file(config.as_ref(), &args.user, &shown, &after) {
-            Ok(_) => {
+        match examine_file(&session.places, &args.user, &shown, &after, owner) {
+            Ok(()) => {
                 put(&path, &before, &after)?;
                 session.print.line(&format!("saved {}", path.display()))?;
                 return Ok(Outcome::Done);
@@ -113,9 +113,10 @@ fn again(session: &Session) -> anyhow::Result<bool> {
         return Ok(false);
     }
     session.print.ask("edit again? [Y/n] ");
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer).context("cannot read from the terminal")?;
-    Ok(read > 0 && !answer.trim_start().to_lowercase().starts_with('n'))
+    // Not read_line: Ctrl-C is caught since the editor was started, and must mean no here.
+    let answer = terminal::read_hidden().context("cannot read from the terminal")?;
+    session.print.answered();
+    Ok(answer.is_some_and(|answer| !answer.reveal().trim_start().to_lowercase().starts_with('n')))
 }
 
 /// A directory of ours in memory; gone with everything in it when dropped.

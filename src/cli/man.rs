@@ -7,7 +7,7 @@ use clap::{CommandFactory, ValueHint};
 
 use super::Outcome;
 use super::args::Cli;
-use super::session::Session;
+use super::print::Print;
 
 /// Where to.
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub struct Args {
 /// # Errors
 ///
 /// When the pages cannot be written.
-pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args, print: &Print) -> anyhow::Result<Outcome> {
     let command = Cli::command();
     if let Some(dir) = &args.dir {
         clap_mangen::generate_to(command, dir)
@@ -30,7 +30,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     } else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;
-        session.print.bytes(&page)?;
+        print.bytes(&page)?;
     }
     Ok(Outcome::Done)
 }

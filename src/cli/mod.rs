@@ -80,21 +80,32 @@ fn wrong_use(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: &Cli) -> ExitCode {
-    let environment = Environment::read();
-    let print = Print::new(&environment);
-    let result = Session::new(cli.config.as_deref(), environment, print)
-        .and_then(|session| dispatch(&cli.verb, &session));
-    print.clear_progress();
-    match result {
+    match ended(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
         // Whoever read our output has enough of it: `mcpsup status | head -1`.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            print.error(&error);
+            Print::error(&error);
             ExitCode::from(status_of(&error))
         }
     }
+}
+
+fn ended(cli: &Cli) -> anyhow::Result<Outcome> {
+    let environment = Environment::read();
+    let print = Print::new(&environment);
+    // These ask nothing of the host, and are also run where a package is built.
+    if let Verb::Completions(args) = &cli.verb {
+        return completions::run(args, &print);
+    }
+    if let Verb::Man(args) = &cli.verb {
+        return man::run(args, &print);
+    }
+    let session = Session::new(cli.config.as_deref(), environment, print)?;
+    let result = dispatch(&cli.verb, &session);
+    session.print.clear_progress();
+    result
 }
 
 fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {
@@ -113,8 +124,8 @@ fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {
         Verb::Ports(args) => ports::run(args, session),
         Verb::Client(args) => client::run(args, session),
         Verb::Reload => reload::run(session),
-        Verb::Completions(args) => completions::run(args, session),
-        Verb::Man(args) => man::run(args, session),
+        Verb::Completions(args) => completions::run(args, &session.print),
+        Verb::Man(args) => man::run(args, &session.print),
     }
 }
 

@@ -4,6 +4,7 @@
 //! progress only on a terminal. Whatever comes from outside (a note, a problem, a file's name) is
 //! printed without control characters, so that nobody writes on somebody else's terminal.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 
@@ -29,12 +30,14 @@ pub enum Paint {
 }
 
 /// The way to stdout and stderr.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Print {
     /// Columns and rows, if stdout is a terminal.
     size: Option<(usize, usize)>,
     err_is_terminal: bool,
     colour: bool,
+    /// A progress line stands on the terminal.
+    shows: Cell<bool>,
 }
 
 impl Print {
@@ -48,6 +51,7 @@ impl Print {
             err_is_terminal: io::stderr().is_terminal() && !dumb,
             // https://no-color.org
             colour: out_is_terminal && !dumb && environment.get("NO_COLOR").is_none(),
+            shows: Cell::new(false),
         }
     }
 
@@ -146,6 +150,7 @@ impl Print {
     /// What is going on, in one line that the next one replaces. Only on a terminal.
     pub fn progress(&self, text: &str) {
         if self.err_is_terminal {
+            self.shows.set(true);
             let width = terminal::size(io::stderr()).map_or(80, |(columns, _)| columns);
             say(&format!("\r\x1b[K{}", cut(&clean(text), width.saturating_sub(1))));
         }
@@ -153,14 +158,14 @@ impl Print {
 
     /// Takes the progress line away.
     pub fn clear_progress(&self) {
-        if self.err_is_terminal {
+        if self.shows.replace(false) {
             say("\r\x1b[K");
         }
     }
 
     /// Why the command did not do what it should, with the chain of causes.
-    pub fn error(&self, error: &anyhow::Error) {
-        self.aside(&format!("mcpsup: {}", sentence(error.as_ref())));
+    pub fn error(error: &anyhow::Error) {
+        say(&format!("mcpsup: {}\n", clean(&sentence(error.as_ref()))));
     }
 
     /// `text` in a colour.

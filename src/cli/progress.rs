@@ -47,21 +47,25 @@ pub fn judge(goal: Goal, meant: &Meant, now: Option<&InstanceStatus>, name: &str
 }
 
 fn judge_down(before: Option<RunId>, now: &InstanceStatus) -> Verdict {
+    match (is_down(now), before) {
+        (false, _) => Verdict::Waiting,
+        (true, Some(_)) => Verdict::Reached,
+        (true, None) => Verdict::Already,
+    }
+}
+
+/// True if nothing of it runs, nor will by itself.
+#[must_use]
+pub fn is_down(now: &InstanceStatus) -> bool {
     match now.state {
-        StateName::Stopped | StateName::Disabled | StateName::Refused | StateName::Gone => {
-            match (now.pid, before) {
-                // Refused and gone are also said of what still runs its last good version.
-                (Some(_), _) => Verdict::Waiting,
-                (None, Some(_)) => Verdict::Reached,
-                (None, None) => Verdict::Already,
-            }
-        }
+        // Refused and gone are also said of what still runs its last good version.
+        StateName::Stopped | StateName::Disabled | StateName::Refused | StateName::Gone => now.pid.is_none(),
         StateName::Down
         | StateName::Starting
         | StateName::Up
         | StateName::Stopping
         | StateName::Killing
-        | StateName::Cooling => Verdict::Waiting,
+        | StateName::Cooling => false,
     }
 }
 

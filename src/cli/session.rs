@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::print::Print;
 use crate::control::client::{Client, ClientError};
-use crate::system::peer;
+use crate::system::account;
 use crate::system::places::Places;
 
 /// The environment as it was when we started.
@@ -49,7 +49,7 @@ impl Session {
     /// When an ordinary user has no home directory.
     pub fn new(config: Option<&Path>, environment: Environment, print: Print) -> anyhow::Result<Self> {
         let config = config.or_else(|| environment.get("MCPSUP_CONFIG").map(Path::new));
-        let is_root = peer::own_uid() == 0;
+        let is_root = account::own_uid() == 0;
         let places = Places::find(config, is_root, |name| environment.get(name).map(OsString::from))?;
         let own_is_meant = config.is_some() || is_root;
         let daemon = whose(&places, own_is_meant, Path::exists);

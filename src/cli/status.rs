@@ -82,7 +82,9 @@ fn page(report: &StatusReport, verbose: bool, width: Option<usize>, print: &Prin
     } else {
         lay_out(&rows(&report.instances), width, print)
     };
-    let problems = problems(report);
+    // What stands in the table uncut need not be said again.
+    let problems: Vec<_> =
+        problems(report).into_iter().filter(|text| !lines.iter().any(|line| line.contains(text))).collect();
     if !problems.is_empty() {
         lines.push(String::new());
         lines.extend(problems.iter().map(|text| print.paint(Paint::Bad, &clean(text))));

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::names;
-use super::progress::{Goal, Verdict, judge};
+use super::progress::{Goal, Verdict, is_down, judge};
 use super::session::Session;
 use super::who::{Who, duration, target};
 use crate::control::client::Client;
@@ -69,6 +69,8 @@ struct Done {
 pub fn run(deed: Deed, args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let client = session.client()?;
     let target = target(args.who.as_ref(), args.all);
+    // Only this tells whether what is down was stopped by us. A refusal comes again below.
+    let before = client.status(&target, None).map(|report| report.instances).unwrap_or_default();
     let begun = clock::now();
     let accepted = match deed {
         Deed::Start => client.start(&target)?,
@@ -86,7 +88,7 @@ pub fn run(deed: Deed, args: &Args, session: &Session) -> anyhow::Result<Outcome
         Deed::Stop => Goal::Down,
         Deed::Restart => Goal::Anew,
     };
-    let mut watch = Watch { goal, begun, timeout: args.timeout, quiet: args.json, done: Vec::new() };
+    let mut watch = Watch { goal, begun, timeout: args.timeout, quiet: args.json, before, done: Vec::new() };
     watch.follow(&client, &target, accepted, session)?;
     if args.json {
         session.print.json(&watch.done, false)?;
@@ -125,7 +127,8 @@ pub fn await_up(client: &Client, user: &UserName, session: &Session) -> anyhow::
         report = client.status(&everybody, Some((report.generation, timeout.saturating_sub(spent))))?;
     };
     let accepted = Accepted { generation: report.generation, instances: meant };
-    let mut watch = Watch { goal: Goal::Up, begun, timeout, quiet: false, done: Vec::new() };
+    let mut watch =
+        Watch { goal: Goal::Up, begun, timeout, quiet: false, before: Vec::new(), done: Vec::new() };
     watch.follow(client, &everybody, accepted, session)?;
     Ok(watch.outcome())
 }
@@ -136,6 +139,8 @@ struct Watch {
     begun: crate::model::Moment,
     timeout: Duration,
     quiet: bool,
+    /// What was, when the request went out.
+    before: Vec<InstanceStatus>,
     done: Vec<Done>,
 }
 
@@ -162,6 +167,9 @@ impl Watch {
                 let now = find(&report, &meant);
                 match judge(self.goal, &meant, now, &name(&meant)) {
                     Verdict::Waiting => waiting.push(meant),
+                    Verdict::Reached if self.was_so(&meant) => {
+                        self.say(&meant, now, &name(&meant), "already ", session)?;
+                    }
                     Verdict::Reached => self.say(&meant, now, &name(&meant), "", session)?,
                     Verdict::Already => self.say(&meant, now, &name(&meant), "already ", session)?,
                     Verdict::Failed(why) => self.finish(&meant, now, false, why, session)?,
@@ -194,6 +202,12 @@ impl Watch {
         Ok(())
     }
 
+    /// True if it was down before it was asked to be.
+    fn was_so(&self, meant: &Meant) -> bool {
+        let before = self.before.iter().find(|was| was.user == meant.user && was.server == meant.server);
+        self.goal == Goal::Down && before.is_some_and(is_down)
+    }
+
     fn say(
         &mut self,
         meant: &Meant,
@@ -209,7 +223,11 @@ impl Watch {
             (Goal::Up | Goal::Anew, Some(port)) => format!("up on {port}"),
             (Goal::Up | Goal::Anew, None) => "up".to_owned(),
         };
-        let took = if already.is_empty() { format!(" in {seconds:.1} s") } else { String::new() };
+        let took = match (already, seconds) {
+            ("", ..0.1) => format!(" in {seconds:.2} s"),
+            ("", _) => format!(" in {seconds:.1} s"),
+            _ => String::new(),
+        };
         self.finish(meant, now, true, format!("{name}: {already}{what}{took}"), session)
     }
 

@@ -173,7 +173,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut query = names(target);
         query.push(format!("lines={lines}&follow={follow}"));
-        self.runtime.block_on(async {
+        let result = self.runtime.block_on(async {
             let path = with("/v1/logs", &query);
             let asked = self.ask(Method::GET, &path, Bytes::new());
             let mut answer = self.in_time(PATIENCE, asked).await?;
@@ -187,7 +187,8 @@ impl Client {
                 }
             }
             Ok(())
-        })
+        });
+        result.map_err(|error| self.or_gone(error))
     }
 
     fn post(&self, path: &str, target: &Target) -> Result<Accepted, ClientError> {
@@ -202,14 +203,23 @@ impl Client {
         body: Bytes,
         patience: Duration,
     ) -> Result<T, ClientError> {
-        self.runtime.block_on(self.in_time(patience, async {
+        let result = self.runtime.block_on(self.in_time(patience, async {
             let answer = self.ask(method, path, body).await?;
             if !answer.status().is_success() {
                 return Err(self.refusal(answer).await);
             }
             let body = self.whole(answer).await?;
             serde_json::from_slice(&body).map_err(|error| self.broken(&error))
-        }))
+        }));
+        result.map_err(|error| self.or_gone(error))
+    }
+
+    /// A daemon that ended in the middle of an answer is said to be gone, not to be odd.
+    fn or_gone(&self, error: ClientError) -> ClientError {
+        match error {
+            ClientError::Broken { .. } => self.runtime.block_on(self.stream()).err().unwrap_or(error),
+            ClientError::Unreachable { .. } | ClientError::Refused(_) | ClientError::Output(_) => error,
+        }
     }
 
     async fn in_time<T>(
@@ -302,5 +312,22 @@ mod tests {
         };
         assert_eq!(with("/v1/status", &names(&target)), "/v1/status?user=alice&server=notes");
         assert_eq!(with("/v1/status", &names(&Target::default())), "/v1/status");
+    }
+
+    #[test]
+    fn a_daemon_that_ends_in_the_middle_of_an_answer_is_gone_and_not_odd() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let client = Client::connect(&path).unwrap();
+        let daemon = std::thread::spawn(move || {
+            drop(listener.accept().unwrap());
+            let (call, _) = listener.accept().unwrap();
+            drop(listener);
+            drop(call);
+        });
+        let error = client.ports().unwrap_err();
+        daemon.join().unwrap();
+        assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     }
 }

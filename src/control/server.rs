@@ -31,8 +31,8 @@ use tokio::time::timeout;
 use super::protocol::{Call, ErrorBody, Peer, Refusal, Reply, Request, Target};
 use super::route::{Ask, route};
 use crate::system::cause::plain;
-use crate::system::peer;
 use crate::system::tail::Tail;
+use crate::system::{account, peer};
 use guests::{Guests, Seat};
 use log::{Listener, PIECES_AHEAD, Pieces, deed};
 
@@ -92,7 +92,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
         Err(error) => return Err(failed(error)),
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    let mode = if peer::own_uid() == 0 { 0o666 } else { 0o600 };
+    let mode = if account::own_uid() == 0 { 0o666 } else { 0o600 };
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(failed)?;
     Ok(listener)
 }

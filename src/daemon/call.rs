@@ -16,9 +16,10 @@ impl Daemon {
         let Call { peer, request, reply } = call;
         let answer = self.decide(peer, request, now);
         if let Err(refusal) = &answer
-            && refusal.kind == RefusalKind::NotPermitted {
-                tracing::warn!(uid = peer.uid, pid = peer.pid, refusal = refusal.text, "request refused");
-            }
+            && refusal.kind == RefusalKind::NotPermitted
+        {
+            tracing::warn!(uid = peer.uid, pid = peer.pid, refusal = refusal.text, "request refused");
+        }
         if reply.send(answer).is_err() {
             tracing::debug!(pid = peer.pid, "a caller did not wait for its answer");
         }

@@ -171,9 +171,10 @@ impl Daemon {
         });
         let failed = written.is_err();
         if let Err(error) = written
-            && !self.shown.map.failed {
-                tracing::error!(error, "port map not written");
-            }
+            && !self.shown.map.failed
+        {
+            tracing::error!(error, "port map not written");
+        }
         self.shown.map.failed = failed;
         failpoint::pass("map.written");
     }

@@ -99,7 +99,9 @@ impl Daemon {
         let mut problems = listed.map(|listed| listed.problems.clone()).unwrap_or_default();
         problems.extend(self.doors.problem(id).cloned());
         let next_try_seconds = match instance.state() {
-            State::Cooling { until, .. } => Some(until.since(now).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+            State::Cooling { until, .. } => {
+                Some(until.since(now).as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
+            }
             State::Down
             | State::Starting { .. }
             | State::Up { .. }

@@ -70,14 +70,15 @@ impl Fleet {
         }
     }
 
-    /// Takes over a run that an earlier daemon started.
+    /// Takes over a run that an earlier daemon started. It goes on until `want` says what the
+    /// files want, unless it is held.
     pub fn adopt(&mut self, instance: &InstanceId, run: RunId, origin: Origin, now: Moment) {
         self.next_run = self.next_run.max(RunId(run.0 + 1));
         self.runs.insert(run, instance.clone());
-        let mut adopted = Instance::adopted(run, origin, now);
-        adopted.want(Want::Keep);
-        self.instances.insert(instance.clone(), adopted);
-        self.touch(instance);
+        self.instances.insert(instance.clone(), Instance::adopted(run, origin, now));
+        // Not known is not "none": a command that comes before the files are read must not end it.
+        self.wants.insert(instance.clone(), Want::Keep);
+        self.apply_want(instance);
     }
 
     /// Says what the files want of every instance. One that is not named is wanted no more.
@@ -134,7 +135,8 @@ impl Fleet {
 
     /// Drops an instance of which nothing is alive and nothing is wanted.
     pub fn forget(&mut self, id: &InstanceId) {
-        if self.instances.get(id).is_some_and(|instance| instance.current().is_none()) {
+        // One of which nothing was seen since the daemon began may still have a hold.
+        if self.instances.get(id).is_none_or(|instance| instance.current().is_none()) {
             self.instances.remove(id);
             self.holds.remove(id);
             self.wants.remove(id);

@@ -201,7 +201,12 @@ impl Instance {
                 self.seen.exited = true;
                 self.last_exit = Some(exit);
             }
-            Fact::Gone => self.seen.gone = true,
+            // Nothing is alive, so its first process is not either: facts may come in any order,
+            // or only the last of them.
+            Fact::Gone => {
+                self.seen.exited = true;
+                self.seen.gone = true;
+            }
         }
     }
 
@@ -229,7 +234,7 @@ impl Instance {
                     Some(stop(now, run, origin, Cause::Asked, deeds))
                 } else if self.seen.ready {
                     Some(State::Up { run, origin, since: now })
-                } else if give_up_at <= now {
+                } else if give_up_at <= now && self.want != Want::Keep {
                     Some(stop(now, run, origin, Cause::NotReady, deeds))
                 } else {
                     None
@@ -254,15 +259,18 @@ impl Instance {
                     None
                 }
             }
-            State::Killing { origin, cause, .. } => {
+            State::Killing { run, origin, cause } => {
                 if self.seen.gone {
-                    Some(self.settle(now, origin, cause))
+                    Some(self.settle(now, run, origin, cause))
                 } else {
                     None
                 }
             }
             State::Cooling { until, spec } => match &self.want {
-                Want::Never | Want::Keep => Some(State::Down),
+                Want::Never | Want::Keep => {
+                    self.strikes = 0;
+                    Some(State::Down)
+                }
                 Want::Always(wanted) if wanted.id != spec => {
                     self.strikes = 0;
                     Some(State::Down)
@@ -284,7 +292,12 @@ impl Instance {
     }
 
     /// Where a run that is gone leaves its instance.
-    fn settle(&mut self, now: Moment, origin: Origin, cause: Cause) -> State {
+    fn settle(&mut self, now: Moment, run: RunId, origin: Origin, cause: Cause) -> State {
+        // Another one is wanted, or none: what comes next does not pay for this one's strikes.
+        if !self.accepts(run, origin) {
+            self.strikes = 0;
+            return State::Down;
+        }
         match cause {
             Cause::Asked => {
                 self.strikes = 0;
@@ -307,18 +320,20 @@ impl Instance {
     }
 
     fn accepts(&self, run: RunId, origin: Origin) -> bool {
-        let wanted = match &self.want {
+        match &self.want {
             Want::Never => false,
+            // Nothing could follow it, so even a manual restart waits until something can.
             Want::Keep => true,
-            Want::Always(spec) => spec.id == origin.spec,
-        };
-        wanted && self.newer_than.is_none_or(|old| run > old)
+            Want::Always(spec) => spec.id == origin.spec && self.newer_than.is_none_or(|old| run > old),
+        }
     }
 
     /// When `drive` must be called again though nothing happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         match self.state {
+            // What nothing could follow is not given up.
+            State::Starting { .. } if self.want == Want::Keep => None,
             State::Starting { give_up_at, .. } => Some(give_up_at),
             State::Stopping { kill_at, .. } => Some(kill_at),
             State::Cooling { until, .. } => Some(until),

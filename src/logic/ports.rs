@@ -5,6 +5,7 @@
 //! pin moves it. Nothing here knows whether a port can be bound: what is known to be taken on
 //! this host is an argument.
 
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::config;
 use crate::model::port::PortRange;
-use crate::model::{InstanceId, Problem, ServerName, UserName};
+use crate::model::{InstanceId, Problem, UserName};
+
+use table::Kept;
 
 /// The table, as kept in the state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -282,65 +285,5 @@ impl Free {
         taken.add(port);
         self.from = port;
         Some(port)
-    }
-}
-
-/// The table as JSON.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Kept {
-    version: u32,
-    instances: Vec<KeptRow>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct KeptRow {
-    user: UserName,
-    server: ServerName,
-    door: u16,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    backend: Option<u16>,
-}
-
-/// Why a kept table is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum NotATable {
-    #[error("port table of version {0}, written by a newer mcpsup")]
-    Version(u32),
-    #[error("port {0} stands twice in the port table")]
-    Twice(u16),
-}
-
-impl From<Ports> for Kept {
-    fn from(ports: Ports) -> Self {
-        let row = |(id, row): (InstanceId, Row)| KeptRow {
-            user: id.user,
-            server: id.server,
-            door: row.door,
-            backend: row.backend,
-        };
-        Self { version: 1, instances: ports.rows.into_iter().map(row).collect() }
-    }
-}
-
-impl TryFrom<Kept> for Ports {
-    type Error = NotATable;
-
-    fn try_from(kept: Kept) -> Result<Self, NotATable> {
-        if kept.version != 1 {
-            return Err(NotATable::Version(kept.version));
-        }
-        let mut taken = Taken([0; 1024]);
-        let mut rows = BTreeMap::new();
-        for row in kept.instances {
-            for port in std::iter::once(row.door).chain(row.backend) {
-                if taken.has(port) {
-                    return Err(NotATable::Twice(port));
-                }
-                taken.add(port);
-            }
-            let id = InstanceId { user: row.user, server: row.server };
-            rows.insert(id, Row { door: row.door, backend: row.backend });
-        }
-        Ok(Self { rows })
     }
 }

@@ -34,13 +34,16 @@ pub enum FileState {
     Refused(Problem),
 }
 
+/// Bytes that are overwritten when they are dropped.
+pub type SecretBytes = Zeroizing<Vec<u8>>;
+
 /// One env file's contents, not yet understood.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EnvFile {
     /// As the administrator knows it: `env.d/alice.env`.
     pub name: String,
-    /// All of it, at most 64 KiB. Overwritten when dropped.
-    pub bytes: Zeroizing<Vec<u8>>,
+    /// All of it, at most 64 KiB.
+    pub bytes: SecretBytes,
     /// Whose file it is.
     pub owner_uid: u32,
 }

@@ -188,9 +188,10 @@ fn hand_down(dir: &Path) {
     for controller in ["memory", "cpu", "pids"] {
         let control = dir.join("cgroup.subtree_control");
         if words(&dir.join("cgroup.controllers")).iter().any(|name| name == controller)
-            && let Err(error) = set(&control, &format!("+{controller}")) {
-                tracing::debug!(%error, controller, dir = %dir.display(), "cannot hand a controller down");
-            }
+            && let Err(error) = set(&control, &format!("+{controller}"))
+        {
+            tracing::debug!(%error, controller, dir = %dir.display(), "cannot hand a controller down");
+        }
     }
 }
 

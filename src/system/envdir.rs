@@ -1,10 +1,10 @@
 //! env.d: one look at it, and the watch that says when to look.
 //!
 //! A look is the truth: the directory is read whole, and a file's contents again only where its
-//! stamp changed. [`watch`](mod@watch)'s hints only say that a look may be worth it. What the bytes mean is
-//! [`logic::envfile`](crate::logic::envfile)'s business, what follows from a missing file
-//! [`logic::roster`](crate::logic::roster)'s.
+//! stamp changed. The hints of [`watch`](mod@watch) only say that a look may be worth it. What the
+//! bytes mean is `logic::envfile`'s business, what follows from a missing file `logic::roster`'s.
 
+mod file;
 mod names;
 mod open;
 #[cfg(test)]
@@ -22,15 +22,12 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::geteuid;
 
-use crate::model::file::{EnvFile, FileState, Look};
+use crate::model::file::{FileState, Look};
 use crate::model::{Moment, Problem, UserName};
 use crate::system::clock;
 
+use file::{Again, Known, One};
 use names::Meaning;
-use open::{NotRead, Rules, Stamp};
-
-/// A file that changed less than this ago, and that nobody said was complete, may be half-written.
-const SETTLES_IN: Duration = Duration::from_millis(100);
 
 /// How long a file may be missing before it is gone: vim and others rename it away for a moment.
 const GRACE: Duration = Duration::from_millis(500);
@@ -53,21 +50,6 @@ pub struct EnvDir {
     path: PathBuf,
     shown: String,
     known: BTreeMap<UserName, Known>,
-}
-
-/// One user's file as it was at the last look.
-#[derive(Debug, Default)]
-struct Known {
-    /// The stamp of what was handed over last; `None`: nothing yet, or it was refused.
-    stamp: Option<Stamp>,
-    /// A newer stamp, and when it may be read if it stays.
-    settling: Option<(Stamp, Moment)>,
-    /// It was read so soon after a change that a second one may bear the same time: read it once
-    /// more then. (File times advance in steps of up to 10 ms.)
-    verify_at: Option<Moment>,
-    missing_since: Option<Moment>,
-    /// Something of it was handed over, so it can be missed.
-    handed: bool,
 }
 
 impl EnvDir {
@@ -124,19 +106,23 @@ impl EnvDir {
             let name = match &*names {
                 [name] => name,
                 both => {
-                    entry = Known { handed: true, ..Known::default() };
+                    entry = Known::default();
+                    entry.handed = true;
                     look.files.insert(user.clone(), FileState::Refused(self.two_files(both)));
                     self.known.insert(user, entry);
                     continue;
                 }
             };
-            let one = One { dir, name, user: &user, now, wall, complete };
-            if let Some(state) = entry.look(&one, &mut again, &self.path, &self.shown, account_uid) {
+            let (path, shown) = (&*self.path, &*self.shown);
+            let one = One { dir, name, user: &user, now, wall, complete, path, shown, account_uid };
+            let state = entry.look(&one, &mut again);
+            if let Some(state) = state {
                 entry.handed |= state != FileState::Unchanged;
                 look.files.insert(user.clone(), state);
                 self.known.insert(user, entry);
             } else {
-                look.ignored.push((name.clone(), "it is a symbolic link that leads nowhere".to_owned()));
+                let why = "it is a symbolic link that leads nowhere".to_owned();
+                look.ignored.push((name.clone(), why));
                 known.insert(user, entry);
             }
         }
@@ -213,112 +199,6 @@ impl EnvDir {
 struct Listing {
     files: BTreeMap<UserName, Vec<String>>,
     ignored: Vec<(String, String)>,
-}
-
-/// The earliest moment that somebody asked for.
-struct Again(Option<Moment>);
-
-impl Again {
-    fn at(&mut self, when: Moment) {
-        self.0 = Some(self.0.map_or(when, |earlier| earlier.min(when)));
-    }
-}
-
-/// One file in one look.
-struct One<'a> {
-    dir: &'a Dir,
-    name: &'a String,
-    user: &'a UserName,
-    now: Moment,
-    /// The wall clock in nanoseconds, to be compared with file times.
-    wall: i128,
-    complete: Complete<'a>,
-}
-
-impl One<'_> {
-    fn is_fresh(&self, time: i128) -> bool {
-        self.wall - time < i128::try_from(SETTLES_IN.as_nanos()).unwrap_or(i128::MAX)
-    }
-
-    fn is_complete(&self) -> bool {
-        match self.complete {
-            Complete::All => true,
-            Complete::Named(names) => names.contains(std::ffi::OsStr::new(self.name)),
-        }
-    }
-}
-
-impl Known {
-    /// What became of the file; `None` if its name leads nowhere.
-    fn look(
-        &mut self,
-        one: &One<'_>,
-        again: &mut Again,
-        path: &Path,
-        shown: &str,
-        account_uid: &dyn Fn(&UserName) -> Option<u32>,
-    ) -> Option<FileState> {
-        let problem = |text: String| FileState::Refused(Problem::new(format!("{shown}/{}", one.name), text));
-        let stamp = match open::stamp(one.dir, one.name) {
-            Ok(stamp) => stamp,
-            Err(NotRead::Gone) => return None,
-            Err(NotRead::Changing) => {
-                again.at(one.now + SETTLES_IN);
-                return Some(FileState::Unchanged);
-            }
-            Err(NotRead::Refused(text)) => {
-                self.stamp = None;
-                return Some(problem(text));
-            }
-        };
-        self.missing_since = None;
-        let known_already = self.stamp == Some(stamp);
-        if known_already {
-            self.settling = None;
-            match self.verify_at {
-                Some(at) if at <= one.now => {}
-                Some(at) => {
-                    again.at(at);
-                    return Some(FileState::Unchanged);
-                }
-                None => return Some(FileState::Unchanged),
-            }
-        } else if one.is_fresh(stamp.modified) && !one.is_complete() {
-            let ready = match self.settling {
-                Some((seen, ready)) if seen == stamp => ready,
-                Some(_) | None => one.now + SETTLES_IN,
-            };
-            if one.now < ready {
-                self.settling = Some((stamp, ready));
-                again.at(ready);
-                return Some(FileState::Unchanged);
-            }
-        }
-        let whole = shell_word(&path.join(one.name));
-        let rules = Rules { account: account_uid(one.user), user: one.user.as_str(), path: &whole };
-        match open::read(one.dir, one.name, &rules) {
-            Ok((bytes, owner_uid, stamp)) => {
-                self.settling = None;
-                let once_more = !known_already && one.is_fresh(stamp.changed);
-                self.verify_at = once_more.then(|| one.now + SETTLES_IN);
-                if let Some(at) = self.verify_at {
-                    again.at(at);
-                }
-                self.stamp = Some(stamp);
-                Some(FileState::Read(EnvFile { name: format!("{shown}/{}", one.name), bytes, owner_uid }))
-            }
-            Err(NotRead::Gone) => None,
-            Err(NotRead::Changing) => {
-                again.at(one.now + SETTLES_IN);
-                Some(FileState::Unchanged)
-            }
-            Err(NotRead::Refused(text)) => {
-                self.stamp = None;
-                self.settling = None;
-                Some(problem(text))
-            }
-        }
-    }
 }
 
 /// A path as a shell takes it.

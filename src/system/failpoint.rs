@@ -18,12 +18,14 @@ pub fn pass(place: &str) {
         Some((name.to_owned(), nth.parse().unwrap_or(1)))
     });
     if let Some((name, nth)) = chosen
-        && name == place && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth {
-            let me = rustix::process::getpid();
-            if rustix::process::kill_process(me, rustix::process::Signal::KILL).is_err() {
-                std::process::abort();
-            }
+        && name == place
+        && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *nth
+    {
+        let me = rustix::process::getpid();
+        if rustix::process::kill_process(me, rustix::process::Signal::KILL).is_err() {
+            std::process::abort();
         }
+    }
 }
 
 /// Nothing, in a release build.

@@ -287,9 +287,10 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
 
 fn kill_group(leader: i32) {
     if let Some(group) = rustix::process::Pid::from_raw(leader)
-        && let Err(error) = rustix::process::kill_process_group(group, Signal::KILL) {
-            tracing::debug!(%error, leader, "its group is empty");
-        }
+        && let Err(error) = rustix::process::kill_process_group(group, Signal::KILL)
+    {
+        tracing::debug!(%error, leader, "its group is empty");
+    }
 }
 
 fn open_output(life: &Life) -> io::Result<Receiver> {

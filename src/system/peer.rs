@@ -1,5 +1,4 @@
-//! Who is at the other end of a Unix socket, and who we are: the kernel's answer and nobody
-//! else's.
+//! Who is at the other end of a Unix socket: the kernel's answer and nobody else's.
 //!
 //! Nothing here decides what somebody may do; that is `logic::access`.
 
@@ -7,7 +6,6 @@ use std::io;
 use std::os::fd::AsFd;
 
 use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::geteuid;
 
 /// `SO_PEERCRED`: what the other end was when it called connect (unix(7)). It does not change
 /// when the process changes its identity later, or hands the socket on.
@@ -31,15 +29,10 @@ pub fn credentials(socket: impl AsFd) -> io::Result<Credentials> {
     Ok(Credentials { uid: told.uid(), gid: told.gid(), pid: told.pid() })
 }
 
-/// Our own effective user id.
-#[must_use]
-pub fn own_uid() -> u32 {
-    geteuid().as_raw()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::account::own_uid;
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
 

@@ -187,9 +187,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Sends a signal to the very process the handle is of. One that is gone needs none.
 pub(super) fn send(handle: &OwnedFd, signal: Signal) {
     if let Err(error) = pidfd_send_signal(handle.as_fd(), signal)
-        && error != rustix::io::Errno::SRCH {
-            tracing::warn!(%error, ?signal, "cannot signal a process");
-        }
+        && error != rustix::io::Errno::SRCH
+    {
+        tracing::warn!(%error, ?signal, "cannot signal a process");
+    }
 }
 
 /// Sends a signal to a process that was just seen to be the run's.
@@ -376,9 +377,10 @@ fn first_dead_child() -> Option<i32> {
 /// Reaps one child, if it is dead and ours.
 pub(super) fn reap(pid: i32) {
     if let Some(pid) = Pid::from_raw(pid)
-        && let Err(error) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-            tracing::debug!(%error, ?pid, "nothing to reap");
-        }
+        && let Err(error) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    {
+        tracing::debug!(%error, ?pid, "nothing to reap");
+    }
 }
 
 /// A failed deed that changes nothing for the core is still said.

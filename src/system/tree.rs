@@ -93,9 +93,10 @@ fn carries(pid: i32, marks: &Marks) -> bool {
 fn census(since: Moment) -> Rc<Vec<Process>> {
     LAST.with_borrow_mut(|last| {
         if let Some((taken, all)) = last
-            && *taken >= since {
-                return Rc::clone(all);
-            }
+            && *taken >= since
+        {
+            return Rc::clone(all);
+        }
         let taken = clock::now();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

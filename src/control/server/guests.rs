@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::system::peer;
+use crate::system::account;
 
 /// Connections at once.
 pub(super) const MAX_CONNECTIONS: usize = 64;
@@ -31,7 +31,7 @@ impl Guests {
 
     /// A seat for `uid`, if there is one.
     pub(super) fn seat(&self, uid: u32) -> Option<Seat> {
-        let own = peer::own_uid();
+        let own = account::own_uid();
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let others: usize = counts.iter().filter(|(who, _)| **who != own).map(|(_, n)| n).sum();
         let count = counts.get(&uid).copied().unwrap_or(0);

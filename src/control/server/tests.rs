@@ -131,7 +131,7 @@ fn every_call_reaches_the_loop_with_the_kernels_word_for_who_asks() {
     client.reload().unwrap();
     let (peer, first) = fake.seen.recv().unwrap();
     assert_eq!(first, Request::Status(alice()));
-    assert_eq!(peer.uid, peer::own_uid());
+    assert_eq!(peer.uid, account::own_uid());
     assert_eq!(peer.pid, i32::try_from(std::process::id()).unwrap());
     let later: Vec<_> = fake.seen.try_iter().map(|(_, request)| request).collect();
     assert_eq!(later, [Request::Start(alice()), Request::Ports, Request::Reload]);
@@ -203,7 +203,7 @@ fn one_user_cannot_take_every_connection() {
 #[test]
 fn strangers_together_leave_room_for_the_daemons_own_user() {
     let guests = Guests::default();
-    let own = peer::own_uid();
+    let own = account::own_uid();
     let mut seats = Vec::new();
     for uid in (1..=9).map(|n| own + n) {
         for _ in 0..MAX_PER_USER {
@@ -310,7 +310,7 @@ fn the_socket_takes_the_place_of_a_dead_daemons_and_of_nothing_else() {
     drop(bind(&path).unwrap());
     drop(bind(&path).unwrap());
     let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode, if peer::own_uid() == 0 { 0o666 } else { 0o600 });
+    assert_eq!(mode, if account::own_uid() == 0 { 0o666 } else { 0o600 });
     let file = dir.path().join("file");
     std::fs::File::create(&file).unwrap();
     assert!(matches!(bind(&file), Err(BindError::InTheWay(_))));

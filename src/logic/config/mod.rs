@@ -12,7 +12,7 @@
 mod life;
 mod report;
 mod server;
-mod spelling;
+pub(in crate::logic) mod spelling;
 mod table;
 mod units;
 

@@ -17,8 +17,8 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// The known key that `key` was probably meant to be.
-pub(super) fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    if key.len() > 32 {
+pub(in crate::logic) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    if key.len() > 128 {
         return None;
     }
     let allowed = (key.len() / 3).clamp(1, 3);

@@ -1,3 +1,5 @@
+//! Ports over time: who keeps, who is refused, who moves.
+
 use super::*;
 
 fn id(text: &str) -> InstanceId {
@@ -13,6 +15,7 @@ fn ranges(range: &str, backend_range: &str) -> config::Ports {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it stands where there may be no pin")]
 fn pin(port: u16) -> Option<Pin> {
     let (name_of_setting, file) = ("MCPSUP_PORT".to_owned(), "env.d/x.env".to_owned());
     Some(Pin { port, name_of_setting, file, line: 2, privileged: false })

@@ -5,29 +5,29 @@
 //! about processes: what is wanted goes to [`fleet`](crate::logic::fleet). One user's answers do
 //! not depend on another's, save that a port has one owner ([`ports`](crate::logic::ports)).
 //!
-//! [`settings`] reads what a file says to mcpsup itself, [`spec`] makes the process's side of it.
+//! `user` follows one user's file, `settings` reads what it says to mcpsup itself, `spec` makes
+//! the process's side of it.
 
 mod digest;
 mod settings;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::logic::envfile;
 use crate::logic::instance::Want;
-use crate::logic::ports::{Given, Pin, Ports};
-use crate::model::env::Variables;
-use crate::model::file::{EnvFile, FileState, Look};
+use crate::logic::ports::Ports;
+use crate::model::file::Look;
 use crate::model::spec::Account;
 use crate::model::status::StateName;
-use crate::model::{Config, InstanceId, Problem, ServerName, Spec, UserName};
+use crate::model::{Config, InstanceId, Problem, ServerName, UserName};
 
-use settings::Settings;
 use spec::Constants;
+use user::User;
 
 /// The path of an MCP endpoint whose server is no longer described.
 const USUAL_PATH: &str = "/mcp";
@@ -75,51 +75,10 @@ pub struct Roster {
     looked: bool,
     directory_problem: Option<Problem>,
     users: BTreeMap<UserName, User>,
+    /// What is wrong with files of users who have no instance to say it of.
+    unsaid: Vec<Problem>,
     constants: Constants,
 }
-
-/// One user who has a file.
-#[derive(Debug, Default)]
-struct User {
-    /// The last version that could be read.
-    good: Option<Good>,
-    /// What is wrong with the newest version, if it could not.
-    faults: Vec<Problem>,
-    /// What follows from `good` and the configuration; `None`: to be found out.
-    checked: Option<Checked>,
-    /// The last specs that nothing was wrong with.
-    specs: BTreeMap<ServerName, Arc<Spec>>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Good {
-    file: String,
-    owner_uid: u32,
-    vars: Variables,
-}
-
-#[derive(Debug)]
-struct Checked {
-    enabled: bool,
-    account: Option<Account>,
-    /// The account that the file names does not exist: it may, the next time.
-    account_missing: bool,
-    /// What is wrong for all of the user's instances.
-    problems: Vec<Problem>,
-    servers: BTreeMap<ServerName, Judged>,
-}
-
-/// One server that a user wants.
-#[derive(Debug)]
-struct Judged {
-    pin: Option<Pin>,
-    problems: Vec<Problem>,
-    /// The ports that the last spec was made for, and what came of it.
-    made: Option<(Given, Made)>,
-}
-
-/// What came of making a spec.
-type Made = Result<Arc<Spec>, Vec<Problem>>;
 
 impl Roster {
     /// Takes a newly read mcpsup.toml. A broken one changes nothing but [`problems`](Self::problems).
@@ -130,7 +89,7 @@ impl Roster {
             Ok(config) => {
                 self.config = Some(Arc::new(config));
                 self.config_problems.clear();
-                self.users.values_mut().for_each(|user| user.checked = None);
+                self.users.values_mut().for_each(User::forget_conclusions);
             }
             Err(problems) => self.config_problems = problems,
         }
@@ -157,10 +116,12 @@ impl Roster {
         self.config.as_ref()
     }
 
-    /// What is wrong and belongs to no instance: mcpsup.toml, an unreadable env.d.
+    /// What is wrong and belongs to no instance: mcpsup.toml, an unreadable env.d, and, since the
+    /// last [`resolve`](Self::resolve), files of users who have no instance.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
-        self.config_problems.iter().chain(&self.directory_problem).cloned().collect()
+        let general = self.config_problems.iter().chain(&self.directory_problem);
+        general.chain(&self.unsaid).cloned().collect()
     }
 
     /// What should be, for every instance that is known or has a port, sorted by name.
@@ -168,12 +129,21 @@ impl Roster {
     /// Gives ports to those who have none, and keeps everybody else's.
     pub fn resolve(&mut self, ports: &mut Ports, host: &Host<'_>) -> BTreeMap<InstanceId, Listed> {
         let Some(config) = self.config.clone().filter(|_| self.looked) else {
-            return self.nothing_known(ports);
+            let all = self.nothing_known(ports);
+            self.unsaid = self.users.values().flat_map(User::problems).cloned().collect();
+            return all;
         };
         let mut wanted = Vec::new();
         for (name, user) in &mut self.users {
             user.check(name, &config, host);
             user.ask(name, &config, ports, &mut wanted);
+        }
+        let has_none = |user: &UserName| !wanted.iter().any(|(id, _)| id.user == *user);
+        self.unsaid.clear();
+        for (name, user) in &self.users {
+            if user.problems().next().is_some() && has_none(name) {
+                self.unsaid.extend(user.problems().cloned());
+            }
         }
         let answers = ports.assign(&config.ports, &wanted, host.blocked);
         let mut all = BTreeMap::new();
@@ -213,161 +183,6 @@ impl Roster {
             Some(_) | None => (Want::Never, StateName::Gone),
         };
         Listed::without_spec(want, absent, Some(door), path_of(config, &id.server))
-    }
-}
-
-impl User {
-    fn take(&mut self, state: FileState) {
-        match state {
-            FileState::Unchanged => {}
-            FileState::Refused(problem) => self.faults = vec![problem],
-            FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
-                Ok(vars) => {
-                    self.faults.clear();
-                    let good = Good { file: name, owner_uid, vars };
-                    if self.good.as_ref() != Some(&good) {
-                        self.good = Some(good);
-                        self.checked = None;
-                    }
-                }
-                Err(problems) => self.faults = problems,
-            },
-        }
-    }
-
-    /// Finds out what follows from the last good file, unless that is known.
-    fn check(&mut self, name: &UserName, config: &Config, host: &Host<'_>) {
-        let is_known = self.checked.as_ref().is_some_and(|checked| !checked.account_missing);
-        let Some(good) = self.good.as_ref().filter(|_| !is_known) else {
-            return;
-        };
-        let had = |server: &ServerName| self.specs.contains_key(server);
-        let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
-        let account = settings.account(name, host);
-        let mut servers = BTreeMap::new();
-        for server in std::mem::take(&mut settings.servers) {
-            let described = config.servers.get(&server);
-            let problems = described.map(|it| settings::credentials(it, &good.file, &good.vars));
-            let judged = Judged {
-                pin: settings.pins.remove(&server),
-                problems: problems.unwrap_or_default(),
-                made: None,
-            };
-            servers.insert(server, judged);
-        }
-        self.specs.retain(|server, _| settings.enabled && servers.contains_key(server));
-        self.checked = Some(Checked {
-            enabled: settings.enabled,
-            account_missing: account.is_none() && settings.names_account(),
-            account,
-            problems: settings.problems,
-            servers,
-        });
-    }
-
-    /// Which instances of this user get ports, and which port is asked for.
-    fn ask(
-        &self,
-        name: &UserName,
-        config: &Config,
-        ports: &Ports,
-        wanted: &mut Vec<(InstanceId, Option<Pin>)>,
-    ) {
-        let id = |server: &ServerName| InstanceId { user: name.clone(), server: server.clone() };
-        if let Some(checked) = &self.checked {
-            for (server, judged) in &checked.servers {
-                let id = id(server);
-                let is_good = checked.problems.is_empty() && judged.problems.is_empty();
-                // A file with something wrong in it moves nobody's door.
-                let pin = judged.pin.clone().filter(|_| is_good || ports.door(&id).is_none());
-                wanted.push((id, pin));
-            }
-        } else if !self.faults.is_empty() {
-            // Nothing good was ever seen: it has at least what everybody has, and what it had.
-            for (server, described) in &config.servers {
-                let id = id(server);
-                if described.for_all || ports.door(&id).is_some() {
-                    wanted.push((id, None));
-                }
-            }
-        }
-    }
-
-    fn list(
-        &mut self,
-        id: &InstanceId,
-        answer: Result<Given, Problem>,
-        config: &Config,
-        host: &Host<'_>,
-        constants: &Constants,
-        door: Option<u16>,
-    ) -> Listed {
-        let path = path_of(config, &id.server);
-        let mut problems = self.faults.clone();
-        let refused = Listed::without_spec(Want::Keep, StateName::Refused, door, path);
-        let (Some(good), Some(checked)) = (&self.good, &mut self.checked) else {
-            problems.extend(answer.err());
-            return Listed { problems, ..refused };
-        };
-        let owner_uid = Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
-        problems.extend_from_slice(&checked.problems);
-        let made = match (checked.servers.get_mut(&id.server), config.servers.get(&id.server)) {
-            (Some(judged), Some(server)) => {
-                problems.extend_from_slice(&judged.problems);
-                let may = checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
-                let old = self.specs.get(&id.server);
-                match answer {
-                    Ok(given) if may => {
-                        let account = checked.account.as_ref();
-                        let recipe =
-                            spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
-                        Some(judged.make(&recipe, config, host, constants, old))
-                    }
-                    Ok(_) => None,
-                    Err(problem) => {
-                        problems.push(problem);
-                        None
-                    }
-                }
-            }
-            (_, _) => None,
-        };
-        let enabled = checked.enabled;
-        match made {
-            Some(Ok(spec)) => drop(self.specs.insert(id.server.clone(), spec)),
-            Some(Err(more)) => problems.extend(more),
-            None => {}
-        }
-        let (want, absent_because) = match self.specs.get(&id.server) {
-            _ if !enabled => (Want::Never, StateName::Disabled),
-            Some(spec) => (Want::Always(Arc::clone(spec)), StateName::Down),
-            None => (Want::Keep, StateName::Refused),
-        };
-        Listed { want, owner_uid, absent_because, problems, ..refused }
-    }
-}
-
-impl Judged {
-    /// The spec for these ports: the one that was made before, where nothing changed.
-    fn make(
-        &mut self,
-        recipe: &spec::Recipe<'_>,
-        config: &Config,
-        host: &Host<'_>,
-        constants: &Constants,
-        old: Option<&Arc<Spec>>,
-    ) -> Result<Arc<Spec>, Vec<Problem>> {
-        if let Some((given, made)) = &self.made
-            && *given == recipe.given
-        {
-            return made.clone();
-        }
-        let made = recipe.make(config, host, constants).map(|spec| match old {
-            Some(old) if **old == spec => Arc::clone(old),
-            Some(_) | None => Arc::new(spec),
-        });
-        self.made = Some((recipe.given, made.clone()));
-        made
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::logic::config;
+use crate::logic::config::{self, spelling::nearest};
 use crate::logic::ports::Pin;
 use crate::model::config::Server;
 use crate::model::env::{Variable, Variables};
@@ -106,11 +106,11 @@ impl<'a> Settings<'a> {
         if !name.starts_with(OURS) {
             return;
         }
-        let known = ["MCPSUP_PORT", "MCPSUP_SERVERS", "MCPSUP_ENABLED", "MCPSUP_RUN_AS"];
-        let known: Vec<String> =
-            known.into_iter().map(str::to_owned).chain(config.servers.keys().map(pin_name)).collect();
-        if !known.iter().any(|it| it == name) {
-            let mend = nearest(name, known.iter().map(String::as_str))
+        let pins: Vec<String> = config.servers.keys().map(pin_name).collect();
+        let settings = ["MCPSUP_PORT", "MCPSUP_SERVERS", "MCPSUP_ENABLED", "MCPSUP_RUN_AS"];
+        let known: Vec<&str> = settings.into_iter().chain(pins.iter().map(String::as_str)).collect();
+        if !known.contains(&name) {
+            let mend = nearest(name, &known)
                 .map_or_else(|| "; remove it".to_owned(), |near| format!("; did you mean {near}?"));
             self.wrong(variable, &format!("is no setting of mcpsup{mend}"));
         }
@@ -122,14 +122,15 @@ impl<'a> Settings<'a> {
         let Some(variable) = vars.get("MCPSUP_SERVERS") else {
             return;
         };
+        let known: Vec<&str> = config.servers.keys().map(ServerName::as_str).collect();
         let entries = variable.value.reveal().split(',').map(str::trim).filter(|entry| !entry.is_empty());
         for (number, entry) in (1..).zip(entries) {
             let server = entry.parse().ok().filter(|name| config.servers.contains_key(name));
             if let Some(server) = server {
                 self.servers.insert(server);
             } else {
-                let mend = nearest(entry, config.servers.keys().map(ServerName::as_str))
-                    .map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                let mend =
+                    nearest(entry, &known).map_or_else(String::new, |near| format!("; did you mean {near}?"));
                 self.wrong(
                     variable,
                     &format!("lists, as number {number}, a server that is not in mcpsup.toml{mend}"),
@@ -162,7 +163,9 @@ impl<'a> Settings<'a> {
             let mut pin: Option<Pin> = None;
             for variable in said.into_iter().flatten() {
                 match (port(variable.value.reveal()), &pin) {
-                    (None, _) => self.wrong(variable, "is not a port; expected a number from 1 to 65535"),
+                    (None, _) => {
+                        self.wrong(variable, "is not a port; expected a number from 1 to 65535");
+                    }
                     (Some(port), None) => {
                         pin = Some(Pin {
                             port,
@@ -197,7 +200,9 @@ pub(super) fn credentials(server: &Server, file: &str, vars: &Variables) -> Vec<
         };
         match vars.get(name).map(|variable| (variable, variable.value.reveal())) {
             None | Some((_, "")) if !credential.required => {}
-            None => problems.push(Problem::new(file, format!("{name} is required{what}; add {name}=…"))),
+            None => {
+                problems.push(Problem::new(file, format!("{name} is required{what}; add {name}=…")));
+            }
             Some((variable, "")) => {
                 problems.push(
                     Problem::new(file, format!("{name} is required{what} and empty")).at_line(variable.line),
@@ -230,30 +235,9 @@ fn steers(name: &str) -> bool {
 
 /// `MCPSUP_PORT_SERVICE_DESK_PLUS`
 fn pin_name(server: &ServerName) -> String {
-    format!("MCPSUP_PORT_{}", server.as_str().to_ascii_uppercase().replace(['-', '.'], "_"))
+    format!("MCPSUP_PORT_{}", config::pin_suffix(server))
 }
 
 fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port != 0 && text.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// The known name that `name` was probably meant to be: at most a third of it has to change.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let name: String = name.chars().take(128).collect();
-    let near = known.map(|it| (distance(&name, it), it)).min()?;
-    (near.0 <= name.len().max(3) / 3).then_some(near.1)
-}
-
-/// How many letters have to be added, dropped or replaced.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.chars().enumerate() {
-            let replaced = diagonal + usize::from(!from.eq_ignore_ascii_case(&to));
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }

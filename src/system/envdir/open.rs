@@ -8,7 +8,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::geteuid;
-use zeroize::Zeroizing;
+
+use crate::model::file::SecretBytes;
 
 /// The largest env file in bytes (PRODUCT §4 is silent; facts/supervision.md §5.7).
 pub(super) const LIMIT: usize = 64 * 1024;
@@ -82,7 +83,7 @@ pub(super) fn read(
     dir: impl AsFd,
     name: &str,
     rules: &Rules<'_>,
-) -> Result<(Zeroizing<Vec<u8>>, u32, Stamp), NotRead> {
+) -> Result<(SecretBytes, u32, Stamp), NotRead> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     // A FIFO, a device or a directory is told by its type before it is opened for reading.
     let before = stamp(&dir, name)?;
@@ -96,7 +97,7 @@ pub(super) fn read(
         return Err(NotRead::Refused(format!("is larger than {} KiB", LIMIT / 1024)));
     }
     // Reserved whole, so that no copy is left behind by growing.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(size + 1));
+    let mut bytes = SecretBytes::new(Vec::with_capacity(size + 1));
     let file = std::fs::File::from(file);
     (&file)
         .take(size as u64 + 1)
@@ -132,17 +133,16 @@ fn beneath(dir: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, NotRead>
 }
 
 fn refusal(errno: Errno) -> NotRead {
-    match errno {
-        Errno::ENOENT | Errno::ENOTDIR => NotRead::Gone,
-        Errno::EXDEV => NotRead::Refused(
-            "is a symbolic link that leads out of its directory; put the file itself there".to_owned(),
-        ),
-        Errno::ELOOP => {
-            NotRead::Refused("is a symbolic link that leads in a circle; put a file there".to_owned())
-        }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "errno has a hundred names, and one answer")]
-        other => NotRead::Refused(format!("cannot be read: {}", other.desc().to_lowercase())),
+    if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) {
+        return NotRead::Gone;
     }
+    NotRead::Refused(if errno == Errno::EXDEV {
+        "is a symbolic link that leads out of its directory; put the file itself there".to_owned()
+    } else if errno == Errno::ELOOP {
+        "is a symbolic link that leads in a circle; put a file there".to_owned()
+    } else {
+        format!("cannot be read: {}", errno.desc().to_lowercase())
+    })
 }
 
 fn kind(stat: &FileStat) -> SFlag {

@@ -89,26 +89,18 @@ fn unwatched(path: &Path, failed: &notify::Error) -> String {
     format!("cannot watch {}: {failed}; changes are found within a minute", path.display())
 }
 
-/// What there is to wait for.
-enum Wait {
-    /// Nothing: a hint is due.
-    Over,
-    /// A hint is due after this.
-    For(Duration),
-    /// Something must happen.
-    ForAnEvent,
-}
-
 impl Watcher {
     /// The next reason to look. May be dropped and called again at any time; nothing is lost.
     pub async fn next(&mut self) -> Hint {
         loop {
             // The wait ends at the deadline that is known, or when an event brings a nearer one.
             let nearer = self.shared.woken.notified();
-            match self.wait() {
-                Wait::Over => break,
-                Wait::For(wait) => drop(tokio::time::timeout(wait, nearer).await),
-                Wait::ForAnEvent => nearer.await,
+            match self.due() {
+                None => nearer.await,
+                Some(due) => match due.since(clock::now()) {
+                    Duration::ZERO => break,
+                    wait => drop(tokio::time::timeout(wait, nearer).await),
+                },
             }
         }
         self.last_hint = Some(clock::now());
@@ -120,15 +112,10 @@ impl Watcher {
         Hint { complete: std::mem::take(&mut pending.complete) }
     }
 
-    /// What there is to wait for.
-    fn wait(&self) -> Wait {
-        let now = clock::now();
-        let follows = self.last_hint.is_some_and(|last| now.since(last) < FOLLOWS);
-        match self.shared.pending().due(if follows { GATHER_MORE } else { GATHER }) {
-            Some(due) if due <= now => Wait::Over,
-            Some(due) => Wait::For(due.since(now)),
-            None => Wait::ForAnEvent,
-        }
+    /// When the next hint is due, as far as is known.
+    fn due(&self) -> Option<Moment> {
+        let follows = self.last_hint.is_some_and(|last| clock::now().since(last) < FOLLOWS);
+        self.shared.pending().due(if follows { GATHER_MORE } else { GATHER })
     }
 
     /// Watches what is at the path now, if that is not what is watched. [`next`](Self::next) does

@@ -1,0 +1,156 @@
+//! The roster against files that come, break and go.
+
+mod files;
+mod settings;
+mod specs;
+mod worlds;
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use super::*;
+use crate::model::config::{
+    self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop,
+    Template, Transport,
+};
+use crate::model::file::{EnvFile, FileState, SecretBytes};
+use crate::model::{Secret, Spec};
+
+fn user(name: &str) -> UserName {
+    name.parse().unwrap()
+}
+
+fn text(text: &str) -> Template {
+    Template(vec![Piece::Text(text.to_owned())])
+}
+
+/// A server that everybody has, learns its port in `NOTES_PORT` and wants `TOKEN=tok-…`.
+fn server() -> Server {
+    Server {
+        command: vec![text("/opt/notes"), Template(vec![Piece::Port])],
+        transport: Transport::Http,
+        env: BTreeMap::from([("WHO".to_owned(), Template(vec![Piece::User]))]),
+        for_all: true,
+        credentials: BTreeMap::from([(
+            "TOKEN".to_owned(),
+            Credential {
+                description: "notes token".to_owned(),
+                pattern: Some("^tok-".to_owned()),
+                required: true,
+            },
+        )]),
+        port_env: Some("NOTES_PORT".to_owned()),
+        path: "/mcp".to_owned(),
+        working_dir: None,
+        secrets_in_argv: false,
+        ready: Ready { probe: Probe::Mcp, timeout: Duration::from_secs(30) },
+        stop: Stop { signal: 15, grace: Duration::from_secs(10) },
+        restart: Restart {
+            first_wait: Duration::from_millis(100),
+            max_wait: Duration::from_secs(60),
+            stable: Duration::from_secs(60),
+        },
+        limits: Limits::default(),
+    }
+}
+
+fn config(servers: &[(&str, Server)]) -> Config {
+    Config {
+        ports: config::Ports {
+            listen: [127, 0, 0, 1].into(),
+            range: "4100-5999".parse().unwrap(),
+            backend_range: "20000-29999".parse().unwrap(),
+        },
+        door: Door {
+            wait: Duration::from_secs(30),
+            max_body: 1 << 26,
+            max_connections: 256,
+            head_timeout: Duration::from_secs(60),
+            hosts: Vec::new(),
+        },
+        log: Log { max_size: 1 << 20, keep: 3, max_rate: 1 << 20 },
+        daemon: Daemon { containment: Containment::Auto, cgroup_root: None },
+        servers: servers.iter().map(|(name, server)| (name.parse().unwrap(), server.clone())).collect(),
+    }
+}
+
+/// A roster and all that is around it.
+struct World {
+    roster: Roster,
+    ports: Ports,
+    accounts: RefCell<BTreeMap<String, Account>>,
+    is_root: bool,
+    uid: u32,
+}
+
+impl World {
+    /// With one server, `notes`, and nobody yet.
+    fn new() -> Self {
+        let mut roster = Roster::default();
+        roster.set_config(Ok(config(&[("notes", server())])));
+        let mut world =
+            Self { roster, ports: Ports::default(), accounts: RefCell::default(), is_root: true, uid: 0 };
+        world.files(&[]);
+        world
+    }
+
+    fn account(&self, name: &str, uid: u32) {
+        let account = Account { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}").into() };
+        self.accounts.borrow_mut().insert(name.to_owned(), account);
+    }
+
+    /// env.d is found to hold exactly these; `None`: as it was.
+    fn files(&mut self, files: &[(&str, Option<&str>)]) {
+        let state = |name: &str, text: Option<&str>| match text {
+            None => FileState::Unchanged,
+            Some(text) => FileState::Read(EnvFile {
+                name: format!("env.d/{name}.env"),
+                bytes: SecretBytes::new(text.as_bytes().to_vec()),
+                owner_uid: self.uid,
+            }),
+        };
+        let files = files.iter().map(|(name, text)| (user(name), state(name, *text))).collect();
+        self.roster.set_files(Look { directory: Ok(()), files, ignored: Vec::new(), again_at: None });
+    }
+
+    fn all(&mut self) -> BTreeMap<InstanceId, Listed> {
+        let accounts = |name: &str| self.accounts.borrow().get(name).cloned();
+        let host = Host {
+            blocked: &BTreeSet::new(),
+            accounts: &accounts,
+            state: Path::new("/var/lib/mcpsup"),
+            runtime: Path::new("/run/mcpsup"),
+            is_root: self.is_root,
+            digest_key: &[7; 32],
+        };
+        self.roster.resolve(&mut self.ports, &host)
+    }
+
+    fn one(&mut self, instance: &str) -> Listed {
+        let (name, server) = instance.split_once('/').unwrap_or((instance, "notes"));
+        let id = InstanceId { user: user(name), server: server.parse().unwrap() };
+        self.all().remove(&id).unwrap_or_else(|| panic!("{instance} is not listed"))
+    }
+
+    fn alice(&mut self, text: &str) -> Listed {
+        self.files(&[("alice", Some(text))]);
+        self.one("alice")
+    }
+}
+
+fn spec(listed: &Listed) -> Arc<Spec> {
+    match &listed.want {
+        Want::Always(spec) => Arc::clone(spec),
+        other @ (Want::Never | Want::Keep) => panic!("{other:?}: {:?}", listed.problems),
+    }
+}
+
+fn env(listed: &Listed) -> BTreeMap<String, String> {
+    spec(listed).env.iter().map(|(name, value)| (name.to_string(), value.reveal().to_owned())).collect()
+}
+
+fn said(listed: &Listed) -> Vec<String> {
+    listed.problems.iter().map(ToString::to_string).collect()
+}
+
+const GOOD: &str = "TOKEN=tok-1234567\n";

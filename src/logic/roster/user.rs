@@ -1,0 +1,230 @@
+//! One user's file over time: the last good version, what follows from it, and what is wrong
+//! with the newest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::logic::envfile;
+use crate::logic::instance::Want;
+use crate::logic::ports::{Given, Pin, Ports};
+use crate::model::env::Variables;
+use crate::model::file::{EnvFile, FileState};
+use crate::model::spec::Account;
+use crate::model::status::StateName;
+use crate::model::{Config, InstanceId, Problem, ServerName, Spec, UserName};
+
+use super::settings::{self, Settings};
+use super::spec::{self, Constants};
+use super::{Host, Listed, path_of};
+
+/// One user who has a file.
+#[derive(Debug, Default)]
+pub(super) struct User {
+    /// The last version that could be read.
+    pub(super) good: Option<Good>,
+    /// What is wrong with the newest version, if it could not.
+    faults: Vec<Problem>,
+    /// What follows from `good` and the configuration; `None`: to be found out.
+    checked: Option<Checked>,
+    /// The last specs that nothing was wrong with.
+    specs: BTreeMap<ServerName, Arc<Spec>>,
+}
+
+/// A version of a file that could be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Good {
+    file: String,
+    owner_uid: u32,
+    vars: Variables,
+}
+
+/// What follows from a good version.
+#[derive(Debug)]
+struct Checked {
+    enabled: bool,
+    account: Option<Account>,
+    /// The account that the file names does not exist: it may, the next time.
+    account_missing: bool,
+    /// What is wrong for all of the user's instances.
+    problems: Vec<Problem>,
+    servers: BTreeMap<ServerName, Judged>,
+}
+
+/// A spec, or what is missing for it.
+type Made = Result<Arc<Spec>, Vec<Problem>>;
+
+/// One server that a user wants.
+#[derive(Debug)]
+struct Judged {
+    pin: Option<Pin>,
+    problems: Vec<Problem>,
+    /// The ports that the last spec was made for, and what came of it.
+    made: Option<(Given, Made)>,
+}
+
+impl User {
+    /// What is wrong with the file as a whole.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.faults.iter().chain(self.checked.iter().flat_map(|checked| &checked.problems))
+    }
+
+    /// What follows from the file is found out again: the configuration or the host changed.
+    pub(super) fn forget_conclusions(&mut self) {
+        self.checked = None;
+    }
+
+    /// Takes what became of the file. A version that cannot be read leaves the last good one.
+    pub(super) fn take(&mut self, state: FileState) {
+        match state {
+            FileState::Unchanged => {}
+            FileState::Refused(problem) => self.faults = vec![problem],
+            FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
+                Ok(vars) => {
+                    self.faults.clear();
+                    let good = Good { file: name, owner_uid, vars };
+                    if self.good.as_ref() != Some(&good) {
+                        self.good = Some(good);
+                        self.checked = None;
+                    }
+                }
+                Err(problems) => self.faults = problems,
+            },
+        }
+    }
+
+    /// Finds out what follows from the last good file, unless that is known.
+    pub(super) fn check(&mut self, name: &UserName, config: &Config, host: &Host<'_>) {
+        let is_known = self.checked.as_ref().is_some_and(|checked| !checked.account_missing);
+        let Some(good) = self.good.as_ref().filter(|_| !is_known) else {
+            return;
+        };
+        let had = |server: &ServerName| self.specs.contains_key(server);
+        let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
+        let account = settings.account(name, host);
+        let mut servers = BTreeMap::new();
+        for server in std::mem::take(&mut settings.servers) {
+            let described = config.servers.get(&server);
+            let problems = described.map(|it| settings::credentials(it, &good.file, &good.vars));
+            let judged = Judged {
+                pin: settings.pins.remove(&server),
+                problems: problems.unwrap_or_default(),
+                made: None,
+            };
+            servers.insert(server, judged);
+        }
+        self.specs.retain(|server, _| settings.enabled && servers.contains_key(server));
+        self.checked = Some(Checked {
+            enabled: settings.enabled,
+            account_missing: account.is_none() && settings.names_account(),
+            account,
+            problems: settings.problems,
+            servers,
+        });
+    }
+
+    /// Which instances of this user get ports, and which port is asked for.
+    pub(super) fn ask(
+        &self,
+        name: &UserName,
+        config: &Config,
+        ports: &Ports,
+        wanted: &mut Vec<(InstanceId, Option<Pin>)>,
+    ) {
+        let id = |server: &ServerName| InstanceId { user: name.clone(), server: server.clone() };
+        if let Some(checked) = &self.checked {
+            for (server, judged) in &checked.servers {
+                let id = id(server);
+                let is_good = checked.problems.is_empty() && judged.problems.is_empty();
+                // A file with something wrong in it moves nobody's door.
+                let pin = judged.pin.clone().filter(|_| is_good || ports.door(&id).is_none());
+                wanted.push((id, pin));
+            }
+        } else if !self.faults.is_empty() {
+            // Nothing good was ever seen: it has at least what everybody has, and what it had.
+            for (server, described) in &config.servers {
+                let id = id(server);
+                if described.for_all || ports.door(&id).is_some() {
+                    wanted.push((id, None));
+                }
+            }
+        }
+    }
+
+    /// What is to be done about one of the instances that were [asked](Self::ask) for.
+    pub(super) fn list(
+        &mut self,
+        id: &InstanceId,
+        answer: Result<Given, Problem>,
+        config: &Config,
+        host: &Host<'_>,
+        constants: &Constants,
+        door: Option<u16>,
+    ) -> Listed {
+        let path = path_of(config, &id.server);
+        let mut problems = self.faults.clone();
+        let refused = Listed::without_spec(Want::Keep, StateName::Refused, door, path);
+        let (Some(good), Some(checked)) = (&self.good, &mut self.checked) else {
+            problems.extend(answer.err());
+            return Listed { problems, ..refused };
+        };
+        let owner_uid = Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
+        problems.extend_from_slice(&checked.problems);
+        let made = match (checked.servers.get_mut(&id.server), config.servers.get(&id.server)) {
+            (Some(judged), Some(server)) => {
+                problems.extend_from_slice(&judged.problems);
+                let may = checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
+                let old = self.specs.get(&id.server);
+                match answer {
+                    Ok(given) if may => {
+                        let account = checked.account.as_ref();
+                        let recipe =
+                            spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
+                        Some(judged.make(&recipe, config, host, constants, old))
+                    }
+                    Ok(_) => None,
+                    Err(problem) => {
+                        problems.push(problem);
+                        None
+                    }
+                }
+            }
+            (_, _) => None,
+        };
+        let enabled = checked.enabled;
+        match made {
+            Some(Ok(spec)) => drop(self.specs.insert(id.server.clone(), spec)),
+            Some(Err(more)) => problems.extend(more),
+            None => {}
+        }
+        let (want, absent_because) = match self.specs.get(&id.server) {
+            _ if !enabled => (Want::Never, StateName::Disabled),
+            Some(spec) => (Want::Always(Arc::clone(spec)), StateName::Down),
+            None => (Want::Keep, StateName::Refused),
+        };
+        Listed { want, owner_uid, absent_because, problems, ..refused }
+    }
+}
+
+impl Judged {
+    /// The spec for these ports: the one that was made before, where nothing changed.
+    fn make(
+        &mut self,
+        recipe: &spec::Recipe<'_>,
+        config: &Config,
+        host: &Host<'_>,
+        constants: &Constants,
+        old: Option<&Arc<Spec>>,
+    ) -> Made {
+        if let Some((given, made)) = &self.made
+            && *given == recipe.given
+        {
+            return made.clone();
+        }
+        let made = recipe.make(config, host, constants).map(|spec| match old {
+            Some(old) if **old == spec => Arc::clone(old),
+            Some(_) | None => Arc::new(spec),
+        });
+        self.made = Some((recipe.given, made.clone()));
+        made
+    }
+}
