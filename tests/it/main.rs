@@ -9,4 +9,6 @@
 )]
 
 mod crash;
+mod files;
 mod host;
+mod wire;
