@@ -9,4 +9,11 @@
 )]
 
 mod crash;
+mod failpoints;
+mod files;
 mod host;
+mod outlive;
+mod seen;
+mod spawn;
+mod tree;
+mod wire;
