@@ -234,7 +234,7 @@ fn a_reload_restarts_what_its_toml_changed_and_a_broken_one_touches_nothing() {
     host.ok(&["reload"]);
     let problems: Vec<String> = host.status().problems.iter().map(ToString::to_string).collect();
     assert!(
-        problems.iter().any(|it| it.contains("mcpsup.toml:5:1: ") && it.contains("did you mean command")),
+        problems.iter().any(|it| it.contains("mcpsup.toml:5:1: ") && it.contains("did you mean \"command\"?")),
         "{problems:?}"
     );
     looked(&host);

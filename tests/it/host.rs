@@ -116,9 +116,22 @@ impl Host {
 
     /// Starts the daemon and waits for nothing.
     pub(crate) fn spawn(&mut self) {
+        self.spawn_by(Command::new(MCPSUP));
+    }
+
+    /// The same, in the scratch directory and where a core may be of any size.
+    pub(crate) fn spawn_where_cores_are_written(&mut self) {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh", MCPSUP]);
+        self.spawn_by(shell);
+    }
+
+    /// Starts the daemon by another program's command line, to which its own words are added.
+    pub(crate) fn spawn_by(&mut self, mut command: Command) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(MCPSUP);
+        // By this its processes are told from others', see `seen`.
+        command.current_dir(self.path());
         command.arg("--config").arg(self.path().join("mcpsup.toml")).arg("daemon");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env("MCPSUP_LOG", "debug").env("RUST_BACKTRACE", "1");
@@ -290,7 +303,7 @@ pub(crate) fn notes() -> String {
 /// `[server.unruly]`; `more` goes below it, so it may begin with keys and go on with tables.
 pub(crate) fn unruly(more: &str) -> String {
     format!(
-        "[server.unruly]\ncommand = [{:?}]\ntransport = \"http\"\nport_env = \"UNRULY_PORT\"\n{more}\n",
+        "[server.unruly]\ncommand = [{:?}, \"--port\", \"{{port}}\"]\ntransport = \"http\"\nport_env = \"UNRULY_PORT\"\n{more}\n",
         example("unruly")
     )
 }

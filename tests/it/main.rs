@@ -11,4 +11,5 @@
 mod crash;
 mod files;
 mod host;
+mod secrets;
 mod wire;
