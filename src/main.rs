@@ -8,7 +8,6 @@ fn main() -> ExitCode {
     let verb = std::env::args_os().nth(1);
     match verb.as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("launch") => mcpsup::system::launch::main(),
-        Some("launch-first") => mcpsup::system::launch::first_main(),
         Some(_) | None => mcpsup::cli::main(),
     }
 }

@@ -26,16 +26,7 @@ pub const LARGEST: usize = 64 * 1024 * 1024;
 ///
 /// When there is neither a daemon nor a file.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
-    let map = match session.client().and_then(|client| client.ports()) {
-        Ok(map) => map,
-        Err(gone @ ClientError::Unreachable { .. }) => {
-            // What the last daemon left: the ports are the users' all the same.
-            let Ok(map) = read(session) else { return Err(gone.into()) };
-            session.print.aside("the daemon is not running; this is what it left");
-            map
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let map = map(session)?;
     if args.json {
         session.print.json(&map, false)?;
     } else {
@@ -43,6 +34,24 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         session.print.lines(&lay_out(&rows, session.print.width(), &session.print), false)?;
     }
     Ok(Outcome::Done)
+}
+
+/// The port map: the daemon's, or the one it left.
+///
+/// # Errors
+///
+/// When there is neither.
+pub fn map(session: &Session) -> anyhow::Result<PortMap> {
+    match session.client().and_then(|client| client.ports()) {
+        Ok(map) => Ok(map),
+        Err(gone @ ClientError::Unreachable { .. }) => {
+            // What the last daemon left: the ports are the users' all the same.
+            let Ok(map) = read(session) else { return Err(gone.into()) };
+            session.print.aside("the daemon is not running; this is what it left");
+            Ok(map)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn read(session: &Session) -> anyhow::Result<PortMap> {

@@ -43,7 +43,7 @@ impl Daemon {
             Request::Stop(target) => self.change(caller, &target, |daemon, id| daemon.fleet.hold(id)),
             Request::Restart(target) => self.change(caller, &target, |daemon, id| daemon.fleet.renew(id)),
             // The map is a public file.
-            Request::Ports => Ok(Reply::Ports(self.port_map())),
+            Request::Ports => Ok(Reply::Ports(self.port_map(*self.sources.generation.borrow()))),
             Request::Logs(target) => self.log_of(caller, &target),
             Request::Remove(user) => self.remove(caller, &user, now),
             Request::Reload => {

@@ -10,8 +10,10 @@ use crate::model::status::StateName;
 use crate::model::{InstanceId, Moment, Problem, RunId};
 use crate::system::{failpoint, files};
 
-/// The port map is written at once after a quiet stretch, and then at most this often: a thousand
-/// servers that start do not write it a thousand times.
+/// The port map is written this long after a change: a restart, which is three, writes it once, and
+/// nobody's restart waits for it.
+const MAP_AFTER: Duration = Duration::from_millis(5);
+/// And at most this often: a thousand servers that start do not write it a thousand times.
 const MAP_EVERY: Duration = Duration::from_millis(50);
 
 /// What was shown last.
@@ -52,7 +54,7 @@ impl Shown {
     }
 
     fn map_changed(&mut self, now: Moment) {
-        let soon = self.map.written_at.map_or(now, |at| now.max(at + MAP_EVERY));
+        let soon = self.map.written_at.map_or(now, |at| at + MAP_EVERY).max(now + MAP_AFTER);
         self.map.due.get_or_insert(soon);
     }
 }
@@ -76,7 +78,6 @@ impl Daemon {
         }
         changed |= self.finish_removals();
         if changed {
-            self.sources.generation.send_modify(|generation| *generation += 1);
             self.shown.map_changed(now);
         }
         if self.shown.map.due.is_some_and(|due| due <= now) {
@@ -165,7 +166,8 @@ impl Daemon {
     fn write_map(&mut self, now: Moment) {
         self.shown.map.due = None;
         self.shown.map.written_at = Some(now);
-        let map = self.port_map();
+        let generation = *self.sources.generation.borrow() + 1;
+        let map = self.port_map(generation);
         let written = serde_json::to_vec_pretty(&map).map_err(|error| error.to_string()).and_then(|text| {
             files::replace(&self.places.port_map(), &text, 0o644).map_err(|error| super::store::chain(&error))
         });
@@ -177,6 +179,8 @@ impl Daemon {
         }
         self.shown.map.failed = failed;
         failpoint::pass("map.written");
+        // Last, so that whoever waited for it finds the map as new as the status.
+        self.sources.generation.send_replace(generation);
     }
 
     /// Frees the ports of removed users of whom nothing is alive; true if there was one.

@@ -173,7 +173,7 @@ impl Daemon {
     }
 
     /// The port map as it is now.
-    pub(super) fn port_map(&self) -> PortMap {
+    pub(super) fn port_map(&self, generation: u64) -> PortMap {
         let instances = self.fleet.iter().filter_map(|(id, instance)| {
             Some(Entry {
                 user: id.user.clone(),
@@ -184,7 +184,7 @@ impl Daemon {
                 since: clock::rfc3339(instance.entered()),
             })
         });
-        PortMap { version: 1, generation: *self.sources.generation.borrow(), instances: instances.collect() }
+        PortMap { version: 1, generation, instances: instances.collect() }
     }
 
     /// The instances a target means, among those the daemon knows.

@@ -23,6 +23,12 @@ pub fn find(name: &str) -> Option<Account> {
     })
 }
 
+/// The name of the account with this uid, if it has one.
+#[must_use]
+pub fn name_of(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
+}
+
 /// True if the user `uid`, whose process runs with `gid`, belongs to the group of this name.
 #[must_use]
 pub fn is_member(uid: u32, gid: u32, group: &str) -> bool {

@@ -8,9 +8,8 @@
 use std::cell::RefCell;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +79,7 @@ fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure { doing: format!("cannot {doing}"), errno: error.raw_os_error() }
 }
 
-/// Makes the process: directory, launcher, record, orders, in this order.
+/// Makes the process: directory, cgroup, process, record, orders, in this order.
 async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Receiver, Failure> {
     life.dir.create().map_err(cannot("make the run's directory"))?;
     failpoint::pass("spawn.intended");
@@ -93,23 +92,18 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         Held::Namespace | Held::Session => None,
     };
     let output = open_output(life).map_err(cannot("open the run's output"))?;
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(cannot("make a socketpair"))?;
-    ours.set_nonblocking(true).map_err(cannot("make a socketpair"))?;
-    let mut socket = UnixStream::from_std(ours).map_err(cannot("make a socketpair"))?;
-    let launcher = start_launcher(theirs).map_err(cannot("start the launcher"))?;
+    let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
+    let mut socket = life.launcher.ask(&make).await.map_err(cannot("ask the launcher"))?;
+    failpoint::pass("spawn.requested");
+    let pid = match answer(&mut socket).await? {
+        Some(Answer::Pid(pid)) => pid,
+        Some(Answer::Failed(failure)) => return Err(failure),
+        None => return Err(Failure { doing: "the launcher ended".into(), errno: None }),
+    };
     failpoint::pass("spawn.started");
-    let (mut identity, handle) = Identity::of(launcher).map_err(cannot("see the launcher"))?;
-    set_leader(life, launcher, handle);
-    if let Held::Namespace = life.held {
-        send(&mut socket, &[Make::Namespace as u8]).await?;
-        let Some(Answer::Pid(first)) = answer(&mut socket).await? else {
-            return Err(Failure { doing: "the launcher named no process".into(), errno: None });
-        };
-        let (its_identity, handle) =
-            Identity::of(first).map_err(cannot("see the first process of the namespace"))?;
-        identity = its_identity;
-        set_leader(life, first, handle);
-    }
+    // It is our child and cannot be reaped by anybody else, so the pid still means it.
+    let (identity, handle) = Identity::of(pid).map_err(cannot("see the process that was made"))?;
+    life.set_leader(Leader { pid, handle: Arc::new(handle), ours: true });
     let record = Record {
         run: life.run,
         instance: instance.clone(),
@@ -123,11 +117,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
     };
     life.dir.write(&record).map_err(cannot("write the run's record"))?;
     failpoint::pass("spawn.recorded");
-    if let Held::Cgroup(_) | Held::Session = life.held {
-        send(&mut socket, &[Make::Exec as u8]).await?;
-    }
-    let procs = group.map(super::cgroup::Group::procs_file);
-    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output(), procs);
+    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output());
     send(&mut socket, &encode(&orders).map_err(cannot("write the launcher's orders"))?).await?;
     failpoint::pass("spawn.ordered");
     match answer(&mut socket).await? {
@@ -135,23 +125,6 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         Some(Answer::Failed(failure)) => Err(failure),
         Some(Answer::Pid(_)) => Err(Failure { doing: "the launcher spoke out of turn".into(), errno: None }),
     }
-}
-
-fn set_leader(life: &Life, pid: i32, handle: OwnedFd) {
-    life.set_leader(Leader { pid, handle: Arc::new(handle), ours: true });
-}
-
-/// Starts our own executable, the very file this daemon runs, with nothing but the socket.
-fn start_launcher(socket: std::os::unix::net::UnixStream) -> io::Result<i32> {
-    #[expect(clippy::disallowed_methods, reason = "this is system::process's half that starts processes")]
-    let child = Command::new("/proc/self/exe")
-        .arg("launch")
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(socket)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    i32::try_from(child.id()).map_err(io::Error::other)
 }
 
 async fn send(socket: &mut UnixStream, bytes: &[u8]) -> Result<(), Failure> {

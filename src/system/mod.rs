@@ -9,6 +9,7 @@ mod exit;
 pub mod failpoint;
 pub mod files;
 pub mod launch;
+mod launcher;
 mod life;
 pub mod logfile;
 pub mod orders;

@@ -1,12 +1,14 @@
 //! What the daemon tells a launcher, and what comes back: frames on a socketpair.
 //!
-//! Orders hold credentials, so they travel on a descriptor and nowhere else. The first byte says
-//! how the process is to be made ([`Make`]); the orders follow once the daemon has written down
-//! whom it speaks to. A launcher whose daemon dies before that reads the end of the stream and
-//! ends: nothing runs that has no record.
+//! Orders hold credentials, so they travel on a descriptor and nowhere else. The launcher is sent a
+//! [`Make`] with one end of a socketpair, and answers there with the pid of the process it made;
+//! the orders follow once the daemon has written down whom it speaks to. A process whose daemon
+//! dies before that reads the end of the stream and ends: nothing runs that has no record.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -14,14 +16,50 @@ use zeroize::Zeroizing;
 use crate::model::Spec;
 use crate::model::spec::Account;
 
-/// How the process is to be made: the first byte on the socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Make {
-    /// The launcher becomes the server.
-    Exec = b'E',
-    /// The launcher makes a pid namespace whose first process starts the server and waits for it.
-    Namespace = b'N',
+/// How a process is to be made: in which cgroup, and whether as the first of a pid namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Make {
+    group: Option<PathBuf>,
+    in_namespace: bool,
+}
+
+/// A request is a byte and a path, and no path is longer than this (`PATH_MAX`).
+pub const LONGEST_REQUEST: usize = 1 + 4096;
+
+impl Make {
+    /// In this cgroup, if any; as the first of a pid namespace, or not.
+    #[must_use]
+    pub fn new(group: Option<&Path>, in_namespace: bool) -> Self {
+        Self { group: group.map(Path::to_path_buf), in_namespace }
+    }
+
+    /// The cgroup's directory.
+    #[must_use]
+    pub fn group(&self) -> Option<&Path> {
+        self.group.as_deref()
+    }
+
+    /// Whether it is the first of a pid namespace.
+    #[must_use]
+    pub fn in_namespace(&self) -> bool {
+        self.in_namespace
+    }
+
+    /// As one packet.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![u8::from(self.in_namespace)];
+        bytes.extend(self.group.iter().flat_map(|group| group.as_os_str().as_bytes()));
+        bytes
+    }
+
+    /// From one packet; none from an empty one, which is the end.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (in_namespace, group) = bytes.split_first()?;
+        let group = (!group.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(group)));
+        Some(Self { group, in_namespace: *in_namespace != 0 })
+    }
 }
 
 /// An order longer than this is not ours: 64 KiB of env file, twice over for escapes, and more.
@@ -48,8 +86,6 @@ pub struct Orders {
     pub stdin: PathBuf,
     /// The FIFO for standard output and error.
     pub output: PathBuf,
-    /// The `cgroup.procs` file to join.
-    pub cgroup: Option<PathBuf>,
     /// `RLIMIT_NOFILE`.
     pub open_files: Option<u32>,
 }
@@ -76,9 +112,9 @@ impl std::fmt::Display for Failure {
 /// What a launcher says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The first process of the namespace, as the daemon sees its pid.
+    /// The process that was made, as the daemon sees its pid. Said by the launcher.
     Pid(i32),
-    /// It will not become the server.
+    /// It was not made, or will not become the server. Said by either.
     Failed(Failure),
 }
 
@@ -138,14 +174,13 @@ pub struct OrdersOf<'a> {
     account: &'a Option<Account>,
     stdin: PathBuf,
     output: PathBuf,
-    cgroup: Option<PathBuf>,
     open_files: Option<u32>,
 }
 
 impl<'a> OrdersOf<'a> {
-    /// For this spec, with these standard streams and this group.
+    /// For this spec, with these standard streams.
     #[must_use]
-    pub fn new(spec: &'a Spec, stdin: PathBuf, output: PathBuf, cgroup: Option<PathBuf>) -> Self {
+    pub fn new(spec: &'a Spec, stdin: PathBuf, output: PathBuf) -> Self {
         Self {
             program: &spec.program,
             args: spec.args.iter().map(super::super::model::secret::Secret::reveal).collect(),
@@ -156,7 +191,6 @@ impl<'a> OrdersOf<'a> {
             account: &spec.account,
             stdin,
             output,
-            cgroup,
             open_files: spec.limits.open_files,
         }
     }

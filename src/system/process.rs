@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, wai
 use tokio::sync::{Notify, mpsc};
 
 use super::cgroup::{Group, Root};
+use super::launcher::Launcher;
 use super::life;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks};
@@ -105,6 +106,7 @@ pub(super) struct Life {
     pub(super) kill: Notify,
     exited: AtomicBool,
     pub(super) news: mpsc::UnboundedSender<News>,
+    pub(super) launcher: Arc<Launcher>,
 }
 
 impl Life {
@@ -207,6 +209,7 @@ pub struct Processes {
     runs: PathBuf,
     containment: Containment,
     news: mpsc::UnboundedSender<News>,
+    launcher: Arc<Launcher>,
 }
 
 impl Processes {
@@ -215,14 +218,14 @@ impl Processes {
     ///
     /// # Errors
     ///
-    /// When this process cannot become a subreaper (prctl(2)).
+    /// When this process cannot become a subreaper (prctl(2)), or its launcher cannot be started.
     pub fn new(
         runs: PathBuf,
         containment: Containment,
         news: mpsc::UnboundedSender<News>,
     ) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
-        Ok(Self { lives: BTreeMap::new(), runs, containment, news })
+        Ok(Self { lives: BTreeMap::new(), runs, containment, news, launcher: Arc::new(Launcher::start()?) })
     }
 
     /// What holds runs together here.
@@ -274,6 +277,7 @@ impl Processes {
             kill: Notify::new(),
             exited: AtomicBool::new(false),
             news: self.news.clone(),
+            launcher: Arc::clone(&self.launcher),
         });
         self.lives.insert(run, Arc::clone(&life));
         life

@@ -161,16 +161,16 @@ impl RunDir {
         Ok(())
     }
 
-    /// Writes the record. It is written once, in one call, so a reader finds all of it or none.
+    /// Writes the record: once, in one call, before the process is told anything. So one that was
+    /// cut short is of a process that never became a server.
     ///
     /// # Errors
     ///
     /// When the runtime directory cannot be written.
     pub fn write(&self, record: &Record) -> io::Result<()> {
         let text = serde_json::to_vec(record)?;
-        let path = self.0.join("record.new");
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(&text)?;
-        fs::rename(path, self.0.join("record"))
+        let path = self.0.join("record");
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(&text)
     }
 
     /// Reads the record; `None` if the run never got so far.
@@ -180,6 +180,8 @@ impl RunDir {
     /// When it is there and cannot be understood.
     pub fn read(&self) -> io::Result<Option<Record>> {
         match fs::read(self.0.join("record")) {
+            // It ends with a bracket, or it is not whole.
+            Ok(text) if !text.ends_with(b"}") => Ok(None),
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

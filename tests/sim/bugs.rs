@@ -283,7 +283,7 @@ impl Core for Buggy {
             return std::mem::take(&mut self.said);
         }
         let mut effects = self.falsify(effects);
-        self.said = effects.clone();
+        self.said.clone_from(&effects);
         self.said.retain(|effect| matches!(effect, Effect::Stop { .. }));
         if self.is(Bug::OneAtATime) {
             // Of several starts at one moment all but the first wait for the next event.

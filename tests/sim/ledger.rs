@@ -226,7 +226,7 @@ impl Ledger {
         }
         match self.goal() {
             Goal::Always(wanted) if wanted == version => {}
-            goal => {
+            goal @ (Goal::Never | Goal::Keep | Goal::Always(_)) => {
                 let law = if self.closed {
                     Law::ClosedStartsNothing
                 } else if self.held {

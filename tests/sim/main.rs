@@ -5,6 +5,8 @@
 //!
 //! `MCPSUP_SIM_SEED` and `MCPSUP_SIM_WORLDS` choose other worlds, and more. A failure prints a line
 //! for `regressions`.
+#![allow(clippy::expect_used, reason = "this is a test, all of it")]
+#![allow(clippy::struct_excessive_bools, reason = "what was seen of a process is a handful of yes and no")]
 
 mod bugs;
 mod caught;
@@ -42,7 +44,7 @@ fn fleet(next_run: RunId, holds: BTreeSet<InstanceId>) -> Fleet {
 /// Plays the world of a seed, and one of its users alone.
 fn judge<C: Core>(stage: &Stage, boot: Boot<'_, C>, case: Case, laws: Laws) -> Result<u64, Broken> {
     let crowd = play(stage, boot, case, laws, None)?;
-    if case.seed % ALONE != 0 || !crowd.punctual {
+    if !case.seed.is_multiple_of(ALONE) || !crowd.punctual {
         return Ok(crowd.steps);
     }
     let taken = crowd.said.iter().filter(|said| **said != 0).count();
@@ -84,7 +86,13 @@ fn report<C: Core>(stage: &Stage, boot: Boot<'_, C>, case: Case, broken: &Broken
     let again = play(stage, boot, least, Laws::All, Some(&mut trace));
     let said = again.err().map_or_else(|| broken.to_string(), |broken| broken.to_string());
     let Case { seed, seats, until } = least;
-    format!("{said}\n{}\nfor regressions.rs:\n    holds({seed:#x}, {seats:#06b}, {until});", trace.join("\n"))
+    format!(
+        "{said}\n{}\nfor regressions.rs:\n    holds(0x{:04x}_{:04x}_{:04x}, {seats:#06b}, {until});",
+        trace.join("\n"),
+        seed >> 32,
+        seed >> 16 & 0xffff,
+        seed & 0xffff,
+    )
 }
 
 fn setting(name: &str, default: u64) -> u64 {

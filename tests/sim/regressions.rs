@@ -20,7 +20,7 @@ fn holds(seed: u64, seats: u8, until: u64) {
 #[test]
 fn worlds_that_once_broke_a_law_break_none() {
     // A new spec paid for the strikes of the one that crashed before it.
-    holds(0x60c5083a5582, 0b0010, 1);
+    holds(0x60c5_083a_5582, 0b0010, 1);
     // The hold of a user whom this daemon had not seen yet outlived their removal.
-    holds(0x73c018aa274c, 0b0100, 152);
+    holds(0x73c0_18aa_274c, 0b0100, 152);
 }

@@ -423,7 +423,7 @@ fn a_command_before_the_files_are_read_does_not_end_an_adopted_run() {
 fn a_held_instance_that_is_adopted_is_stopped() {
     let id = instance("alice");
     let mut fleet = Fleet::new(RunId(1), BTreeSet::from([id.clone()]));
-    fleet.adopt(id, RunId(7), Origin { spec: version(0).id, plan: plan(TIMES) }, moment(0));
+    fleet.adopt(&id, RunId(7), Origin { spec: version(0).id, plan: plan(TIMES) }, moment(0));
     let (effects, _) = fleet.drive(moment(0));
     assert_eq!(effects, [Effect::Stop { run: RunId(7), signal: 15 }]);
 }

@@ -17,6 +17,17 @@ use crate::ledger::{Alive, Goal, Ledger, Told};
 use crate::rng::{Rng, mix};
 use crate::stage::{Ms, SEATS, Stage, VERSIONS, moment, port, times};
 
+macro_rules! note {
+    ($world:expr, $($words:tt)*) => {
+        if let Some(trace) = &mut $world.trace {
+            trace.push(format!("{:>5} ms  {}", $world.now, format_args!($($words)*)));
+        }
+    };
+}
+
+mod reactions;
+mod whims;
+
 /// How many drives a storm may take; a core that always wants to be driven at once needs more.
 const STORM: u64 = 3_000;
 
@@ -126,14 +137,6 @@ pub(crate) struct World<'a, C> {
     lags: bool,
     mortal: bool,
     trace: Option<&'a mut Vec<String>>,
-}
-
-macro_rules! note {
-    ($world:expr, $($words:tt)*) => {
-        if let Some(trace) = &mut $world.trace {
-            trace.push(format!("{:>5} ms  {}", $world.now, format_args!($($words)*)));
-        }
-    };
 }
 
 /// Plays a world to its end.
@@ -304,13 +307,13 @@ impl<'a, C: Core> World<'a, C> {
         }
         let effects = self.drive()?;
         for effect in effects {
-            self.act(effect, killed)?;
+            self.act(effect, killed);
         }
         if killed {
             self.reboot();
             let effects = self.drive()?;
             for effect in effects {
-                self.act(effect, false)?;
+                self.act(effect, false);
             }
         }
         Ok(())
@@ -338,7 +341,6 @@ impl<'a, C: Core> World<'a, C> {
         let mut first = None;
         let mut busy = false;
         for seat in &self.seats {
-            // What is to be started lives from now on, though its process comes a moment later.
             let alive = seat.alive();
             let view = self.core.view(self.stage.id(seat.number, seat.tenant), moment(now));
             seat.ledger.after(now, view.as_ref(), alive)?;
@@ -410,288 +412,6 @@ impl<'a, C: Core> World<'a, C> {
         let seat = &mut self.seats[place];
         seat.said = mix(seat.said ^ (now << 8) ^ (detail << 4) ^ kind);
         Ok(())
-    }
-
-    /// Does what the core says; of a daemon that is being killed, each seat's part or not.
-    fn act(&mut self, effect: Effect, killed: bool) -> Checked {
-        let place = match &effect {
-            Effect::Start { instance, .. } => self
-                .stage
-                .find(instance)
-                .and_then(|(number, _)| self.seats.iter().position(|s| s.number == number)),
-            Effect::Stop { run, .. } | Effect::Kill { run } => {
-                self.seats.iter().position(|seat| seat.processes.iter().any(|process| process.run == run.0))
-            }
-        };
-        let run = match &effect {
-            Effect::Start { run, .. } | Effect::Stop { run, .. } | Effect::Kill { run } => run.0,
-        };
-        let Some(place) = place else {
-            // All of it has died already; who looks finds nothing.
-            if let (Effect::Kill { .. }, Some(place)) = (&effect, self.place_of(RunId(run))) {
-                self.later(1, place, What::AllDie(run));
-            }
-            return Ok(());
-        };
-        let calm = self.calm;
-        let seat = &mut self.seats[place];
-        if killed && seat.rng.one_in(2) {
-            return Ok(());
-        }
-        match effect {
-            Effect::Start { spec, .. } => {
-                let version = usize::from(spec.id.0[2]);
-                let process = if calm {
-                    Process::good(run, version)
-                } else {
-                    let times = times(seat.number, version);
-                    Process::draw(run, version, times, seat.deck, &mut seat.rng)
-                };
-                let (ready_in, dies_in) = (process.ready_in, process.dies_in);
-                seat.processes.push(process);
-                if let Some(wait) = ready_in {
-                    self.later(wait, place, What::Answers(run));
-                }
-                if let Some(wait) = dies_in {
-                    self.later(wait, place, What::Dies(run));
-                }
-            }
-            Effect::Stop { .. } => {
-                let number = seat.number;
-                let Some(process) = seat.process(run) else {
-                    return Ok(());
-                };
-                if !process.stubborn {
-                    let grace = times(number, process.version).2;
-                    let wait = seat.rng.below(grace + grace / 2 + 2);
-                    self.later(wait, place, What::Dies(run));
-                }
-            }
-            Effect::Kill { .. } => {
-                let Some(process) = seat.process(run) else {
-                    return Ok(());
-                };
-                let wait = process.kill_takes;
-                self.later(wait, place, What::AllDie(run));
-            }
-        }
-        Ok(())
-    }
-
-    fn answers(&mut self, place: usize, run: u64) {
-        let seat = &mut self.seats[place];
-        if seat.process(run).is_some_and(|process| process.leader) {
-            let late = seat.deck.draws(Card::Disorder, 3, &mut seat.rng);
-            let wait = if late { seat.rng.below(30) } else { 0 };
-            self.later(wait, place, What::Tell(run, Told::Ready));
-        }
-    }
-
-    fn dies(&mut self, place: usize, run: u64) {
-        note!(self, "seat {place}: the leader of run {run} dies");
-        let seat = &mut self.seats[place];
-        let Some(process) = seat.process(run).filter(|process| process.leader) else {
-            return;
-        };
-        process.leader = false;
-        process.children = process.leaves_children;
-        let left = process.children;
-        let disorder = seat.deck.draws(Card::Disorder, 3, &mut seat.rng);
-        let wait = if disorder { seat.rng.below(6) } else { 0 };
-        let gone = (disorder && !left).then(|| seat.rng.below(4));
-        if !left {
-            seat.processes.retain(|process| process.run != run);
-        }
-        self.later(wait, place, What::Tell(run, Told::Exited));
-        if let Some(wait) = gone {
-            self.later(wait, place, What::Tell(run, Told::Gone));
-        }
-    }
-
-    fn all_die(&mut self, place: usize, run: u64) {
-        note!(self, "seat {place}: nothing of run {run} is alive");
-        let seat = &mut self.seats[place];
-        let leader = seat.process(run).is_some_and(|process| process.leader);
-        seat.processes.retain(|process| process.run != run);
-        let disorder = seat.deck.draws(Card::Disorder, 2, &mut seat.rng);
-        let (exit, gone) = if disorder { (seat.rng.below(4), seat.rng.below(4)) } else { (0, 0) };
-        // Sometimes only the end of all of it is seen.
-        if leader && !(disorder && exit == 3) {
-            self.later(exit, place, What::Tell(run, Told::Exited));
-        }
-        self.later(gone, place, What::Tell(run, Told::Gone));
-    }
-
-    fn tell(&mut self, place: usize, run: u64, told: Told) {
-        note!(self, "seat {place}: run {run} {told:?}");
-        let fact = match told {
-            Told::Ready => Fact::Ready,
-            Told::Exited => Fact::Exited(Exit::Status(1)),
-            Told::Gone => Fact::Gone,
-        };
-        self.core.observe(RunId(run), fact);
-        let calm = self.calm;
-        let seat = &mut self.seats[place];
-        seat.ledger.told(run, told);
-        if !calm && seat.deck.draws(Card::Echoes, 3, &mut seat.rng) {
-            let wait = seat.rng.below(60);
-            self.later(wait, place, What::Tell(run, told));
-        }
-    }
-
-    /// The daemon looks at all files; equal ones must change nothing.
-    fn read(&mut self) {
-        if !self.reading {
-            return;
-        }
-        let mut wants = BTreeMap::new();
-        for seat in &mut self.seats {
-            let id = self.stage.id(seat.number, seat.tenant);
-            let goal = match seat.file {
-                File::Absent => {
-                    seat.last_good = None;
-                    Goal::Never
-                }
-                File::Good(version) => {
-                    seat.last_good = Some(version);
-                    Goal::Always(version)
-                }
-                File::Broken => seat.last_good.map_or(Goal::Keep, Goal::Always),
-            };
-            seat.ledger.files = goal;
-            match goal {
-                Goal::Never => None,
-                Goal::Keep => wants.insert(id.clone(), Want::Keep),
-                Goal::Always(version) => {
-                    let spec = self.stage.spec(seat.number, seat.tenant, version);
-                    wants.insert(id.clone(), Want::Always(spec.clone()))
-                }
-            };
-        }
-        self.core.want(wants, moment(self.now));
-    }
-
-    /// Somebody does something to one seat.
-    fn whim(&mut self, place: usize) -> Checked {
-        let seat = &mut self.seats[place];
-        let id = self.stage.id(seat.number, seat.tenant);
-        let restless = seat.deck.draws(Card::Restless, 1, &mut seat.rng);
-        let next = 1 + seat.rng.below(if restless { 20 } else { 80 });
-        let whim = seat.rng.below(14);
-        note!(self, "seat {place}: whim {whim}");
-        let seat = &mut self.seats[place];
-        match whim {
-            0..=2 => {
-                let version = seat.rng.below(VERSIONS as u64);
-                seat.file = File::Good(usize::try_from(version).unwrap_or(0));
-                self.read();
-            }
-            3 => {
-                seat.file = File::Broken;
-                self.read();
-            }
-            4 => {
-                seat.file = File::Absent;
-                self.read();
-            }
-            5 => self.read(),
-            6 => {
-                self.core.hold(id);
-                seat.ledger.held = true;
-            }
-            7 | 8 => {
-                self.core.release(id);
-                seat.ledger.release();
-            }
-            9 | 10 => {
-                self.core.renew(id);
-                seat.ledger.renew();
-            }
-            11 if seat.file == File::Absent && seat.ledger.files == Goal::Never => {
-                if self.core.is_free(id) {
-                    self.move_out(place)?;
-                }
-            }
-            _ => {}
-        }
-        self.later(next, place, What::Whim);
-        Ok(())
-    }
-
-    /// The user is removed for good; their port goes to somebody else.
-    fn move_out(&mut self, place: usize) -> Checked {
-        let seat = &self.seats[place];
-        let alive = seat.alive();
-        if alive.leader || alive.children {
-            self.fails(Law::OneUserPerPort, "a port is given away while its user's process lives")?;
-        }
-        let seat = &mut self.seats[place];
-        self.core.forget(self.stage.id(seat.number, seat.tenant));
-        seat.tenant = 1 - seat.tenant;
-        let mut ledger = Ledger::new(seat.number, self.laws);
-        ledger.closed = self.closed;
-        seat.ledger = ledger;
-        seat.file = File::Good(0);
-        self.read();
-        Ok(())
-    }
-
-    /// Something befalls everybody; true if the daemon is killed.
-    fn fate(&mut self) -> bool {
-        let next = 1 + self.rng.below(self.until);
-        self.later(next, SEATS, What::Fate);
-        let fate = self.rng.below(8);
-        note!(self, "fate {fate}");
-        match fate {
-            0 => {
-                self.core.close();
-                self.closed = true;
-                for seat in &mut self.seats {
-                    seat.ledger.closed = true;
-                }
-                false
-            }
-            1 | 2 => {
-                // The directory is not there for a while: unknown is not empty.
-                self.reading = false;
-                let wait = self.rng.below(60);
-                self.later(wait, SEATS, What::Read);
-                false
-            }
-            _ => self.mortal,
-        }
-    }
-
-    /// The daemon was killed; another begins with what was written down and what is alive.
-    fn reboot(&mut self) {
-        note!(self, "the daemon is killed, another begins");
-        self.core = (self.boot)(RunId(self.next_run), self.core.holds());
-        self.closed = false;
-        self.reading = false;
-        self.agenda.retain(|due| !matches!(due.what, What::Tell(..) | What::Read));
-        for place in 0..self.seats.len() {
-            let seat = &mut self.seats[place];
-            seat.ledger.reboot();
-            seat.last_good = None;
-            let Some(process) = seat.processes.last() else {
-                continue;
-            };
-            let (run, version, leader) = (process.run, process.version, process.leader);
-            let answers = process.ready_in.is_some();
-            seat.ledger.adopt(run, version, self.now);
-            let spec = self.stage.spec(seat.number, seat.tenant, version);
-            let origin = Origin { spec: spec.id, plan: spec.plan };
-            let id = self.stage.id(seat.number, seat.tenant);
-            self.core.adopt(id, RunId(run), origin, moment(self.now));
-            let wait = seat.rng.below(6);
-            if !leader {
-                self.later(wait, place, What::Tell(run, Told::Exited));
-            } else if answers {
-                self.later(wait, place, What::Answers(run));
-            }
-        }
-        let wait = self.rng.below(6);
-        self.later(wait, SEATS, What::Read);
     }
 }
 

@@ -1,108 +1,116 @@
-//! The launcher: a fresh, single-threaded process that turns itself into a server.
+//! The launcher: a single-threaded process of which each run begins as a copy.
 //!
-//! `mcpsup launch` is started by the daemon with an empty environment and a socketpair as its
-//! standard input (see [`orders`](super::orders)). It makes its session, joins its group, sets
-//! limits and identity with ordinary calls and ordinary errors, and then executes the server. No
-//! code of ours runs between fork and exec in the daemon itself.
+//! `mcpsup launch` is started once by each daemon, with an empty environment and a socket as its
+//! standard input. For every run it is sent one end of a socketpair; it copies itself
+//! ([`clone`]) and says the copy's pid. The copy hears its [`orders`](super::orders) on the
+//! socketpair, makes its session, sets limits and identity with ordinary calls and ordinary errors,
+//! and executes the server. The launcher itself never hears an order, so it knows no secret; no
+//! code of ours runs between fork and exec in the daemon, which has threads and much memory.
 //!
-//! Where a pid namespace is used, the launcher makes it and starts itself once more as the
-//! namespace's first process, which starts the server, passes signals on and reaps.
+//! Where a pid namespace is used, the copy is its first process: it starts the server as a child,
+//! passes signals on and reaps.
+
+mod clone;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, initgroups, setgid, setsid, setuid};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::orders::{Answer, Failure, Make, Orders, read, write};
+use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write};
 use crate::model::spec::Account;
+use clone::Side;
 
 /// Said by a launcher whose daemon is gone; nobody is left to hear it.
 const NO_ORDERS: u8 = 125;
 /// As shells say it: found and not executable, or not found.
 const NOT_EXECUTED: u8 = 126;
 
-/// The hidden verb `launch`: hears its orders on standard input and becomes the server.
+/// The hidden verb `launch`: copies itself for every request on its standard input, until the
+/// daemon at the other end is gone.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Ok(mut socket) = socket() else { return ExitCode::from(NO_ORDERS) };
-    let mut make = [0];
-    if socket.read_exact(&mut make).is_err() {
+    let Ok(control) = own_standard_input() else { return ExitCode::from(NO_ORDERS) };
+    // Whatever is sent to the daemon's process group, by a terminal say, is for the daemon.
+    if setsid().is_err() || prctl::set_dumpable(false).is_err() {
         return ExitCode::from(NO_ORDERS);
     }
-    let failure = if make[0] == Make::Namespace as u8 {
-        match first_of_a_namespace(&mut socket) {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(failure) => failure,
-        }
-    } else {
-        let Ok(orders) = read::<Orders>(&mut socket) else { return ExitCode::from(NO_ORDERS) };
-        match prepare(&orders) {
-            Ok(mut command) => {
-                let error = command.exec();
-                cannot(format!("execute {}", orders.program))(error)
+    loop {
+        let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
+        let mut socket = UnixStream::from(socket);
+        let made = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
+        let made = made.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
+        let answer = match made {
+            Ok(Side::Copy) => {
+                drop(control);
+                return become_server(socket, make.in_namespace());
             }
-            Err(failure) => failure,
-        }
-    };
-    report(&mut socket, failure)
+            Ok(Side::Original(pid)) => Answer::Pid(pid),
+            Err(error) => Answer::Failed(cannot("make a process")(error)),
+        };
+        // A daemon that does not hear it is gone, and its copy with it.
+        write(&mut socket, &answer).unwrap_or_default();
+    }
 }
 
-/// The hidden verb `launch-first`: the first process of a pid namespace. It becomes what the
-/// orders say, with one child that is the server.
-#[must_use]
-pub fn first_main() -> ExitCode {
-    let Ok(mut socket) = socket() else { return ExitCode::from(NO_ORDERS) };
+/// Standard input, moved out of the way: what a run finds there is not the way to its launcher.
+fn own_standard_input() -> io::Result<OwnedFd> {
+    let control = io::stdin().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(control)
+}
+
+/// One request with the socket that came with it; none if the daemon is gone.
+fn next_request(control: &OwnedFd) -> io::Result<Option<(Make, OwnedFd)>> {
+    let mut bytes = [0; LONGEST_REQUEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let socket = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+        _ => None,
+    });
+    match (Make::from_bytes(&bytes[..received.bytes]), socket) {
+        (Some(make), Some(socket)) => Ok(Some((make, socket))),
+        (None, _) | (_, None) => Ok(None),
+    }
+}
+
+/// In the copy: hears its orders and becomes the server.
+fn become_server(mut socket: UnixStream, in_namespace: bool) -> ExitCode {
     let Ok(orders) = read::<Orders>(&mut socket) else { return ExitCode::from(NO_ORDERS) };
-    match serve(&orders, socket.try_clone()) {
+    let done = if in_namespace {
+        serve(&orders, &socket)
+    } else {
+        prepare(&orders).and_then(|mut command| {
+            let error = command.exec();
+            Err(cannot(format!("execute {}", orders.program))(error))
+        })
+    };
+    match done {
         Ok(code) => code,
-        Err(failure) => report(&mut socket, failure),
+        Err(failure) => match write(&mut socket, &Answer::Failed(failure)) {
+            Ok(()) => ExitCode::from(NOT_EXECUTED),
+            Err(_) => ExitCode::from(NO_ORDERS),
+        },
     }
-}
-
-fn report(socket: &mut UnixStream, failure: Failure) -> ExitCode {
-    match write(socket, &Answer::Failed(failure)) {
-        Ok(()) => ExitCode::from(NOT_EXECUTED),
-        Err(_) => ExitCode::from(NO_ORDERS),
-    }
-}
-
-/// Standard input, moved out of the way and closed when the server begins.
-fn socket() -> io::Result<UnixStream> {
-    Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 fn cannot(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure { doing: format!("cannot {}", doing.into()), errno: error.raw_os_error() }
-}
-
-/// Makes the namespace, starts its first process, and says which that is. The daemon becomes its
-/// parent when this process ends, because it is a subreaper (prctl(2)).
-fn first_of_a_namespace(socket: &mut UnixStream) -> Result<(), Failure> {
-    unshare(CloneFlags::CLONE_NEWPID).map_err(io::Error::from).map_err(cannot("make a pid namespace"))?;
-    let input = socket.try_clone().map_err(cannot("pass the orders on"))?;
-    #[expect(clippy::disallowed_methods, reason = "the launcher is system::process's other half")]
-    let child = Command::new("/proc/self/exe")
-        .arg("launch-first")
-        .env_clear()
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(input)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(cannot("start the first process of a pid namespace"))?;
-    let pid = i32::try_from(child.id()).unwrap_or_default();
-    write(socket, &Answer::Pid(pid)).map_err(cannot("name the first process of a pid namespace"))
 }
 
 /// Does everything that comes before the server itself: afterwards this process is in its own
@@ -110,9 +118,6 @@ fn first_of_a_namespace(socket: &mut UnixStream) -> Result<(), Failure> {
 fn prepare(orders: &Orders) -> Result<Command, Failure> {
     setsid().map_err(io::Error::from).map_err(cannot("make a session"))?;
     prctl::set_dumpable(false).map_err(io::Error::from).map_err(cannot("close its memory to others"))?;
-    if let Some(group) = &orders.cgroup {
-        join(group).map_err(cannot("join its cgroup"))?;
-    }
     limit(orders)?;
     umask(Mode::from_bits_truncate(0o077));
     let account = orders.account.as_ref();
@@ -141,10 +146,6 @@ fn prepare(orders: &Orders) -> Result<Command, Failure> {
         .stdout(Stdio::from(output))
         .stderr(Stdio::from(error));
     Ok(command)
-}
-
-fn join(group: &Path) -> io::Result<()> {
-    OpenOptions::new().write(true).open(group)?.write_all(b"0")
 }
 
 fn limit(orders: &Orders) -> Result<(), Failure> {
@@ -195,7 +196,7 @@ fn become_account(account: &Account) -> Result<(), Failure> {
 }
 
 /// Starts the server as a child and lives as long as it does.
-fn serve(orders: &Orders, socket: io::Result<UnixStream>) -> Result<ExitCode, Failure> {
+fn serve(orders: &Orders, socket: &UnixStream) -> Result<ExitCode, Failure> {
     let mut signals = signal_hook::iterator::Signals::new([
         nix::libc::SIGTERM,
         nix::libc::SIGINT,
@@ -209,10 +210,8 @@ fn serve(orders: &Orders, socket: io::Result<UnixStream>) -> Result<ExitCode, Fa
     let mut command = prepare(orders)?;
     let child = command.process_group(0).spawn().map_err(cannot(format!("execute {}", orders.program)))?;
     drop(command);
-    // Said by closing, as exec would: the standard input of this process is the socket.
-    drop(socket);
-    let null = File::open("/dev/null").map_err(cannot("open /dev/null"))?;
-    rustix::stdio::dup2_stdin(&null).map_err(io::Error::from).map_err(cannot("close the orders"))?;
+    // Said by closing, as exec would; the descriptor itself goes with this process.
+    socket.shutdown(std::net::Shutdown::Both).map_err(cannot("say that the server runs"))?;
     let server = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
     for signal in signals.forever() {
         if signal != nix::libc::SIGCHLD {

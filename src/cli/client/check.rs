@@ -1,0 +1,211 @@
+//! `mcpsup client --check`: does the client's file lead to a server that answers?
+//!
+//! It reads; it mends nothing. Every problem is said with the command that mends it.
+
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Args, Doors, Here, Mend, bases, candidates, file, refusal};
+use crate::logic::snippet::{self, Entry, Scope};
+use crate::model::UserName;
+use crate::model::config::Probe;
+use crate::model::portmap::{self, PortMap};
+use crate::system::probe;
+
+/// How long a server may take to answer: longer than a door holds a request for a process that
+/// is just starting.
+const LIMIT: Duration = Duration::from_secs(35);
+
+/// One thing that was looked at.
+struct Finding {
+    file: PathBuf,
+    name: String,
+    url: Option<String>,
+    /// `Ok` is what is right, `Err` what is wrong and the mend.
+    verdict: Result<String, String>,
+}
+
+/// A file that may hold our entries.
+struct Sheet {
+    path: PathBuf,
+    /// `None` where the caller named the file.
+    scope: Option<Scope>,
+    text: String,
+}
+
+pub(super) fn run(
+    args: &Args,
+    doors: &Doors<'_>,
+    map: &PortMap,
+    here: &Here,
+    out: &mut dyn Write,
+    answers: impl Fn(&str) -> Result<(), String>,
+) -> anyhow::Result<bool> {
+    let (sheets, expected) = sheets(args, here)?;
+    let mut findings = Vec::new();
+    for (entry, door) in &doors.all {
+        let before = findings.len();
+        for sheet in &sheets {
+            let found = snippet::find(args.kind, &sheet.text, &entry.name);
+            let found = match found {
+                Ok(None) => continue,
+                Ok(Some(found)) => Ok(found),
+                Err(error) => Err(format!("{:#}", refusal(&sheet.path, &error))),
+            };
+            let mend = Mend { args, user: &doors.user, scope: sheet.scope };
+            let url = found.as_ref().ok().and_then(|found| found.url.clone());
+            let verdict = found.and_then(|found| {
+                verdict(args, sheet, &found, entry, door, map, &mend).and_then(|()| {
+                    answers(&entry.url)
+                        .map(|()| "answers".to_owned())
+                        .map_err(|why| format!("does not answer: {why}; see mcpsup status {}", door.user))
+                })
+            });
+            let url = url.map(|url| snippet::shown(&url));
+            findings.push(Finding { file: sheet.path.clone(), name: entry.name.clone(), url, verdict });
+        }
+        if findings.len() == before {
+            let mend = Mend { args, user: &doors.user, scope: args.scope };
+            findings.push(Finding {
+                file: expected.clone(),
+                name: entry.name.clone(),
+                url: None,
+                verdict: Err(format!("is missing; run {mend}")),
+            });
+        }
+    }
+    let well = findings.iter().all(|finding| finding.verdict.is_ok());
+    say(args, &doors.user, &findings, here, out)?;
+    Ok(well)
+}
+
+/// The files the client reads, of those that exist, and the one an entry is expected in. Both
+/// scopes count where nobody chose one.
+fn sheets(args: &Args, here: &Here) -> anyhow::Result<(Vec<Sheet>, PathBuf)> {
+    let chosen = args.scope.unwrap_or(Scope::default_for(args.kind));
+    let mut places: Vec<(PathBuf, Option<Scope>)> = Vec::new();
+    let first = candidates(args, here)?;
+    let expected = file::to_write(&first);
+    let scope = args.file.is_none().then_some(chosen);
+    places.extend(first.into_iter().map(|path| (path, scope)));
+    if args.file.is_none() && args.scope.is_none() {
+        let other = if chosen == Scope::User { Scope::Project } else { Scope::User };
+        let paths = snippet::files(args.kind, other, bases(here));
+        places.extend(paths.into_iter().map(|path| (path, Some(other))));
+    }
+    // In the home directory both scopes may be one file.
+    places.dedup_by(|one, other| one.0 == other.0);
+    let mut sheets = Vec::new();
+    for (path, scope) in places {
+        if let Some(text) = file::read(&path)? {
+            sheets.push(Sheet { path, scope, text });
+        }
+    }
+    Ok((sheets, expected))
+}
+
+/// What is wrong with an entry, before anybody is asked.
+fn verdict(
+    args: &Args,
+    sheet: &Sheet,
+    found: &snippet::Found,
+    entry: &Entry,
+    door: &portmap::Entry,
+    map: &PortMap,
+    mend: &Mend<'_>,
+) -> Result<(), String> {
+    let Some(url) = &found.url else {
+        return Err(format!("has no URL that {} looks at; run {mend}", args.kind));
+    };
+    if *url != entry.url {
+        let other = map.instances.iter().find(|door| door.url == *url);
+        let points = match other {
+            Some(other) => format!("{}, {}'s door", other.port, other.user),
+            None => port_of(url).unwrap_or_else(|| snippet::shown(url)),
+        };
+        let force = if snippet::is_loopback(url) && other.is_none_or(|other| other.user == door.user) {
+            ""
+        } else {
+            " --force"
+        };
+        return Err(format!(
+            "stale: points at {points}, {}'s door is {}; run {mend}{force}",
+            door.user, door.port
+        ));
+    }
+    if found.off {
+        return Err(format!("is switched off in {}", sheet.path.display()));
+    }
+    match snippet::merge(args.kind, &sheet.text, std::slice::from_ref(entry), false) {
+        Ok(merged) if merged == sheet.text => Ok(()),
+        Ok(_) => Err(format!("is not written as {} reads it; run {mend}", args.kind)),
+        Err(error) => Err(format!("{:#}", refusal(&sheet.path, &error))),
+    }
+}
+
+/// The port of a URL on this host, if that is all it takes to know it by.
+fn port_of(url: &str) -> Option<String> {
+    if !snippet::is_loopback(url) {
+        return None;
+    }
+    let shown = snippet::shown(url);
+    let authority = shown.split("://").nth(1)?.split('/').next()?;
+    let (_, port) = authority.rsplit_once(':')?;
+    port.bytes().all(|b| b.is_ascii_digit()).then(|| port.to_owned())
+}
+
+fn say(
+    args: &Args,
+    user: &UserName,
+    findings: &[Finding],
+    here: &Here,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    if args.json {
+        let checks: Vec<_> = findings
+            .iter()
+            .map(|finding| {
+                json!({
+                    "file": finding.file.to_string_lossy(),
+                    "name": finding.name,
+                    "url": finding.url,
+                    "ok": finding.verdict.is_ok(),
+                    "problem": finding.verdict.as_ref().err(),
+                })
+            })
+            .collect();
+        let answer = json!({"client": args.kind.as_str(), "user": user.as_str(), "checks": checks});
+        writeln!(out, "{answer}")?;
+        return Ok(());
+    }
+    for Finding { file, name, url, verdict } in findings {
+        let file = file.strip_prefix(&here.cwd).unwrap_or(file).display();
+        let arrow = url.as_ref().map(|url| format!(" → {url}")).unwrap_or_default();
+        let (Ok(text) | Err(text)) = verdict;
+        writeln!(out, "{}: {file}: {name}{arrow}: {text}", args.kind)?;
+    }
+    Ok(())
+}
+
+/// Has an MCP round trip with the server at `url`, as the client would.
+pub(super) fn answers(url: &str) -> Result<(), String> {
+    let (address, path) = endpoint(url)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot ask it: {error}"))?;
+    runtime.block_on(probe::try_once(&Probe::Mcp, address, &path, LIMIT)).map_err(|error| error.to_string())
+}
+
+fn endpoint(url: &str) -> Result<(SocketAddr, String), String> {
+    let strange = || format!("{} is not a door's address", snippet::shown(url));
+    let rest = url.strip_prefix("http://").ok_or_else(strange)?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let address = authority.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let path = if path.is_empty() { "/" } else { path };
+    Ok((address.ok_or_else(strange)?, path.to_owned()))
+}

@@ -1,0 +1,187 @@
+//! What each client wants to read: the table that the three formats are driven by.
+//!
+//! Claude Code, Codex, Gemini and opencode were run against a logger; the others are from their
+//! documentation. An entry carries no Authorization header: a door knows its owner by the
+//! connecting uid. Zed starts OAuth only when it is answered 401, which its owner is not.
+
+use super::{ClientKind, Entry, MergeError, address};
+
+/// How a client's file is written.
+#[derive(Clone, Copy)]
+pub(super) enum Format {
+    /// JSON; with `comments` the client reads comments and trailing commas too.
+    Json {
+        /// False where the client would refuse the whole file for a comment.
+        comments: bool,
+    },
+    /// TOML
+    Toml,
+    /// YAML
+    Yaml,
+}
+
+/// What stands in a field.
+#[derive(Clone, Copy)]
+pub(super) enum Content {
+    /// The door's URL.
+    Url,
+    /// The entry's name once more.
+    Name,
+    /// A fixed text.
+    Text(&'static str),
+    /// True or false.
+    Flag(bool),
+    /// A number.
+    Number(u32),
+    /// The arguments that make mcp-remote a stdio shim for the door.
+    ShimArgs,
+}
+
+/// One field of an entry.
+pub(super) struct Field {
+    pub(super) key: &'static str,
+    pub(super) content: Content,
+    /// True: set in an entry that is already there. False: there it is the user's.
+    pub(super) set: bool,
+}
+
+/// A client's file.
+pub(super) struct Shape {
+    pub(super) format: Format,
+    /// The key at the top that holds the servers by name.
+    pub(super) container: &'static str,
+    /// The key of an entry that holds the URL; empty where an argument does.
+    pub(super) url_key: &'static str,
+    /// The fields of an entry, in order.
+    pub(super) fields: &'static [Field],
+}
+
+const fn set(key: &'static str, content: Content) -> Field {
+    Field { key, content, set: true }
+}
+
+const fn once(key: &'static str, content: Content) -> Field {
+    Field { key, content, set: false }
+}
+
+const COMMENTS: Format = Format::Json { comments: true };
+const STRICT: Format = Format::Json { comments: false };
+
+const CLAUDE_CODE: Shape = Shape {
+    format: STRICT,
+    container: "mcpServers",
+    url_key: "url",
+    fields: &[set("type", Content::Text("http")), set("url", Content::Url)],
+};
+// mcp-remote takes plain http for localhost and 127.0.0.1 without --allow-http; http-only spares
+// the door the SSE attempt. To be `mcpsup connect` once that is there.
+const CLAUDE_DESKTOP: Shape = Shape {
+    format: STRICT,
+    container: "mcpServers",
+    url_key: "",
+    fields: &[set("command", Content::Text("npx")), set("args", Content::ShimArgs)],
+};
+const VSCODE: Shape = Shape {
+    format: COMMENTS,
+    container: "servers",
+    url_key: "url",
+    fields: &[set("type", Content::Text("http")), set("url", Content::Url)],
+};
+const CURSOR: Shape =
+    Shape { format: COMMENTS, container: "mcpServers", url_key: "url", fields: &[set("url", Content::Url)] };
+const CODEX: Shape = Shape {
+    format: Format::Toml,
+    container: "mcp_servers",
+    url_key: "url",
+    fields: &[set("url", Content::Url)],
+};
+// `url` would mean SSE.
+const GEMINI: Shape = Shape {
+    format: COMMENTS,
+    container: "mcpServers",
+    url_key: "httpUrl",
+    fields: &[set("httpUrl", Content::Url)],
+};
+// `url` is reported not to connect.
+const WINDSURF: Shape = Shape {
+    format: COMMENTS,
+    container: "mcpServers",
+    url_key: "serverUrl",
+    fields: &[set("serverUrl", Content::Url)],
+};
+const ZED: Shape = Shape {
+    format: COMMENTS,
+    container: "context_servers",
+    url_key: "url",
+    fields: &[set("url", Content::Url)],
+};
+const OPENCODE: Shape = Shape {
+    format: COMMENTS,
+    container: "mcp",
+    url_key: "url",
+    fields: &[
+        set("type", Content::Text("remote")),
+        set("url", Content::Url),
+        once("enabled", Content::Flag(true)),
+        once("oauth", Content::Flag(false)),
+    ],
+};
+const GOOSE: Shape = Shape {
+    format: Format::Yaml,
+    container: "extensions",
+    url_key: "uri",
+    fields: &[
+        once("enabled", Content::Flag(true)),
+        set("type", Content::Text("streamable_http")),
+        once("name", Content::Name),
+        set("uri", Content::Url),
+        once("timeout", Content::Number(300)),
+    ],
+};
+
+/// The shape of a client's file.
+pub(super) const fn of(kind: ClientKind) -> &'static Shape {
+    match kind {
+        ClientKind::ClaudeCode => &CLAUDE_CODE,
+        ClientKind::ClaudeDesktop => &CLAUDE_DESKTOP,
+        ClientKind::Vscode => &VSCODE,
+        ClientKind::Cursor => &CURSOR,
+        ClientKind::Codex => &CODEX,
+        ClientKind::Gemini => &GEMINI,
+        ClientKind::Windsurf => &WINDSURF,
+        ClientKind::Zed => &ZED,
+        ClientKind::Opencode => &OPENCODE,
+        ClientKind::Goose => &GOOSE,
+    }
+}
+
+/// The keys under which one client or another keeps a URL.
+pub(super) const URL_KEYS: [&str; 4] = ["url", "httpUrl", "serverUrl", "uri"];
+
+/// The keys that say that an entry starts a program.
+pub(super) const COMMAND_KEYS: [&str; 2] = ["command", "cmd"];
+
+/// The arguments after `npx` that make a stdio server of a URL. mcp-remote takes plain http only
+/// for these two names unless it is told otherwise.
+pub(super) fn shim_args(url: &str) -> Vec<&str> {
+    let mut args = vec!["-y", "mcp-remote", url, "--transport", "http-only"];
+    if !["http://127.0.0.1:", "http://localhost:"].iter().any(|near| url.starts_with(near)) {
+        args.push("--allow-http");
+    }
+    args
+}
+
+/// Refuses an entry that points at somebody else's server. Where doors listen on another address
+/// than the loopback one, that address is ours too.
+pub(super) fn ours(entry: &Entry, url: &str) -> Result<(), MergeError> {
+    if url == entry.url || address::is_loopback(url) || address::same_host(url, &entry.url) {
+        Ok(())
+    } else {
+        Err(taken(entry, &address::shown(url)))
+    }
+}
+
+/// The refusal of an entry that belongs to something else.
+pub(super) fn taken(entry: &Entry, target: &str) -> MergeError {
+    MergeError::Taken { name: entry.name.clone(), target: target.to_owned() }
+}

@@ -1,0 +1,163 @@
+//! Codex's config.toml.
+//!
+//! `toml_edit` says where things stand. A new entry is a table at the end of the file, which TOML
+//! allows whatever stands before it; the URL of one that is there is replaced in its place.
+
+use toml_edit::{Document, Item, Key, TableLike, Value};
+
+use super::shape::{self, COMMAND_KEYS, Shape, URL_KEYS};
+use super::splice::{Splice, newline_of, not_as_meant, wrong_at};
+use super::{Entry, Found, MergeError};
+
+/// The keys of an entry that say nothing about who is called or what is sent there.
+const TUNING: [&str; 7] = [
+    "url",
+    "enabled",
+    "required",
+    "enabled_tools",
+    "disabled_tools",
+    "startup_timeout_sec",
+    "tool_timeout_sec",
+];
+
+pub(super) fn render(shape: &Shape, entries: &[Entry]) -> String {
+    let tables: Vec<String> = entries.iter().map(|entry| table(shape, entry, "\n")).collect();
+    tables.join("\n")
+}
+
+pub(super) fn merge(shape: &Shape, text: &str, entries: &[Entry], force: bool) -> Result<String, MergeError> {
+    let file = parse(text)?;
+    let servers = servers(shape, text, &file)?;
+    let mut splice = Splice::new(text);
+    let newline = newline_of(text);
+    for entry in entries {
+        if let Some(item) = servers.and_then(|servers| servers.get(&entry.name)) {
+            update(&mut splice, shape, item, entry, force)?;
+        } else {
+            let is_last = !text.ends_with('\n') && splice.is_untouched_at_end();
+            let gap = if is_last { newline } else { "" };
+            splice.insert(text.len(), format!("{gap}{newline}{}", table(shape, entry, newline)));
+        }
+    }
+    let merged = splice.apply();
+    let right = |entry: &Entry| {
+        find(shape, &merged, &entry.name)
+            .is_ok_and(|found| found.is_some_and(|found| found.url.as_deref() == Some(&entry.url)))
+    };
+    if entries.iter().all(right) && rest(&merged, shape, entries) == rest(text, shape, entries) {
+        Ok(merged)
+    } else {
+        Err(not_as_meant(shape.container))
+    }
+}
+
+pub(super) fn find(shape: &Shape, text: &str, name: &str) -> Result<Option<Found>, MergeError> {
+    let file = parse(text)?;
+    let Some(item) = servers(shape, text, &file)?.and_then(|servers| servers.get(name)) else {
+        return Ok(None);
+    };
+    let url = item.get(shape.url_key).and_then(Item::as_str).map(str::to_owned);
+    let off = item.get("enabled").and_then(Item::as_bool) == Some(false);
+    Ok(Some(Found { url, off }))
+}
+
+fn parse(text: &str) -> Result<Document<&str>, MergeError> {
+    Document::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        wrong_at(text, at, error.message().lines().next().unwrap_or("not TOML"))
+    })
+}
+
+fn servers<'f>(
+    shape: &Shape,
+    text: &str,
+    file: &'f Document<&str>,
+) -> Result<Option<&'f dyn TableLike>, MergeError> {
+    let Some(item) = file.as_table().get(shape.container) else {
+        return Ok(None);
+    };
+    item.as_table_like().map(Some).ok_or_else(|| {
+        let at = item.span().map_or(0, |span| span.start);
+        wrong_at(text, at, format!("expected {} to be a table", shape.container))
+    })
+}
+
+fn table(shape: &Shape, entry: &Entry, newline: &str) -> String {
+    let name = Key::new(entry.name.as_str());
+    let url = Value::from(entry.url.as_str());
+    format!("[{}.{name}]{newline}{} = {url}{newline}", shape.container, shape.url_key)
+}
+
+fn update(
+    splice: &mut Splice<'_>,
+    shape: &Shape,
+    item: &Item,
+    entry: &Entry,
+    force: bool,
+) -> Result<(), MergeError> {
+    let by_hand = || {
+        MergeError::Unsafe(format!(
+            "cannot edit {}.{} safely; take it out of the file, or write it as the snippet shows",
+            shape.container, entry.name
+        ))
+    };
+    let fields = item.as_table_like().ok_or_else(by_hand)?;
+    match standing(fields, entry) {
+        Ok(()) => {}
+        // Headers meant for somebody else must not go to our door, nor the other way round.
+        Err(MergeError::Taken { .. }) if force && fields.iter().all(|(key, _)| TUNING.contains(&key)) => {}
+        Err(MergeError::Taken { .. }) if force => return Err(by_hand()),
+        Err(error) => return Err(error),
+    }
+    let url = Value::from(entry.url.as_str()).to_string();
+    match fields.get(shape.url_key) {
+        Some(there) if there.as_str() == Some(&entry.url) => {}
+        Some(there) => splice.replace(there.span().ok_or_else(by_hand)?, url),
+        None => {
+            // Only under a [header] of its own is there a line to put it after.
+            let header = item.as_table().filter(|table| !table.is_implicit() && !table.is_dotted());
+            let start = header.and_then(toml_edit::Table::span).ok_or_else(by_hand)?.start;
+            let newline = splice.newline();
+            let line = format!("{} = {url}{newline}", shape.url_key);
+            match splice.next_line(start) {
+                Some(at) => splice.insert(at, line),
+                None => splice.insert(splice.text().len(), format!("{newline}{line}")),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn standing(fields: &dyn TableLike, entry: &Entry) -> Result<(), MergeError> {
+    if COMMAND_KEYS.iter().any(|key| fields.contains_key(key)) {
+        return Err(shape::taken(entry, "a command"));
+    }
+    for key in URL_KEYS {
+        if let Some(item) = fields.get(key) {
+            match item.as_str() {
+                Some(url) => shape::ours(entry, url)?,
+                None => return Err(shape::taken(entry, "something that is not a URL")),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Everything in a file that is not ours, and of ours all but the URL, as values.
+fn rest(text: &str, shape: &Shape, entries: &[Entry]) -> Option<::toml::Table> {
+    let mut all: ::toml::Table = text.parse().ok()?;
+    if let Some(servers) = all.get_mut(shape.container).and_then(::toml::Value::as_table_mut) {
+        for entry in entries {
+            if let Some(fields) = servers.get_mut(&entry.name).and_then(::toml::Value::as_table_mut) {
+                fields.remove(shape.url_key);
+                if fields.is_empty() {
+                    servers.remove(&entry.name);
+                }
+            }
+        }
+        if servers.is_empty() {
+            all.remove(shape.container);
+        }
+    }
+    Some(all)
+}
