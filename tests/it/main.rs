@@ -13,6 +13,7 @@ mod failpoints;
 mod files;
 mod host;
 mod outlive;
+mod real;
 mod secrets;
 mod seen;
 mod spawn;
