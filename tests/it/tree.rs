@@ -41,6 +41,7 @@ fn a_crowd_ends(mut host: Host, start: impl FnOnce(&mut Host)) {
     // The launcher hears of the end by itself.
     seen::until_nothing(&host);
     assert_eq!(seen::names_in(&host.path().join("run/runs")), Vec::<String>::new());
+    assert!(!seen::cgroup_of(&host).exists());
 }
 
 #[test]
