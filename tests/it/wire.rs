@@ -56,7 +56,7 @@ pub(crate) fn post(port: u16, headers: &str, body: &str) -> Answer {
 
 /// The request of [`post`] as text; the connection closes after the answer.
 pub(crate) fn post_text(port: u16, headers: &str, body: &str) -> String {
-    let host = if headers.to_lowercase().contains("host:") {
+    let host = if headers.starts_with("Host: ") {
         String::new()
     } else {
         format!("Host: 127.0.0.1:{port}\r\n")
