@@ -57,7 +57,7 @@ impl Daemon {
                     current.end_probe();
                     let why = current.not_ready();
                     if !why.is_empty() {
-                        self.trouble.insert(current.instance.clone(), why);
+                        self.trouble.insert(current.instance.clone(), (run, why));
                     }
                 }
                 self.processes.stop(run, signal);
@@ -79,7 +79,6 @@ impl Daemon {
         if let Err(error) = self.store.reserve(run) {
             return self.not_started(run, super::store::chain(&error));
         }
-        self.trouble.remove(instance);
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
             self.give_another_backend(instance, spec.backend);

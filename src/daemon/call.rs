@@ -124,11 +124,15 @@ impl Daemon {
 
     /// A hold that cannot be remembered still holds, until the daemon ends.
     pub(super) fn save_holds(&mut self) {
-        if let Err(error) = self.store.set_holds(self.fleet.holds()) {
-            let problem = super::store::chain(&error);
+        let problem =
+            self.store.set_holds(self.fleet.holds()).map_err(|error| super::store::chain(&error)).err();
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.not_kept.holds) {
             tracing::error!(problem, "holds not remembered");
-            self.store_problem = Some(problem);
         }
+        if self.not_kept.holds != problem {
+            self.shown.look_at_report();
+        }
+        self.not_kept.holds = problem;
     }
 
     fn log_of(&mut self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {

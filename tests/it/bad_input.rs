@@ -57,9 +57,9 @@ fn a_wrong_toml_is_told_whole_with_line_column_and_the_nearest_key_and_starts_no
     for (line, words) in [
         (first + 1, "unknown key \"comand\"; did you mean \"command\"?"),
         (first + 2, "http"),
-        (first + 3, "{hoem}"),
+        (first + 3, "unknown template"),
         (first + 5, "10"),
-        (first + 7, "{env:TOKEN}"),
+        (first + 7, "{env:NAME}"),
         (first + 9, "unknown"),
     ] {
         let place = format!("mcpsup.toml:{line}:");
@@ -89,11 +89,17 @@ fn ranges_that_overlap_are_refused_and_one_that_is_full_says_what_to_widen() {
     let bob = Bob::beside(&host);
     host.save("zoe", "NOTES_TOKEN=zoes-own-token\n");
     let said = problems_of(&host, "zoe").join("\n");
-    assert!(said.contains(&format!("no port left for \"zoe\": {first}-{first} are all taken; widen [ports] range in mcpsup.toml")), "{said}");
+    assert!(
+        said.contains(&format!(
+            "no port left for \"zoe\": {first}-{first} are all taken; widen [ports] range in mcpsup.toml"
+        )),
+        "{said}"
+    );
     bob.is_untouched(&host);
     assert_eq!(host.instance("zoe").state, StateName::Refused);
 
-    let backends = right.lines().find_map(|line| line.strip_prefix("backend_range = \"")?.strip_suffix('"')).unwrap();
+    let backends =
+        right.lines().find_map(|line| line.strip_prefix("backend_range = \"")?.strip_suffix('"')).unwrap();
     write(&toml, &right.replace(doors, backends), 0o600);
     host.ok(&["reload"]);
     let said = host.status().problems[0].to_string();
@@ -114,7 +120,10 @@ fn a_pinned_port_that_somebody_else_has_names_them() {
     let port = bob.0.port.unwrap();
     host.save("alice", &format!("NOTES_TOKEN=alices-own-token\nMCPSUP_PORT={port}\n"));
     let said = problems_of(&host, "alice").join("\n");
-    assert!(said.contains("env.d/alice.env:2: ") && said.contains(&port.to_string()) && said.contains("bob"), "{said}");
+    assert!(
+        said.contains("env.d/alice.env:2: ") && said.contains(&port.to_string()) && said.contains("bob"),
+        "{said}"
+    );
     bob.is_untouched(&host);
 
     // Somebody who is no user of ours: this test.
@@ -124,7 +133,8 @@ fn a_pinned_port_that_somebody_else_has_names_them() {
         host.save("alice", &format!("NOTES_TOKEN=alices-own-token\nMCPSUP_PORT={taken}\n"));
         host.until("the holder is named", || {
             let said = problems_of(&host, "alice").join("\n");
-            said.contains(&format!("port {taken} is held by ")) && said.contains(&std::process::id().to_string())
+            said.contains(&format!("port {taken} is held by "))
+                && said.contains(&std::process::id().to_string())
         });
         bob.is_untouched(&host);
         drop(stranger);
@@ -155,7 +165,11 @@ fn with_odd(command: &str, more: &str) -> Host {
     let odd = format!(
         "[server.odd]\ncommand = {command}\ntransport = \"http\"\nport_env = \"ODD_PORT\"\nfor_all = false\n{more}"
     );
-    let mut host = Host::new(&format!("{}for_all = true\n{odd}", crate::host::notes().replace("[server.notes.credential.NOTES_TOKEN]\ndescription = \"a token\"\n", "")));
+    let mut host = Host::new(&format!(
+        "{}for_all = true\n{odd}",
+        crate::host::notes()
+            .replace("[server.notes.credential.NOTES_TOKEN]\ndescription = \"a token\"\n", "")
+    ));
     host.start();
     host
 }
@@ -200,7 +214,9 @@ fn a_server_that_exits_never_listens_or_listens_elsewhere_is_told_and_bobs_is_no
     let mut host = Host::new(&format!(
         "{}{}",
         crate::host::notes(),
-        unruly("for_all = false\n[server.unruly.ready]\ntimeout = \"1s\"\n[server.unruly.stop]\ngrace = \"1s\"\n")
+        unruly(
+            "for_all = false\n[server.unruly.ready]\ntimeout = \"3s\"\n[server.unruly.stop]\ngrace = \"1s\"\n"
+        )
     ));
     host.start();
     let bob = Bob::beside(&host);
@@ -208,22 +224,24 @@ fn a_server_that_exits_never_listens_or_listens_elsewhere_is_told_and_bobs_is_no
         let all = host.status().instances;
         all.into_iter().find(|one| one.user.as_str() == user && one.server.as_str() == "unruly")
     };
-    for (user, switches) in [
-        ("exits", "--exit 3"),
-        ("silent", "--never"),
-        ("astray", &*format!("--elsewhere {other}")),
-    ] {
+    for (user, switches) in
+        [("exits", "--exit 3"), ("silent", "--never"), ("astray", &*format!("--elsewhere {other}"))]
+    {
         host.save(user, &format!("NOTES_TOKEN=somebodys-token\nMCPSUP_SERVERS=unruly\nUNRULY={switches}\n"));
     }
     for (user, wanted) in [
         ("exits", "exited with status 3, 3rd time in a row; next try in "),
         ("silent", "was not ready in time: it does not listen on port "),
-        ("astray", &*format!("it listens on 127.0.0.1:{other} instead of the port it was given")),
+        ("astray", &*format!("it listens on {other} instead of the port it was given")),
     ] {
         host.until(wanted, || {
             unruly(user).is_some_and(|one| one.note.is_some_and(|note| note.contains(wanted)))
         });
     }
+    let log = host.log();
+    let told =
+        log.lines().find(|line| line.contains("instance crashed user=silent") && line.contains("strikes=1 "));
+    assert!(told.is_some_and(|line| line.contains("was not ready in time: ")), "{told:?}");
     bob.is_untouched(&host);
     let answer = crate::wire::post(bob.0.port.unwrap(), "", &crate::wire::tool("whoami", "{}"));
     assert_eq!(answer.status, 200);
@@ -248,11 +266,13 @@ fn a_flood_of_output_fills_neither_memory_nor_disk_and_the_server_goes_on() {
     host.until("five seconds of it were dropped", || {
         most = (most.0.max(memory(pid)), most.1.max(size()));
         begun.elapsed() > std::time::Duration::from_secs(5)
-            && std::fs::read_to_string(log.join("unruly.log")).is_ok_and(|log| log.contains("mcpsup: dropped "))
+            && std::fs::read_to_string(log.join("unruly.log"))
+                .is_ok_and(|log| log.contains("mcpsup: dropped "))
     });
     assert!(most.0 < 100 << 10, "{} kB of memory", most.0);
     assert!(most.1 < 4 << 20, "{} bytes of logs", most.1);
-    let pids = |instances: &[InstanceStatus]| instances.iter().map(|one| (one.run, one.pid)).collect::<Vec<_>>();
+    let pids =
+        |instances: &[InstanceStatus]| instances.iter().map(|one| (one.run, one.pid)).collect::<Vec<_>>();
     assert_eq!(pids(&host.status().instances), pids(&up));
     assert!(host.call("alice", "pid", "{}").is_ok());
     assert!(host.call("quiet", "pid", "{}").is_ok());
@@ -261,7 +281,8 @@ fn a_flood_of_output_fills_neither_memory_nor_disk_and_the_server_goes_on() {
 #[test]
 fn a_server_that_detaches_is_told_and_what_it_left_is_gone_before_the_next() {
     // It leaves a child in the background that would listen, and exits.
-    let command = format!("[\"/bin/sh\", \"-c\", \"setsid {} --port {{port}} & exit 0\"]", example("unruly").display());
+    let command =
+        format!("[\"/bin/sh\", \"-c\", \"setsid {} --port {{port}} & exit 0\"]", example("unruly").display());
     let host = with_odd(&command, "");
     let bob = Bob::beside(&host);
     host.save("alice", "NOTES_TOKEN=alices-own-token\nMCPSUP_SERVERS=odd\n");
@@ -326,8 +347,9 @@ fn every_kind_of_wrong_env_file_is_refused_by_name_and_its_neighbours_run() {
     }
     assert_eq!(up[0].rsplit(' ').next(), up[1].rsplit(' ').next(), "the same token");
     let users: Vec<String> = host.status().instances.iter().map(|one| one.user.to_string()).collect();
-    let expected =
-        ["bob", "bom", "crlf", "dir", "fifo", "large", "latin", "loop", "loop2", "nul", "open", "out", "twice"];
+    let expected = [
+        "bob", "bom", "crlf", "dir", "fifo", "large", "latin", "loop", "loop2", "nul", "open", "out", "twice",
+    ];
     assert_eq!(users, expected);
     bob.is_untouched(&host);
 
@@ -337,7 +359,11 @@ fn every_kind_of_wrong_env_file_is_refused_by_name_and_its_neighbours_run() {
 
 fn write_bytes(path: &Path, bytes: &[u8]) {
     write(path, "", 0o600);
-    std::fs::OpenOptions::new().write(true).open(path).and_then(|mut file| std::io::Write::write_all(&mut file, bytes)).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, bytes))
+        .unwrap();
 }
 
 #[test]
@@ -375,7 +401,10 @@ fn a_state_directory_that_cannot_be_written_is_named_at_the_start() {
     let output = command.output().unwrap();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
-    assert!(said.contains("cannot ") && said.contains("/state/") && said.contains("permission denied"), "{said}");
+    assert!(
+        said.contains("cannot ") && said.contains("/state/") && said.contains("permission denied"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -414,7 +443,10 @@ fn a_full_disk_stops_nobody_and_what_could_not_be_kept_is_said_and_kept_later() 
 
     host.save("carol", "NOTES_TOKEN=carols-own-token\n");
     host.until("the full disk is told", || {
-        host.status().notes.iter().any(|note| note.contains("cannot remember ports: ") && note.contains("no space left"))
+        host.status()
+            .notes
+            .iter()
+            .any(|note| note.contains("cannot remember ports: ") && note.contains("no space left"))
     });
     assert!(host.ok(&["status", "-v"]).contains("no space left"));
     bob.is_untouched(&host);
@@ -423,13 +455,20 @@ fn a_full_disk_stops_nobody_and_what_could_not_be_kept_is_said_and_kept_later() 
     host.ok(&["restart", "bob"]);
     host.ok(&["stop", "bob"]);
     assert_eq!(host.instance("bob").port, bob.0.port);
+    assert!(host.status().notes.iter().any(|note| note.contains("cannot remember what was stopped: ")));
 
     std::fs::remove_file(&inside).unwrap();
     host.ok(&["start", "bob"]);
     let now = host.until_state("carol", StateName::Up);
     assert_eq!(now.port, carol);
+    host.ok(&["reload"]);
     host.until("it is kept", || !host.status().notes.iter().any(|note| note.contains("no space left")));
-    let kept = std::fs::read_to_string(format!("/proc/{}/root{}", host.daemon_pid(), host.path().join("state/ports.json").display())).unwrap();
+    let kept = std::fs::read_to_string(format!(
+        "/proc/{}/root{}",
+        host.daemon_pid(),
+        host.path().join("state/ports.json").display()
+    ))
+    .unwrap();
     assert!(kept.contains("carol"), "{kept}");
 }
 

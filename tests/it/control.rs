@@ -57,7 +57,9 @@ fn exit_statuses_are_as_promised() {
     assert_eq!(status(&host.cli(&["status"])), 0);
     assert_eq!(status(&host.cli(&["stop", "zoe"])), 1);
     assert_eq!(status(&host.cli(&["logs", "zoe"])), 1);
-    for wrong in [&["start", "../x"][..], &["start"], &["frobnicate"], &[], &["remove", "alice"], &["add", "a/b"]] {
+    for wrong in
+        [&["start", "../x"][..], &["start"], &["frobnicate"], &[], &["remove", "alice"], &["add", "a/b"]]
+    {
         assert_eq!(status(&host.cli(wrong)), 2, "{wrong:?}");
     }
     assert!(host.stop().success());
@@ -121,7 +123,8 @@ fn every_question_has_an_answer_in_json() {
         &["start", "--all", "--json", "--no-wait"],
     ] {
         let out = host.ok(args);
-        serde_json::from_str::<serde_json::Value>(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"));
+        serde_json::from_str::<serde_json::Value>(&out)
+            .unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"));
     }
 }
 
@@ -233,7 +236,9 @@ fn removing_a_user_frees_their_port_and_nothing_else_does() {
     let said = host.ok(&["remove", "alice", "--yes"]);
     assert!(said.contains("alice"), "{said}");
     assert!(!host.env_dir().join("alice.env").exists());
-    host.until("alice is forgotten", || host.status().instances.iter().all(|one| one.user.as_str() != "alice"));
+    host.until("alice is forgotten", || {
+        host.status().instances.iter().all(|one| one.user.as_str() != "alice")
+    });
     std::net::TcpListener::bind(("127.0.0.1", alice.port.unwrap())).unwrap();
 
     host.save("carol", "NOTES_TOKEN=carols-own-token\n");
@@ -331,7 +336,10 @@ fn completions_complete_user_names_and_the_manual_prints() {
         let mut command = Command::new(MCPSUP);
         command.args(["--", "mcpsup", "--config", config.to_str().unwrap()]).args(words);
         command.env("MCPSUP_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", (words.len() + 2).to_string());
-        command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "false").env("_CLAP_IFS", "\n");
+        command
+            .env("_CLAP_COMPLETE_COMP_TYPE", "9")
+            .env("_CLAP_COMPLETE_SPACE", "false")
+            .env("_CLAP_IFS", "\n");
         text(&command.output().unwrap().stdout)
     };
     assert!(complete(&["stop", "al"]).contains("alice"), "{}", complete(&["stop", "al"]));
@@ -346,7 +354,11 @@ fn a_caller_who_says_nothing_or_garbage_bothers_nobody() {
     let socket = host.path().join("run/control.sock");
     let connect = || std::os::unix::net::UnixStream::connect(&socket).unwrap();
     let silent: Vec<_> = (0..20).map(|_| connect()).collect();
-    for garbage in [&b"\0\xff\x16\x03\x01"[..], b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/stop HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n"] {
+    for garbage in [
+        &b"\0\xff\x16\x03\x01"[..],
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/stop HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n",
+    ] {
         let mut stream = connect();
         stream.set_read_timeout(Some(crate::host::LIMIT)).unwrap();
         stream.write_all(garbage).unwrap();

@@ -112,7 +112,10 @@ fn a_stopped_users_request_is_answered_at_once() {
     let begun = Instant::now();
     let answer = post(port, "", &tool("pid", "{}"));
     assert_eq!(answer.status, 503);
-    assert!(answer.header("retry-after").is_some() && answer.body.contains("alice/unruly was stopped"), "{answer:?}");
+    assert!(
+        answer.header("retry-after").is_some() && answer.body.contains("alice/unruly was stopped"),
+        "{answer:?}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(10), "it did not wait as for a crash");
     drop(idle);
 }
@@ -132,10 +135,7 @@ fn foreign_names_are_refused_and_an_authorization_stays_at_the_door() {
     ] {
         assert_eq!(post(port, &foreign, &body).status, 403, "{foreign}");
     }
-    for own in [
-        format!("Host: localhost:{port}\r\n"),
-        format!("Origin: http://localhost:{port}\r\n"),
-    ] {
+    for own in [format!("Host: localhost:{port}\r\n"), format!("Origin: http://localhost:{port}\r\n")] {
         assert_eq!(post(port, &own, &body).status, 200, "{own}");
     }
     let answer = post(
@@ -203,7 +203,10 @@ fn the_port_map_says_what_is_and_is_never_seen_half_written() {
     });
     let asked: PortMap = serde_json::from_str(&host.ok(&["ports", "--json"])).unwrap();
     assert_eq!(asked.instances, map.instances);
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777, 0o644);
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777,
+        0o644
+    );
 
     host.kill_daemon();
     host.start();
@@ -220,7 +223,9 @@ fn bad_clients_are_answered_or_shown_out_and_the_others_do_not_notice() {
     let silent: Vec<_> = (0..30).map(|_| wire::door(port)).collect();
     assert_eq!(post(port, "", &tool("pid", "{}")).status, 200);
 
-    for garbage in ["\0\u{1}\u{2}rubbish\r\n\r\n", "GET\r\n\r\n", "POST /mcp HTTP/1.1\r\nContent-Length: x\r\n\r\n"] {
+    for garbage in
+        ["\0\u{1}\u{2}rubbish\r\n\r\n", "GET\r\n\r\n", "POST /mcp HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
+    {
         assert_eq!(ask_door(port, garbage).status, 400, "{garbage:?}");
     }
     let long = format!("POST /mcp HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(100_000));

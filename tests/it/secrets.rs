@@ -41,7 +41,9 @@ fn needles() -> Vec<(String, Vec<u8>)> {
         say("json", json[1..json.len() - 1].into());
         let percent = |all: bool| -> String {
             let one = |byte: u8| match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' if !all => (byte as char).to_string(),
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' if !all => {
+                    (byte as char).to_string()
+                }
                 _ => format!("%{byte:02X}"),
             };
             value.bytes().map(one).collect()
@@ -87,7 +89,10 @@ fn none_below(dir: &Path) {
 fn server() -> String {
     let prints: String = SECRETS
         .iter()
-        .flat_map(|(name, _)| ["raw", "split", "json", "base64", "url"].map(|form| format!(", \"--print\", \"{name}\", \"{form}\"")))
+        .flat_map(|(name, _)| {
+            ["raw", "split", "json", "base64", "url"]
+                .map(|form| format!(", \"--print\", \"{name}\", \"{form}\""))
+        })
         .collect();
     let mut server = crate::host::unruly(
         "[server.unruly.credential.DECLARED_PIN]\ndescription = \"a pin\"\npattern = \"^[0-9A-Za-z]+$\"",
@@ -126,7 +131,10 @@ fn no_secret_value_is_in_arguments_logs_errors_status_records_or_the_port_map() 
     // A broken file, a value that does not match, a value where a name should be.
     host.save("bob", &format!("{}PLAIN_TOKEN=twice\n{}\n", file(""), SECRETS[0].1));
     host.save("carol", &file("").replace("7QX4z1", "7QX4z1!sk-live-4eC39HqLyjWDarjtT1zdp7dc"));
-    host.save("dave", &file(&format!("MCPSUP_SERVERS={0}\nMCPSUP_PORT={0}\nMCPSUP_RUN_AS={0}\n", SECRETS[0].1)));
+    host.save(
+        "dave",
+        &file(&format!("MCPSUP_SERVERS={0}\nMCPSUP_PORT={0}\nMCPSUP_RUN_AS={0}\n", SECRETS[0].1)),
+    );
     host.save("erin", &format!("ODD=\"{}", SECRETS[2].1));
     let (done, seen) = (AtomicBool::new(false), Mutex::new(BTreeSet::new()));
     let mut shown = Vec::new();
@@ -203,7 +211,8 @@ fn a_daemon_that_dies_leaves_no_core_and_its_memory_is_closed() {
     host.signal_daemon(Signal::SIGABRT);
     let ended = host.wait_for_end();
     assert_eq!((ended.signal(), ended.core_dumped()), (Some(Signal::SIGABRT as i32), false));
-    let names: Vec<_> = std::fs::read_dir(host.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    let names: Vec<_> =
+        std::fs::read_dir(host.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().starts_with("core")), "{names:?}");
 }
 
@@ -233,7 +242,9 @@ fn the_memory_of_an_ordinary_users_daemon_belongs_to_root() {
         assert!(begun.elapsed() < crate::host::LIMIT && daemon.try_wait().unwrap().is_none());
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{}/mem", daemon.id())).unwrap());
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata(format!("/proc/{}/mem", daemon.id())).unwrap(),
+    );
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     assert_eq!(owner, 0);
