@@ -111,6 +111,13 @@ impl Daemon {
         let regular = now + LOOK_EVERY;
         self.look_at = look.again_at.map_or(regular, |again| again.min(regular));
         self.roster.set_files(look);
+        // Whoever comes back before the last of theirs has ended is not removed after all.
+        let back: Vec<UserName> =
+            self.removing.iter().filter(|user| self.file_there(user).is_some()).cloned().collect();
+        for user in back {
+            self.removing.remove(&user);
+            tracing::info!(%user, "user not removed: their file is back");
+        }
         self.resolve(now);
         // The disk may have room again.
         if self.not_kept.ports.is_some() {

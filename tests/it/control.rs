@@ -174,6 +174,11 @@ fn a_watched_status_shows_a_change() {
     host.ok(&["start", "alice"]);
     watch.until(|line| has(line, StateName::Up));
 
+    std::fs::rename(host.env_dir(), host.path().join("away")).unwrap();
+    watch.until(|line| !serde_json::from_str::<StatusReport>(line).unwrap().problems.is_empty());
+    std::fs::rename(host.path().join("away"), host.env_dir()).unwrap();
+    watch.until(|line| serde_json::from_str::<StatusReport>(line).unwrap().problems.is_empty());
+
     let mut people = Following::new(&host, &["status", "--watch"]);
     people.until(|line| line.starts_with("alice") && line.contains(" up "));
     host.ok(&["stop", "alice"]);
@@ -246,6 +251,38 @@ fn removing_a_user_frees_their_port_and_nothing_else_does() {
     let bob = host.instance("bob");
     assert_eq!(status(&host.cli(&["remove", "zoe", "--yes"])), 1);
     assert_eq!(host.instance("bob"), bob.clone());
+}
+
+#[test]
+fn a_user_who_comes_back_while_being_removed_stays() {
+    let mut host = Host::with_unruly("[server.unruly.stop]\ngrace = \"1s\"\n");
+    host.save("alice", "UNRULY=--ignore-term\n");
+    host.start();
+    let before = host.until_state("alice", StateName::Up);
+    host.ok(&["remove", "alice", "--yes"]);
+    host.until_state("alice", StateName::Stopping);
+    host.save("alice", "A=1\n");
+    let again = host.until_some("the new file runs", || {
+        let now = host.status().instances.into_iter().find(|one| one.user.as_str() == "alice")?;
+        (now.state == StateName::Up && now.run > before.run).then_some(now)
+    });
+    assert_eq!(again.port, before.port);
+
+    // What was to be removed once nothing runs is not removed when nothing runs.
+    host.ok(&["stop", "alice"]);
+    let stopped = host.instance("alice");
+    assert_eq!((stopped.state, stopped.port), (StateName::Stopped, before.port));
+    assert!(host.log().contains("their file is back"));
+}
+
+#[test]
+fn a_removed_user_who_comes_again_is_not_held_by_an_old_stop() {
+    let host = one_user();
+    host.ok(&["stop", "alice"]);
+    host.ok(&["remove", "alice", "--yes"]);
+    host.until("alice is forgotten", || host.status().instances.is_empty());
+    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+    host.until_all_up(1);
 }
 
 #[test]
@@ -353,7 +390,7 @@ fn a_caller_who_says_nothing_or_garbage_bothers_nobody() {
     let host = one_user();
     let socket = host.path().join("run/control.sock");
     let connect = || std::os::unix::net::UnixStream::connect(&socket).unwrap();
-    let silent: Vec<_> = (0..20).map(|_| connect()).collect();
+    let silent: Vec<_> = (0..10).map(|_| connect()).collect();
     for garbage in [
         &b"\0\xff\x16\x03\x01"[..],
         b"GET / HTTP/9.9\r\n\r\n",
