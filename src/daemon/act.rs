@@ -66,6 +66,7 @@ impl Daemon {
             Effect::Kill { run } => {
                 if self.processes.knows(run) {
                     self.processes.kill(run);
+                    failpoint::pass("stop.killed");
                 } else {
                     // It never began, so there is nothing to kill.
                     self.tell(run, What::Gone);
@@ -79,6 +80,7 @@ impl Daemon {
         if let Err(error) = self.store.reserve(run) {
             return self.not_started(run, super::store::chain(&error));
         }
+        failpoint::pass("spawn.reserved");
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
             self.give_another_backend(instance, spec.backend);

@@ -194,7 +194,9 @@ impl Daemon {
         let done = self.sources.say_saved.clone();
         // A disk may take its time to say that it has it; the loop must not.
         tokio::task::spawn_blocking(move || {
+            failpoint::pass("ports.saving");
             let result = write().map_err(|error| super::store::chain(&error));
+            failpoint::pass("ports.saved");
             if done.blocking_send(result).is_err() {
                 tracing::debug!("the loop has ended");
             }

@@ -21,6 +21,7 @@ use crate::logic::roster::Roster;
 use crate::model::{Config, InstanceId, Problem, RunId};
 use crate::system::clock;
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
+use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::places::Places;
 use crate::system::process::{self, Containment, Processes};
@@ -183,6 +184,7 @@ impl Daemon {
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
         self.current.insert(record.run, Current::new(record.instance.clone(), record.backend));
+        failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
     }
 

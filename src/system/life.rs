@@ -72,6 +72,7 @@ pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>
     life.tell(What::Exited(Exit::Unknown));
     life.kill.notified().await;
     sweep(&life, recorded, false).await;
+    failpoint::pass("adopt.swept");
     clean(&life);
 }
 
@@ -91,6 +92,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         }
         Held::Namespace | Held::Session => None,
     };
+    failpoint::pass("spawn.grouped");
     let output = open_output(life).map_err(cannot("open the run's output"))?;
     let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
     let mut socket = life.launcher.ask(&make).await.map_err(cannot("ask the launcher"))?;
@@ -184,6 +186,7 @@ async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Outpu
     if leader.ours {
         reap(leader.pid);
     }
+    failpoint::pass("stop.reaped");
     sink.end();
     clean(&life);
 }
@@ -192,6 +195,7 @@ fn clean(life: &Life) {
     if let Held::Cgroup(group) = &life.held {
         report("remove a run's cgroup", life.run, group.remove());
     }
+    failpoint::pass("stop.ungrouped");
     report("remove a run's directory", life.run, life.dir.remove());
     failpoint::pass("stop.removed");
     life.tell(What::Gone);
