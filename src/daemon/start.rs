@@ -117,7 +117,7 @@ impl Daemon {
             look_at: now,
             _lock: lock,
             problems: Vec::new(),
-            store_problem: None,
+            not_kept: super::NotKept::default(),
             removing: std::collections::BTreeSet::new(),
             ports_saver: PortsSaver::default(),
             needs_resolve: false,

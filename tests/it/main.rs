@@ -8,7 +8,10 @@
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]
 
+mod bad_input;
+mod control;
 mod crash;
+mod doors;
 mod failpoints;
 mod files;
 mod host;
