@@ -35,7 +35,7 @@ use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write}
 use crate::model::spec::Account;
 use clone::Side;
 
-/// Said by a launcher whose daemon is gone; nobody is left to hear it.
+/// The exit status of a launcher, or a copy of it, whose daemon is gone; nobody is left to hear it.
 const NO_ORDERS: u8 = 125;
 /// As shells say it: found and not executable, or not found.
 const NOT_EXECUTED: u8 = 126;
@@ -55,9 +55,10 @@ pub fn main() -> ExitCode {
     loop {
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
-        let made = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
-        let made = made.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
-        let answer = match made {
+        let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
+        let copied =
+            group.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
+        let answer = match copied {
             Ok(Side::Copy) => {
                 drop(control);
                 return become_server(socket, make.in_namespace());
@@ -86,6 +87,9 @@ fn next_request(control: &OwnedFd) -> io::Result<Option<(Make, OwnedFd)>> {
         recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let socket = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+        // What carries nothing that we asked for is closed by being dropped.
+        RecvAncillaryMessage::ScmCredentials(_) => None,
+        #[expect(clippy::wildcard_enum_match_arm, reason = "rustix says that more kinds may come")]
         _ => None,
     });
     match (Make::from_bytes(&bytes[..received.bytes]), socket) {
