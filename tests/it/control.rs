@@ -281,6 +281,7 @@ fn a_removed_user_who_comes_again_is_not_held_by_an_old_stop() {
     host.ok(&["stop", "alice"]);
     host.ok(&["remove", "alice", "--yes"]);
     host.until("alice is forgotten", || host.status().instances.is_empty());
+    assert!(!host.log().contains("run=2"), "nothing was started for the sake of a vanished file");
     host.save("alice", "NOTES_TOKEN=alices-own-token\n");
     host.until_all_up(1);
 }
