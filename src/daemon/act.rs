@@ -83,6 +83,7 @@ impl Daemon {
         failpoint::pass("spawn.reserved");
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
+            tracing::warn!(user = %instance.user, server = %instance.server, port = spec.backend, holder = stranger, "backend port taken");
             self.give_another_backend(instance, spec.backend);
             return self.not_started(
                 run,

@@ -175,10 +175,12 @@ impl Daemon {
     }
 
     fn is_over(&self) -> bool {
+        // What is being written is waited for with a limit; what waits behind it would be lost.
+        let is_kept = !self.ports_saver.dirty;
         match self.ending {
             Ending::No => false,
-            Ending::WithTheRuns => !self.fleet.is_busy(),
-            Ending::HandOver => true,
+            Ending::WithTheRuns => is_kept && !self.fleet.is_busy(),
+            Ending::HandOver => is_kept,
         }
     }
 

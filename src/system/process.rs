@@ -283,17 +283,23 @@ impl Processes {
         life
     }
 
-    /// Removes what is left of a run that was intended and never recorded: its launcher had no
-    /// orders, so there is no server.
-    pub fn discard(&self, run: RunId, dir: &RunDir) {
-        if let Containment::Cgroup(root) = &self.containment {
-            let group = root.group(run);
-            if group.dir().exists() {
-                report("end a launcher without orders", run, group.kill());
-                report("remove a cgroup", run, group.remove());
-            }
+    /// Removes what is left of a run that never became a server, or is known to be over: its
+    /// directory, and its cgroup with a process that still waits for orders in vain.
+    pub fn discard(&self, run: RunId, dir: RunDir) {
+        let group = match &self.containment {
+            Containment::Cgroup(root) => Some(root.group(run)),
+            Containment::Namespace | Containment::Session => None,
+        };
+        tokio::task::spawn(life::discard(run, group, dir));
+    }
+
+    /// Gives back what was made for all runs together. To be called when none is left.
+    pub fn close(&self) {
+        if let Containment::Cgroup(root) = &self.containment
+            && let Err(error) = root.remove()
+        {
+            tracing::warn!(%error, "cannot remove the daemon's cgroup");
         }
-        report("remove a run's directory", run, dir.remove());
     }
 
     /// Asks a run to end.

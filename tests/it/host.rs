@@ -287,6 +287,15 @@ impl Drop for Host {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
                 .unwrap_or_default();
         }
+        // Their cgroups are empty as soon as the last of them is gone.
+        let begun = Instant::now();
+        let group = crate::seen::cgroup_of(self);
+        while group.exists() && begun.elapsed() < Duration::from_secs(2) {
+            for run in crate::seen::cgroups(self) {
+                std::fs::remove_dir(group.join(run)).unwrap_or_default();
+            }
+            std::fs::remove_dir(&group).unwrap_or_default();
+        }
     }
 }
 

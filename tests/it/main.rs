@@ -16,6 +16,7 @@ mod failpoints;
 mod files;
 mod host;
 mod outlive;
+mod real;
 mod secrets;
 mod seen;
 mod spawn;

@@ -261,6 +261,31 @@ fn a_record_of_another_boot_is_not_believed() {
 }
 
 #[test]
+fn a_record_that_was_left_over_beside_the_present_one_is_removed_and_the_run_goes_on() {
+    for containment in containments() {
+        let mut host = contained(containment);
+        host.save("alice", "UNRULY=\n");
+        host.start();
+        let alice = host.until_state("alice", StateName::Up);
+        host.kill_daemon();
+        let runs = host.path().join("run/runs");
+        let text = std::fs::read(runs.join(alice.run.unwrap().to_string()).join("record")).unwrap();
+        let mut record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        record["run"] = 0.into();
+        record["identity"]["start_time"] = 1.into();
+        std::fs::create_dir(runs.join("0")).unwrap();
+        crate::host::write(&runs.join("0/record"), &record.to_string(), 0o600);
+
+        host.start();
+
+        host.until("only hers is left", || seen::names_in(&runs) == [alice.run.unwrap().to_string()]);
+        let now = host.until_state("alice", StateName::Up);
+        assert_eq!((now.pid, now.run), (alice.pid, alice.run));
+        assert_answers(&host, "alice", alice.pid.unwrap());
+    }
+}
+
+#[test]
 fn a_daemon_whose_launcher_was_killed_starts_another_and_its_runs_go_on() {
     let mut host = Host::with_unruly("");
     host.save("alice", "UNRULY=\n");

@@ -11,12 +11,13 @@
 //! passes signals on and reaps.
 
 mod clone;
+mod inherited;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -43,6 +44,9 @@ const NOT_EXECUTED: u8 = 126;
 /// daemon at the other end is gone.
 #[must_use]
 pub fn main() -> ExitCode {
+    if inherited::drop_all().is_err() {
+        return ExitCode::from(NO_ORDERS);
+    }
     let Ok(control) = own_standard_input() else { return ExitCode::from(NO_ORDERS) };
     // Whatever is sent to the daemon's process group, by a terminal say, is for the daemon.
     if setsid().is_err() || prctl::set_dumpable(false).is_err() {
@@ -166,6 +170,10 @@ fn make_own(dir: &Path, account: Option<&Account>) -> io::Result<()> {
     }
     if let Some(parent) = dir.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+        if account.is_some() {
+            // The umask took from others what the account needs to get through.
+            fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
+        }
     }
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
