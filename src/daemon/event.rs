@@ -21,6 +21,9 @@ use crate::system::signals::Signal;
 /// other file systems, network file systems.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// How long a door of ours may take to give its port back.
+const DOOR_CLOSES_IN: Duration = Duration::from_millis(10);
+
 /// Something happened.
 pub(super) enum Event {
     /// To a run.
@@ -169,6 +172,9 @@ impl Daemon {
         self.say_problems();
         let wants = self.listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
         self.fleet.want(wants, now);
+        if self.doors.wait_for_ours() {
+            self.look_at = self.look_at.min(now + DOOR_CLOSES_IN);
+        }
         self.know_secrets();
         self.shown.look_at_all();
     }

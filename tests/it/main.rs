@@ -2,6 +2,9 @@
 //! for time; [`host`] holds what the tests say it with.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unnecessary_debug_formatting,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
