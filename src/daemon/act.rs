@@ -57,7 +57,7 @@ impl Daemon {
                     current.end_probe();
                     let why = current.not_ready();
                     if !why.is_empty() {
-                        self.trouble.insert(current.instance.clone(), why);
+                        self.trouble.insert(current.instance.clone(), (run, why));
                     }
                 }
                 self.processes.stop(run, signal);
@@ -81,7 +81,6 @@ impl Daemon {
             return self.not_started(run, super::store::chain(&error));
         }
         failpoint::pass("spawn.reserved");
-        self.trouble.remove(instance);
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
             tracing::warn!(user = %instance.user, server = %instance.server, port = spec.backend, holder = stranger, "backend port taken");

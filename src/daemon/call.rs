@@ -124,11 +124,15 @@ impl Daemon {
 
     /// A hold that cannot be remembered still holds, until the daemon ends.
     pub(super) fn save_holds(&mut self) {
-        if let Err(error) = self.store.set_holds(self.fleet.holds()) {
-            let problem = super::store::chain(&error);
+        let problem =
+            self.store.set_holds(self.fleet.holds()).map_err(|error| super::store::chain(&error)).err();
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.not_kept.holds) {
             tracing::error!(problem, "holds not remembered");
-            self.store_problem = Some(problem);
         }
+        if self.not_kept.holds != problem {
+            self.shown.look_at_report();
+        }
+        self.not_kept.holds = problem;
     }
 
     fn log_of(&mut self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {
@@ -140,12 +144,17 @@ impl Daemon {
         Ok(Reply::Log(LogHandle { path: self.log_path(id), written: Some(self.bell(id)) }))
     }
 
+    /// The name of the user's file, if it is in env.d at this moment, readable or not.
+    pub(super) fn file_there(&self, user: &UserName) -> Option<String> {
+        let spellings = [format!("{user}.env"), format!(".env.{user}")];
+        spellings.into_iter().find(|name| self.places.env_dir.join(name).symlink_metadata().is_ok())
+    }
+
     fn remove(&mut self, caller: Caller, user: &UserName, now: Moment) -> Result<Reply, Refusal> {
         admin_only(caller)?;
         self.look(now, Complete::Named(&BTreeSet::new()));
         let target = Target { user: Some(user.clone()), ..Target::default() };
-        let spellings = [format!("{user}.env"), format!(".env.{user}")];
-        if let Some(name) = spellings.iter().find(|name| self.places.env_dir.join(name).exists()) {
+        if let Some(name) = self.file_there(user) {
             return Err(refusal(
                 RefusalKind::Failed,
                 format!("env.d/{name} is still there; delete it first"),

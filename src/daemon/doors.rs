@@ -16,7 +16,14 @@ pub(super) struct Doors {
     settings: watch::Sender<Arc<Settings>>,
     open: BTreeMap<InstanceId, Open>,
     /// Ports that should be a door's and are somebody else's, and what was said about it.
-    taken: BTreeMap<InstanceId, (u16, Problem)>,
+    taken: BTreeMap<InstanceId, Taken>,
+}
+
+struct Taken {
+    port: u16,
+    problem: Problem,
+    /// Somebody listens there; else the port cannot be had for another reason.
+    is_held: bool,
 }
 
 struct Open {
@@ -44,7 +51,7 @@ impl Doors {
     /// Opens what is missing and closes what is nobody's any more.
     pub(super) fn set(&mut self, wanted: &BTreeMap<InstanceId, u16>) {
         self.open.retain(|id, open| wanted.get(id) == Some(&open.port));
-        self.taken.retain(|id, (port, _)| wanted.get(id) == Some(port));
+        self.taken.retain(|id, taken| wanted.get(id) == Some(&taken.port));
         for (id, port) in wanted {
             if self.open.contains_key(id) {
                 continue;
@@ -54,22 +61,24 @@ impl Doors {
                     self.open.insert(id.clone(), open);
                     self.taken.remove(id);
                 }
-                Err(problem) => {
-                    if self.taken.get(id).is_none_or(|(_, known)| *known != problem) {
+                Err(error) => {
+                    let listen = self.settings.borrow().listen;
+                    let problem = Problem::new("[ports]", refusal(listen, *port, &error));
+                    if self.taken.get(id).is_none_or(|known| known.problem != problem) {
                         tracing::warn!(user = %id.user, server = %id.server, port, %problem, "door not open");
                     }
-                    self.taken.insert(id.clone(), (*port, problem));
+                    let is_held = error.kind() == std::io::ErrorKind::AddrInUse;
+                    self.taken.insert(id.clone(), Taken { port: *port, problem, is_held });
                 }
             }
         }
     }
 
-    fn open(&self, id: &InstanceId, port: u16) -> Result<Open, Problem> {
+    fn open(&self, id: &InstanceId, port: u16) -> std::io::Result<Open> {
         let listen = self.settings.borrow().listen;
-        let cannot = |error: std::io::Error| Problem::new("[ports]", refusal(listen, port, &error));
-        let listener = socket::listen(listen, port).map_err(cannot)?;
+        let listener = socket::listen(listen, port)?;
         let (route, follow) = watch::channel(Route::Waiting);
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), follow).map_err(cannot)?;
+        let door = Door::open(listener, self.settings.subscribe(), id.clone(), follow)?;
         Ok(Open { port, route, _door: door })
     }
 
@@ -86,12 +95,18 @@ impl Doors {
 
     /// Why an instance's door is not open.
     pub(super) fn problem(&self, id: &InstanceId) -> Option<&Problem> {
-        self.taken.get(id).map(|(_, problem)| problem)
+        self.taken.get(id).map(|taken| &taken.problem)
     }
 
     /// Ports that cannot be doors on this host at present.
     pub(super) fn blocked(&self) -> BTreeSet<u16> {
-        self.taken.values().map(|(port, _)| *port).collect()
+        self.taken.values().map(|taken| taken.port).collect()
+    }
+
+    /// Doors on whose port somebody else listens.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&InstanceId, u16)> {
+        let held = self.taken.iter().filter(|(_, taken)| taken.is_held);
+        held.map(|(id, taken)| (id, taken.port))
     }
 
     /// Closes the doors of one user.

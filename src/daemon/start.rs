@@ -20,8 +20,8 @@ use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
 use crate::model::{Config, InstanceId, Problem};
 use crate::system::clock;
-use crate::system::failpoint;
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
+use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::places::Places;
 use crate::system::process::{self, Containment, Processes};
@@ -117,7 +117,7 @@ impl Daemon {
             look_at: now,
             _lock: lock,
             problems: Vec::new(),
-            store_problem: None,
+            not_kept: super::NotKept::default(),
             removing: std::collections::BTreeSet::new(),
             ports_saver: PortsSaver::default(),
             needs_resolve: false,

@@ -371,6 +371,8 @@ impl Processes {
 pub fn prepare_self() -> io::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     nix::sys::prctl::set_dumpable(false)?;
+    // A second lock on the same door: fs.suid_dumpable can turn the first into a core for root.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

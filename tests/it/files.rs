@@ -234,7 +234,9 @@ fn a_reload_restarts_what_its_toml_changed_and_a_broken_one_touches_nothing() {
     host.ok(&["reload"]);
     let problems: Vec<String> = host.status().problems.iter().map(ToString::to_string).collect();
     assert!(
-        problems.iter().any(|it| it.contains("mcpsup.toml:5:1: ") && it.contains("did you mean command")),
+        problems
+            .iter()
+            .any(|it| it.contains("mcpsup.toml:5:1: ") && it.contains("did you mean \"command\"?")),
         "{problems:?}"
     );
     looked(&host);
@@ -267,9 +269,11 @@ fn swap_in(dir: &Path, version: &str, files: &BTreeMap<String, String>) {
 #[test]
 fn five_hundred_files_saved_at_once_in_every_way_start_five_hundred_runs_and_none_twice() {
     const EACH: usize = 100;
-    let mut host = Host::new(&format!("{}[server.notes.ready]\nprobe = \"tcp\"\ntimeout = \"3m\"\n", notes()));
+    let mut host =
+        Host::new(&format!("{}[server.notes.ready]\nprobe = \"tcp\"\ntimeout = \"3m\"\n", notes()));
     host.start();
-    let contents = |version: u32| format!("NOTES_TOKEN=token-of-version-{version}\nPADDING={}\n", "x".repeat(2000));
+    let contents =
+        |version: u32| format!("NOTES_TOKEN=token-of-version-{version}\nPADDING={}\n", "x".repeat(2000));
     let (dir, outside) = (host.env_dir(), host.path().join("outside"));
     std::fs::create_dir(&outside).unwrap();
     let name = |user: &str| format!("{user}.env");

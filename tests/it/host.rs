@@ -119,6 +119,13 @@ impl Host {
         self.spawn_by(Command::new(MCPSUP));
     }
 
+    /// The same, in the scratch directory and where a core may be of any size.
+    pub(crate) fn spawn_where_cores_are_written(&mut self) {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh", MCPSUP]);
+        self.spawn_by(shell);
+    }
+
     /// Starts the daemon by another program's command line, to which its own words are added.
     pub(crate) fn spawn_by(&mut self, mut command: Command) {
         assert!(self.daemon.is_none(), "one daemon at a time");

@@ -8,11 +8,16 @@
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]
 
+mod bad_input;
+mod control;
 mod crash;
+mod doors;
 mod failpoints;
 mod files;
 mod host;
 mod outlive;
+mod real;
+mod secrets;
 mod seen;
 mod spawn;
 mod tree;

@@ -105,7 +105,10 @@ fn what_changed_while_no_daemon_was_there_is_done_once_and_concerns_nobody_else(
         host.status().instances.iter().filter(|one| one.state == StateName::Up).count() == MANY - 1
     });
     assert_no_duplicate(&host, &expected);
-    assert_eq!((seen::starts(&host, "u01"), seen::starts(&host, "u02"), seen::starts(&host, "u03")), (2, 1, 1));
+    assert_eq!(
+        (seen::starts(&host, "u01"), seen::starts(&host, "u02"), seen::starts(&host, "u03")),
+        (2, 1, 1)
+    );
 
     // Not started again while nobody knows how.
     end(before["u03"]);
@@ -288,7 +291,8 @@ fn a_daemon_whose_launcher_was_killed_starts_another_and_its_runs_go_on() {
     host.save("alice", "UNRULY=\n");
     host.start();
     let alice = host.until_state("alice", StateName::Up);
-    let launcher = || seen::on(&host).into_iter().find(|one| one.kind == seen::Kind::Launcher && one.user.is_none());
+    let launcher =
+        || seen::on(&host).into_iter().find(|one| one.kind == seen::Kind::Launcher && one.user.is_none());
     let old = launcher().unwrap().pid;
     kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
     host.until("it is gone", || launcher().is_none());

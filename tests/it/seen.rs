@@ -131,7 +131,8 @@ pub(crate) fn cgroup_of(host: &Host) -> PathBuf {
 
 /// True where this test may make cgroups that can be killed; says so if not.
 pub(crate) fn has_cgroups() -> bool {
-    let has = nix::unistd::geteuid().is_root() && Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists();
+    let has =
+        nix::unistd::geteuid().is_root() && Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists();
     if !has {
         eprintln!("skipped: needs root and a cgroup v2 mount");
     }
@@ -149,7 +150,8 @@ pub(crate) fn is_root() -> bool {
 
 /// How often the instance's process was started, as its log says.
 pub(crate) fn starts(host: &Host, user: &str) -> usize {
-    let log = std::fs::read_to_string(host.path().join("logs").join(user).join("unruly.log")).unwrap_or_default();
+    let log =
+        std::fs::read_to_string(host.path().join("logs").join(user).join("unruly.log")).unwrap_or_default();
     log.lines().filter(|line| line.contains("mcpsup: run ") && line.ends_with(" started")).count()
 }
 
@@ -195,7 +197,11 @@ fn overlap(dir: &Path) -> Option<String> {
                 Kind::Daemon | Kind::Launcher => false,
             };
             // What was seen first may have ended before the other began: only both at once counts.
-            if is_wrong && look(dir, server.pid).as_ref() == Some(server) && look(dir, other.pid).as_ref() == Some(other) && look(dir, server.pid).as_ref() == Some(server) {
+            if is_wrong
+                && look(dir, server.pid).as_ref() == Some(server)
+                && look(dir, other.pid).as_ref() == Some(other)
+                && look(dir, server.pid).as_ref() == Some(server)
+            {
                 return Some(format!("{other:?} lives beside {server:?}"));
             }
         }

@@ -56,11 +56,8 @@ pub(crate) fn post(port: u16, headers: &str, body: &str) -> Answer {
 
 /// The request of [`post`] as text; the connection closes after the answer.
 pub(crate) fn post_text(port: u16, headers: &str, body: &str) -> String {
-    let host = if headers.to_lowercase().contains("host:") {
-        String::new()
-    } else {
-        format!("Host: 127.0.0.1:{port}\r\n")
-    };
+    let host =
+        if headers.starts_with("Host: ") { String::new() } else { format!("Host: 127.0.0.1:{port}\r\n") };
     format!(
         "POST /mcp HTTP/1.1\r\n{host}Connection: close\r\nContent-Type: application/json\r\n\
          Accept: application/json, text/event-stream\r\n{headers}Content-Length: {}\r\n\r\n{body}",
