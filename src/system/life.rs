@@ -19,10 +19,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::sleep;
 
+use super::cgroup::Group;
 use super::failpoint;
 use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
-use super::cgroup::Group;
 use super::record::{Identity, PlanRecord, Record, RunDir};
 use super::{clock, tree};
 use crate::model::spec::Plan;

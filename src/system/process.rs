@@ -149,7 +149,8 @@ impl Life {
             (Held::Namespace | Held::Session, None) => Box::new(std::iter::empty()),
             (Held::Namespace | Held::Session, Some(leader)) => {
                 let below = move || tree::descendants(leader.pid);
-                let all = move || tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false);
+                let all =
+                    move || tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false);
                 let near = std::iter::once(leader.pid).chain(std::iter::once_with(below).flatten());
                 Box::new(near.chain(std::iter::once_with(all).flatten()))
             }
@@ -341,7 +342,10 @@ impl Processes {
 
     /// A look at the processes of a run, for the probe and the door: who may listen on its port.
     #[must_use]
-    pub fn look(&self, run: RunId) -> Option<impl Fn() -> Box<dyn Iterator<Item = i32>> + Send + Sync + use<>> {
+    pub fn look(
+        &self,
+        run: RunId,
+    ) -> Option<impl Fn() -> Box<dyn Iterator<Item = i32>> + Send + Sync + use<>> {
         let life = Arc::clone(self.lives.get(&run)?);
         Some(move || Arc::clone(&life).pids())
     }

@@ -16,7 +16,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 ///
 /// # Errors
 ///
-/// Before Linux 5.9, which brought close_range(2).
+/// Before Linux 5.9, which brought `close_range(2)`.
 #[expect(unsafe_code, reason = "see the module's head")]
 pub(super) fn drop_all() -> io::Result<()> {
     // SAFETY: the call touches no memory. This process has just begun and has opened nothing, so no

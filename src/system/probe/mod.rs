@@ -100,7 +100,11 @@ struct Watch {
 
 impl Watch {
     /// Finds the run's listener on its port, provided that nobody else can get its connections.
-    fn look<P: IntoIterator<Item = i32>>(&mut self, pids: impl Fn() -> P, waited: Duration) -> Result<Listening, NotReady> {
+    fn look<P: IntoIterator<Item = i32>>(
+        &mut self,
+        pids: impl Fn() -> P,
+        waited: Duration,
+    ) -> Result<Listening, NotReady> {
         let asked = |cause| NotReady(format!("cannot ask the kernel who listens: {cause}"));
         let places = places(self.backend);
         let mut found = Vec::new();
