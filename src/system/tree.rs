@@ -173,3 +173,35 @@ pub fn is_held(fifo: &Path) -> bool {
         .open(fifo)
         .is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
+    fn the_children_of_children_are_found_and_this_process_has_itself_for_no_descendant() {
+        use std::io::Read;
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", "(sleep 1000 & echo $!; wait)"]).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut said = [0; 16];
+        let count = child.stdout.take().unwrap().read(&mut said).unwrap();
+        let last: i32 = std::str::from_utf8(&said[..count]).unwrap().trim().parse().unwrap();
+
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let found = descendants(me);
+        assert!(found.contains(&i32::try_from(child.id()).unwrap()));
+        assert!(found.contains(&last));
+        assert!(!found.contains(&me));
+
+        for pid in descendants(i32::try_from(child.id()).unwrap()) {
+            rustix::process::kill_process(
+                rustix::process::Pid::from_raw(pid).unwrap(),
+                rustix::process::Signal::KILL,
+            )
+            .unwrap();
+        }
+        child.wait().unwrap();
+    }
+}
