@@ -68,6 +68,10 @@ impl Daemon {
             Event::Saved(saved) => self.note_saved(saved),
             Event::Time => {
                 if self.look_at <= now {
+                    // First the watch, then the look: what happens in between is heard or seen.
+                    if let Some(watcher) = &mut self.sources.watcher {
+                        watcher.refresh();
+                    }
                     self.look(now, Complete::Named(&BTreeSet::new()));
                 }
             }

@@ -4,6 +4,13 @@
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::type_complexity,
+    clippy::unnecessary_debug_formatting,
+    clippy::needless_for_each,
+    clippy::items_after_statements,
+    clippy::wildcard_enum_match_arm,
     missing_docs,
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]

@@ -55,9 +55,9 @@ pub fn main() -> ExitCode {
     loop {
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
-        let made = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
-        let made = made.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
-        let answer = match made {
+        let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
+        let sides = group.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
+        let answer = match sides {
             Ok(Side::Copy) => {
                 drop(control);
                 return become_server(socket, make.in_namespace());
@@ -86,7 +86,7 @@ fn next_request(control: &OwnedFd) -> io::Result<Option<(Make, OwnedFd)>> {
         recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let socket = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
-        _ => None,
+        RecvAncillaryMessage::ScmCredentials(_) | _ => None,
     });
     match (Make::from_bytes(&bytes[..received.bytes]), socket) {
         (Some(make), Some(socket)) => Ok(Some((make, socket))),
