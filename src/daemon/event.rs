@@ -115,6 +115,7 @@ impl Daemon {
     pub(super) fn look(&mut self, now: Moment, complete: Complete<'_>) {
         let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
         let look = self.env_dir.look(now, complete, &own_uid);
+        self.settling = look.again_at.is_some();
         let regular = now + LOOK_EVERY;
         self.look_at = look.again_at.map_or(regular, |again| again.min(regular));
         self.roster.set_files(look);
