@@ -1,6 +1,6 @@
 //! Answering the control socket: who asks, what they mean, what it changes in the wants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Daemon;
 use crate::control::protocol::{
@@ -66,10 +66,12 @@ impl Daemon {
 
     /// The instances the caller means and may mean.
     fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
-        let may = |id: &InstanceId| caller.may_see(self.listed.get(id).and_then(|listed| listed.owner_uid));
         let mut meant = self.matching(target);
         let known = !meant.is_empty();
-        meant.retain(may);
+        if caller != Caller::Admin {
+            let owners = self.owners();
+            meant.retain(|id| caller.may_see(owners.get(&id.user).copied()));
+        }
         match (meant.is_empty(), &target.user) {
             (false, _) => Ok(meant),
             // Whether a name exists is for administrators: the answer is the same for both.
@@ -81,6 +83,21 @@ impl Daemon {
                 Err(refusal(RefusalKind::Unknown, "no instance here is yours".to_owned()))
             }
         }
+    }
+
+    /// The uid by which each user is known on this host. One that serves several users identifies
+    /// none of them (PRODUCT §7).
+    fn owners(&self) -> BTreeMap<&UserName, u32> {
+        let mut users: BTreeMap<u32, BTreeSet<&UserName>> = BTreeMap::new();
+        for (id, listed) in &self.listed {
+            // A user whose file is gone is still the account of that name.
+            let uid = listed.owner_uid.or_else(|| account::find(id.user.as_str()).map(|account| account.uid));
+            users.entry(uid.unwrap_or(0)).or_default().insert(&id.user);
+        }
+        let alone = |(uid, users): (u32, BTreeSet<_>)| {
+            (users.len() == 1).then(|| Some((users.into_iter().next()?, uid)))
+        };
+        users.into_iter().filter_map(alone).flatten().collect()
     }
 
     fn unknown(&self, user: &UserName, target: &Target) -> String {

@@ -21,6 +21,9 @@ use crate::system::signals::Signal;
 /// other file systems, network file systems.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// How long a door of ours may take to give its port back.
+const DOOR_CLOSES_IN: Duration = Duration::from_millis(10);
+
 /// Something happened.
 pub(super) enum Event {
     /// To a run.
@@ -110,6 +113,7 @@ impl Daemon {
     pub(super) fn look(&mut self, now: Moment, complete: Complete<'_>) {
         let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
         let look = self.env_dir.look(now, complete, &own_uid);
+        self.settling = look.again_at.is_some();
         let regular = now + LOOK_EVERY;
         self.look_at = look.again_at.map_or(regular, |again| again.min(regular));
         self.roster.set_files(look);
@@ -168,6 +172,9 @@ impl Daemon {
         self.say_problems();
         let wants = self.listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
         self.fleet.want(wants, now);
+        if self.doors.wait_for_ours() {
+            self.look_at = self.look_at.min(now + DOOR_CLOSES_IN);
+        }
         self.know_secrets();
         self.shown.look_at_all();
     }

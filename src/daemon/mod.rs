@@ -46,6 +46,7 @@ use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
 use sinks::SharedSink;
+use start::Ears;
 use store::Store;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
@@ -91,6 +92,10 @@ struct Daemon {
     /// Adopted runs whose secret values are not known yet.
     unknown: Vec<RunId>,
     look_at: Moment,
+    /// The control socket, until it is answered.
+    ears: Option<Ears>,
+    /// A file is being written, or has just vanished.
+    settling: bool,
     /// A port was moved, so the specs must be made again.
     needs_resolve: bool,
     // Given back by the kernel when this process ends, however it ends.
@@ -149,6 +154,7 @@ impl Daemon {
     async fn serve(&mut self) {
         self.turn(clock::now());
         while !self.is_over() {
+            self.listen_once_settled(clock::now());
             let event = self.next().await;
             let now = clock::now();
             self.note(event, now);

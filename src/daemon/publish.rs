@@ -201,7 +201,12 @@ impl Daemon {
             .removing
             .iter()
             .filter(|user| {
-                !self.fleet.iter().any(|(id, instance)| id.user == **user && instance.current().is_some())
+                let is_alive = |(id, instance): (&InstanceId, &Instance)| {
+                    id.user == **user && instance.current().is_some()
+                };
+                // A file that has just vanished is believed to come back for a moment: forgetting
+                // its user sooner would start them once more.
+                !self.roster.has_file(user) && !self.fleet.iter().any(is_alive)
             })
             .cloned()
             .collect();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -14,6 +15,7 @@ use super::publish::Shown;
 use super::store::{Store, StoreError};
 use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
+use crate::control::protocol::Call;
 use crate::logic;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
@@ -28,6 +30,8 @@ use crate::system::process::{self, Containment, Processes};
 use crate::system::record::{self, Record, RunDir};
 use crate::system::signals::Signals;
 
+/// A file that was saved just before the daemon began is waited for so long at most.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 /// Requests on their way into the loop.
 const CALLS: usize = 64;
 
@@ -71,6 +75,15 @@ impl StartError {
     }
 }
 
+/// The control socket before it is answered.
+pub(super) struct Ears {
+    listener: tokio::net::UnixListener,
+    calls: mpsc::Sender<Call>,
+    generations: watch::Receiver<u64>,
+    /// When it is answered in any case.
+    open_at: crate::model::Moment,
+}
+
 impl Daemon {
     /// Makes everything ready for the first turn. What runs already is found again before anything
     /// could be started.
@@ -96,7 +109,10 @@ impl Daemon {
         let (generation, generations) = watch::channel(last_generation(places));
         let signals = Signals::new().map_err(StartError::while_trying("watch for signals"))?;
         let listener = control::server::bind(&places.control())?;
+        let ears = Ears { listener, calls: say_calls, generations, open_at: now + SETTLES_WITHIN };
         let mut daemon = Self {
+            ears: Some(ears),
+            settling: false,
             places: places.clone(),
             is_root,
             key,
@@ -142,7 +158,6 @@ impl Daemon {
         for note in daemon.notes() {
             tracing::warn!("{note}");
         }
-        tokio::spawn(control::server::serve(listener, say_calls, generations));
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             config = %daemon.places.config.display(),
@@ -152,6 +167,15 @@ impl Daemon {
             "mcpsup ready"
         );
         Ok(daemon)
+    }
+
+    /// Begins to answer, once what the files say is known. Who asks earlier waits: the socket is
+    /// there, and nobody is told that a user whose file was saved a moment ago does not exist.
+    pub(super) fn listen_once_settled(&mut self, now: crate::model::Moment) {
+        let settling = self.settling;
+        if let Some(ears) = self.ears.take_if(|ears| !settling || ears.open_at <= now) {
+            tokio::spawn(control::server::serve(ears.listener, ears.calls, ears.generations));
+        }
     }
 
     fn adopt_runs(&mut self, now: crate::model::Moment) -> Result<(), StartError> {
@@ -265,10 +289,11 @@ impl Daemon {
             self.processes.close();
         }
         for file in files {
-            if let Err(error) = std::fs::remove_file(&file)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, file = %file.display(), "cannot remove");
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, file = %file.display(), "cannot remove");
+                }
+                Ok(()) | Err(_) => {}
             }
         }
         tracing::info!(runs = if self.ending == Ending::HandOver { "go on" } else { "ended" }, "mcpsup ends");

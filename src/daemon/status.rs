@@ -48,7 +48,7 @@ impl Daemon {
             run,
             addr: listening.addr,
             listener_inode: listening.inode,
-            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look().into_iter()))),
+            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look()))),
         })
     }
 

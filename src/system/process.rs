@@ -141,16 +141,18 @@ impl Life {
         Marks { leader, leader_is_held, fifos: self.dir.path().to_path_buf(), tmp: self.marker.clone() }
     }
 
-    /// Every process of the run.
-    fn pids(&self) -> Vec<i32> {
-        let leader = self.leader().map(|leader| leader.pid);
-        match (&self.held, leader) {
-            (Held::Cgroup(group), _) => group.processes(),
-            (Held::Namespace | Held::Session, None) => Vec::new(),
-            (Held::Namespace | Held::Session, Some(pid)) => {
-                let mut all = tree::members(&self.marks(pid, !self.has_exited()), clock::now(), false);
-                all.push(pid);
-                all
+    /// Every process of the run, those first that are found at no cost: who wants one of them seldom
+    /// needs a look at the whole machine.
+    fn pids(self: Arc<Self>) -> Box<dyn Iterator<Item = i32>> {
+        match (&self.held, self.leader()) {
+            (Held::Cgroup(group), _) => Box::new(group.processes().into_iter()),
+            (Held::Namespace | Held::Session, None) => Box::new(std::iter::empty()),
+            (Held::Namespace | Held::Session, Some(leader)) => {
+                let below = move || tree::descendants(leader.pid);
+                let all =
+                    move || tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false);
+                let near = std::iter::once(leader.pid).chain(std::iter::once_with(below).flatten());
+                Box::new(near.chain(std::iter::once_with(all).flatten()))
             }
         }
     }
@@ -340,9 +342,12 @@ impl Processes {
 
     /// A look at the processes of a run, for the probe and the door: who may listen on its port.
     #[must_use]
-    pub fn look(&self, run: RunId) -> Option<impl Fn() -> Vec<i32> + Send + Sync + use<>> {
+    pub fn look(
+        &self,
+        run: RunId,
+    ) -> Option<impl Fn() -> Box<dyn Iterator<Item = i32>> + Send + Sync + use<>> {
         let life = Arc::clone(self.lives.get(&run)?);
-        Some(move || life.pids())
+        Some(move || Arc::clone(&life).pids())
     }
 
     /// Reaps children that are nobody's first process: orphans of runs, come to us as to a

@@ -147,6 +147,32 @@ fn a_pinned_port_that_somebody_else_has_names_them() {
 }
 
 #[test]
+fn two_users_who_exchange_their_pinned_ports_both_get_them_at_once() {
+    let mut host = Host::with_notes();
+    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+    host.save("bob", "NOTES_TOKEN=bobs-own-token\n");
+    host.start();
+    host.until_all_up(2);
+    let port = |user| host.instance(user).port.unwrap();
+    let (first, second) = (port("alice"), port("bob"));
+    let free = second + 50;
+    // In one look: one door closes, and another opens on its port.
+    for (user, port) in [("bob", first), ("alice", free)] {
+        host.save(user, &format!("NOTES_TOKEN={user}s-own-token\nMCPSUP_PORT={port}\n"));
+    }
+    let begun = std::time::Instant::now();
+    host.until("both have moved", || {
+        let now = host.status().instances;
+        now.iter().all(|one| one.problems.is_empty()) && (port("alice"), port("bob")) == (free, first)
+    });
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "not only with the look once a minute");
+    for user in ["alice", "bob"] {
+        host.until_state(user, StateName::Up);
+        assert!(host.call(user, "whoami", "{}").unwrap().contains(user));
+    }
+}
+
+#[test]
 fn a_strangers_listener_on_a_port_of_the_range_moves_a_new_user_past_it() {
     let mut host = Host::with_notes();
     let toml = std::fs::read_to_string(host.path().join("mcpsup.toml")).unwrap();

@@ -266,6 +266,9 @@ fn swap_in(dir: &Path, version: &str, files: &BTreeMap<String, String>) {
     }
 }
 
+/// A way of saving a version of a user's file, and how its users are called.
+type Way<'a> = (&'a str, &'a (dyn Fn(&str, u32) + Sync));
+
 #[test]
 fn five_hundred_files_saved_at_once_in_every_way_start_five_hundred_runs_and_none_twice() {
     const EACH: usize = 100;
@@ -291,7 +294,7 @@ fn five_hundred_files_saved_at_once_in_every_way_start_five_hundred_runs_and_non
         write(&outside.join(name(user)), &contents(version), 0o600);
         std::fs::copy(outside.join(name(user)), dir.join(name(user))).unwrap();
     };
-    let ways: [(&str, &(dyn Fn(&str, u32) + Sync)); 4] =
+    let ways: [Way<'_>; 4] =
         [("place", &in_place), ("rename", &and_rename), ("move", &moved_in), ("copy", &copied)];
     let users = |way: &str| (0..EACH).map(|number| format!("{way}{number}")).collect::<Vec<_>>();
 
@@ -349,7 +352,14 @@ fn five_hundred_files_saved_at_once_in_every_way_start_five_hundred_runs_and_non
             match instance.state {
                 StateName::Gone => is_gone(user),
                 StateName::Up => !is_gone(user) && (instance.run > Some(first[user])) == is_changed(user),
-                _ => false,
+                StateName::Down
+                | StateName::Starting
+                | StateName::Stopping
+                | StateName::Killing
+                | StateName::Cooling
+                | StateName::Stopped
+                | StateName::Disabled
+                | StateName::Refused => false,
             }
         })
     });

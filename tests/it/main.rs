@@ -2,8 +2,15 @@
 //! for time; [`host`] holds what the tests say it with.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unnecessary_debug_formatting,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::type_complexity,
+    clippy::needless_for_each,
+    clippy::items_after_statements,
+    clippy::wildcard_enum_match_arm,
     missing_docs,
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]

@@ -195,10 +195,28 @@ fn what_a_run_left_behind_while_no_daemon_was_there_is_swept_before_it_is_starte
 }
 
 /// A process that has nothing to do with us: first of its session, with a child.
-fn stranger() -> Child {
-    let mut command = Command::new("setsid");
-    command.args(["sh", "-c", "sleep 1000 & wait"]).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+struct Stranger(Child);
+
+impl Stranger {
+    fn start() -> Self {
+        let mut command = Command::new("setsid");
+        command.args(["sh", "-c", "sleep 1000 & wait"]).stdin(Stdio::null());
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn lives(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        if let Some(child) = child_of(self.0.id()) {
+            kill(Pid::from_raw(child), Signal::SIGKILL).unwrap_or_default();
+        }
+        self.0.kill().unwrap_or_default();
+        self.0.wait().unwrap();
+    }
 }
 
 fn child_of(pid: u32) -> Option<i32> {
@@ -219,31 +237,28 @@ fn forge(host: &mut Host, forge: impl FnOnce(&mut serde_json::Value)) {
 }
 
 fn a_record_is_not_believed(containment: &str, change: impl FnOnce(&mut serde_json::Value)) {
-    let mut stranger = stranger();
+    let mut stranger = Stranger::start();
     let mut host = contained(containment);
     host.save("alice", "UNRULY=\n");
     host.start();
-    host.until("the stranger has a child", || child_of(stranger.id()).is_some());
-    let child = child_of(stranger.id()).unwrap();
+    host.until("the stranger has a child", || child_of(stranger.0.id()).is_some());
+    let child = child_of(stranger.0.id()).unwrap();
     forge(&mut host, |identity| {
-        identity["pid"] = stranger.id().into();
+        identity["pid"] = stranger.0.id().into();
         change(identity);
     });
 
     host.start();
 
     let alice = host.until_state("alice", StateName::Up);
-    assert_ne!(alice.pid, Some(stranger.id()));
+    assert_ne!(alice.pid, Some(stranger.0.id()));
     assert_eq!(seen::names_in(&host.path().join("run/runs")), [alice.run.unwrap().to_string()]);
     host.ok(&["stop", "alice"]);
-    assert!(stranger.try_wait().unwrap().is_none());
+    assert!(stranger.lives());
     assert!(is_alive(child));
     assert!(host.stop().success());
-    assert!(stranger.try_wait().unwrap().is_none());
+    assert!(stranger.lives());
     assert!(is_alive(child));
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
-    kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
 }
 
 #[test]

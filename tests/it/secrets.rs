@@ -1,6 +1,7 @@
 //! No secret value of any env file is to be found anywhere but in its file and its process.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -222,7 +223,6 @@ fn the_memory_of_an_ordinary_users_daemon_belongs_to_root() {
         // The test's own daemon is an ordinary user's.
         let mut host = Host::with_notes();
         host.start();
-        use std::os::unix::fs::MetadataExt;
         assert_eq!(std::fs::metadata(format!("/proc/{}/mem", host.daemon_pid())).unwrap().uid(), 0);
         return;
     }
@@ -242,9 +242,7 @@ fn the_memory_of_an_ordinary_users_daemon_belongs_to_root() {
         assert!(begun.elapsed() < crate::host::LIMIT && daemon.try_wait().unwrap().is_none());
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    let owner = std::os::unix::fs::MetadataExt::uid(
-        &std::fs::metadata(format!("/proc/{}/mem", daemon.id())).unwrap(),
-    );
+    let owner = std::fs::metadata(format!("/proc/{}/mem", daemon.id())).unwrap().uid();
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     assert_eq!(owner, 0);

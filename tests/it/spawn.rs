@@ -13,7 +13,8 @@ use crate::host::{Host, MCPSUP, example};
 use crate::seen;
 
 /// A server that opens nothing and changes nothing of what it was given.
-const IDLE: &str = "[server.idle]\ncommand = [\"/bin/sleep\", \"1000\"]\ntransport = \"http\"\nport_env = \"IDLE_PORT\"\n";
+const IDLE: &str =
+    "[server.idle]\ncommand = [\"/bin/sleep\", \"1000\"]\ntransport = \"http\"\nport_env = \"IDLE_PORT\"\n";
 
 /// The pid of alice's server, once it is itself.
 fn idle(host: &Host) -> i32 {
@@ -25,7 +26,9 @@ fn idle(host: &Host) -> i32 {
 
 fn with_idle(containment: &str) -> Host {
     let mut host = Host::new("");
-    host.configure(&format!("[daemon]\ncontainment = \"{containment}\"\n{IDLE}env = {{ NAME = \"of-{{user}}\" }}\n"));
+    host.configure(&format!(
+        "[daemon]\ncontainment = \"{containment}\"\n{IDLE}env = {{ NAME = \"of-{{user}}\" }}\n"
+    ));
     host.env.push(("OF_THE_DAEMON".into(), "a secret of the administrator".into()));
     host.save("alice", "TOKEN=alices-own-token\n");
     host
@@ -51,7 +54,10 @@ fn the_environment_of_a_process_is_made_from_nothing() {
 
         let state = host.path().join("state/instances/alice/idle");
         let names: Vec<&str> = env.keys().map(String::as_str).collect();
-        assert_eq!(names, ["HOME", "IDLE_PORT", "LANG", "LOGNAME", "NAME", "PATH", "TMPDIR", "TOKEN", "USER"]);
+        assert_eq!(
+            names,
+            ["HOME", "IDLE_PORT", "LANG", "LOGNAME", "NAME", "PATH", "TMPDIR", "TOKEN", "USER"]
+        );
         assert_eq!(env["NAME"], "of-alice");
         assert_eq!(env["TOKEN"], "alices-own-token");
         assert_eq!(env["TMPDIR"], state.join("tmp").to_str().unwrap());
@@ -141,7 +147,9 @@ fn a_process_runs_as_the_account_that_a_file_of_roots_names() {
         let env = variables(pid);
         assert_eq!((&*env["USER"], Path::new(&env["HOME"])), ("nobody", &*nobody.dir));
         assert!(!env.contains_key("MCPSUP_RUN_AS"));
-        for own in ["state/instances/alice/idle", "state/instances/alice/idle/tmp", "run/instances/alice/idle"] {
+        for own in
+            ["state/instances/alice/idle", "state/instances/alice/idle/tmp", "run/instances/alice/idle"]
+        {
             let meta = std::fs::metadata(host.path().join(own)).unwrap();
             assert_eq!((meta.uid(), meta.mode() & 0o7777), (nobody.uid.as_raw(), 0o700), "{own}");
         }
@@ -197,19 +205,24 @@ fn failures() -> Host {
     crate::host::write(&plain, "not a program", 0o600);
     let rest = "transport = \"http\"\nport_env = \"UNRULY_PORT\"\nfor_all = false\n";
     let server = |name: &str, program: &Path, more: &str| {
-        format!("[server.{name}]\ncommand = [{program:?}, \"--port\", \"{{port}}\"{more}]\n{rest}\
+        format!(
+            "[server.{name}]\ncommand = [{program:?}, \"--port\", \"{{port}}\"{more}]\n{rest}\
                  ready = {{ timeout = \"500ms\" }}\nstop = {{ grace = \"100ms\" }}\n\
-                 restart = {{ first_wait = \"20ms\", max_wait = \"10s\" }}\n")
+                 restart = {{ first_wait = \"20ms\", max_wait = \"10s\" }}\n"
+        )
     };
     let unruly = example("unruly");
     let good = server("good", &unruly, "").replace("500ms", "30s");
-    host.configure(&[
-        server("missing", Path::new("/nowhere/program"), ""),
-        server("plain", &plain, ""),
-        server("exits", &unruly, ", \"--exit\", \"7\""),
-        server("never", &unruly, ", \"--never\""),
-        good,
-    ].concat());
+    host.configure(
+        &[
+            server("missing", Path::new("/nowhere/program"), ""),
+            server("plain", &plain, ""),
+            server("exits", &unruly, ", \"--exit\", \"7\""),
+            server("never", &unruly, ", \"--never\""),
+            good,
+        ]
+        .concat(),
+    );
     for name in ["missing", "plain", "exits", "never", "good"] {
         host.save(&format!("u-{name}"), &format!("MCPSUP_SERVERS={name}\n"));
     }
@@ -223,7 +236,10 @@ fn a_server_that_cannot_run_says_why_and_concerns_nobody_else() {
     let plain = host.path().join("plain");
     let good = host.until_state("u-good", StateName::Up);
     let expected = [
-        ("missing", "could not be started: cannot execute /nowhere/program: no such file or directory".to_owned()),
+        (
+            "missing",
+            "could not be started: cannot execute /nowhere/program: no such file or directory".to_owned(),
+        ),
         ("plain", format!("could not be started: cannot execute {}: permission denied", plain.display())),
         ("exits", "exited with status 7".to_owned()),
         ("never", "was not ready in time: it does not listen on port ".to_owned()),
@@ -240,7 +256,8 @@ fn a_server_that_cannot_run_says_why_and_concerns_nobody_else() {
         let line = host.until_some("the log says so", || {
             let log = host.log();
             let says = |line: &&str| {
-                line.contains(&format!("instance crashed user={user} server={name} run=")) && line.contains(" strikes=3 ")
+                line.contains(&format!("instance crashed user={user} server={name} run="))
+                    && line.contains(" strikes=3 ")
             };
             log.lines().find(says).map(str::to_owned)
         });

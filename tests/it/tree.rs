@@ -161,7 +161,10 @@ fn crashes_leave_no_zombies() {
         }
         let mut host = contained(containment);
         let quick = "[server.unruly.restart]\nfirst_wait = \"10ms\"\nmax_wait = \"10ms\"\n";
-        host.configure(&format!("[daemon]\ncontainment = \"{containment}\"\n{}", unruly(&format!("{GRACE}{quick}"))));
+        host.configure(&format!(
+            "[daemon]\ncontainment = \"{containment}\"\n{}",
+            unruly(&format!("{GRACE}{quick}"))
+        ));
         host.save("alice", "UNRULY=--child session --child setsid --exit-after 30 3\n");
         host.save("bob", "UNRULY=--exit 3\n");
         host.save("carol", "UNRULY=\n");

@@ -56,9 +56,8 @@ pub fn main() -> ExitCode {
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
         let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
-        let copied =
-            group.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
-        let answer = match copied {
+        let sides = group.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
+        let answer = match sides {
             Ok(Side::Copy) => {
                 drop(control);
                 return become_server(socket, make.in_namespace());
@@ -87,10 +86,7 @@ fn next_request(control: &OwnedFd) -> io::Result<Option<(Make, OwnedFd)>> {
         recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let socket = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
-        // What carries nothing that we asked for is closed by being dropped.
-        RecvAncillaryMessage::ScmCredentials(_) => None,
-        #[expect(clippy::wildcard_enum_match_arm, reason = "rustix says that more kinds may come")]
-        _ => None,
+        RecvAncillaryMessage::ScmCredentials(_) | _ => None,
     });
     match (Make::from_bytes(&bytes[..received.bytes]), socket) {
         (Some(make), Some(socket)) => Ok(Some((make, socket))),
