@@ -110,7 +110,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
     let pid = match answer(&mut socket).await? {
         Some(Answer::Pid(pid)) => pid,
         Some(Answer::Failed(failure)) => return Err(failure),
-        None => return Err(Failure { doing: "the launcher ended".into(), errno: None }),
+        None => return Err(Failure { doing: "cannot hear the launcher: it has ended".into(), errno: None }),
     };
     failpoint::pass("spawn.started");
     // It is our child and cannot be reaped by anybody else, so the pid still means it.
@@ -135,7 +135,9 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
     match answer(&mut socket).await? {
         None => Ok(output),
         Some(Answer::Failed(failure)) => Err(failure),
-        Some(Answer::Pid(_)) => Err(Failure { doing: "the launcher spoke out of turn".into(), errno: None }),
+        Some(Answer::Pid(_)) => {
+            Err(Failure { doing: "cannot understand the launcher: it spoke out of turn".into(), errno: None })
+        }
     }
 }
 
