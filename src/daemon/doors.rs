@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::door::{Door, Route, Settings};
+use crate::door::{Door, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
 use crate::model::{InstanceId, Problem};
 use crate::system::socket;
@@ -21,7 +21,7 @@ pub(super) struct Doors {
 
 struct Open {
     port: u16,
-    route: watch::Sender<Route>,
+    route: Lead,
     // Held for what dropping it does: the port is free then.
     _door: Door,
 }
@@ -68,7 +68,8 @@ impl Doors {
         let listen = self.settings.borrow().listen;
         let cannot = |error: std::io::Error| Problem::new("[ports]", refusal(listen, port, &error));
         let listener = socket::listen(listen, port).map_err(cannot)?;
-        let (route, follow) = watch::channel(Route::Waiting);
+        let route = Lead::new(Route::Waiting);
+        let follow = route.follow();
         let door = Door::open(listener, self.settings.subscribe(), id.clone(), follow).map_err(cannot)?;
         Ok(Open { port, route, _door: door })
     }
@@ -76,11 +77,7 @@ impl Doors {
     /// Says where an instance's requests go now.
     pub(super) fn lead(&self, id: &InstanceId, route: Route) {
         if let Some(open) = self.open.get(id) {
-            open.route.send_if_modified(|old| {
-                let is_news = !same(old, &route);
-                *old = route;
-                is_news
-            });
+            open.route.point(route);
         }
     }
 
@@ -104,15 +101,6 @@ impl Doors {
 fn settings(config: &Config) -> Arc<Settings> {
     let limits: Limits = config.door.clone();
     Arc::new(Settings { limits, listen: config.ports.listen })
-}
-
-fn same(one: &Route, other: &Route) -> bool {
-    match (one, other) {
-        (Route::Ready(one), Route::Ready(other)) => one.run == other.run,
-        (Route::Waiting, Route::Waiting) => true,
-        (Route::Closed(one), Route::Closed(other)) => one == other,
-        (Route::Ready(_) | Route::Waiting | Route::Closed(_), _) => false,
-    }
 }
 
 fn refusal(listen: IpAddr, port: u16, error: &std::io::Error) -> String {

@@ -10,7 +10,8 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::process::{Command, Stdio};
 
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
+    socketpair,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
