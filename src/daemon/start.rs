@@ -244,7 +244,9 @@ impl Daemon {
             files.push(self.places.port_map());
         }
         for file in files {
-            if let Err(error) = std::fs::remove_file(&file) {
+            if let Err(error) = std::fs::remove_file(&file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 tracing::warn!(%error, file = %file.display(), "cannot remove");
             }
         }
