@@ -63,7 +63,15 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     }
     let config = match read_config(places) {
         Ok(config) => config,
-        Err(problems) => return Ok(tell(&problems, session)),
+        Err(problems) => {
+            // Who may not even read it is not permitted to add anybody, which is not a wrong file.
+            if let Err(error) = std::fs::File::open(&places.config)
+                && error.kind() == io::ErrorKind::PermissionDenied
+            {
+                return Err(error).with_context(|| format!("cannot read {}", places.config.display()));
+            }
+            return Ok(tell(&problems, session));
+        }
     };
     if let Some(unknown) = args.servers.iter().find(|name| !config.servers.contains_key(name)) {
         return Err(WrongUse(format!("there is no [server.{unknown}] in mcpsup.toml")).into());

@@ -52,9 +52,9 @@ fn confirmed(user: &UserName, session: &Session) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         return Err(WrongUse(format!("cannot ask whether to remove {user}; say --yes")).into());
     }
-    session
-        .print
-        .ask(&format!("delete the env file, the state and the logs of {user}, and free the ports? [y/N] "));
+    session.print.ask(&format!(
+        "delete the env file of {user}, end their servers and free their ports (state and logs stay)? [y/N] "
+    ));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).context("cannot read from the terminal")?;
     Ok(answer.trim_start().to_lowercase().starts_with('y'))

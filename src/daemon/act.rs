@@ -57,7 +57,7 @@ impl Daemon {
                     current.end_probe();
                     let why = current.not_ready();
                     if !why.is_empty() {
-                        self.trouble.insert(current.instance.clone(), why);
+                        self.trouble.insert(current.instance.clone(), (run, why));
                     }
                 }
                 self.processes.stop(run, signal);
@@ -66,6 +66,7 @@ impl Daemon {
             Effect::Kill { run } => {
                 if self.processes.knows(run) {
                     self.processes.kill(run);
+                    failpoint::pass("stop.killed");
                 } else {
                     // It never began, so there is nothing to kill.
                     self.tell(run, What::Gone);
@@ -79,9 +80,10 @@ impl Daemon {
         if let Err(error) = self.store.reserve(run) {
             return self.not_started(run, super::store::chain(&error));
         }
-        self.trouble.remove(instance);
+        failpoint::pass("spawn.reserved");
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
+            tracing::warn!(user = %instance.user, server = %instance.server, port = spec.backend, holder = stranger, "backend port taken");
             self.give_another_backend(instance, spec.backend);
             return self.not_started(
                 run,

@@ -83,7 +83,7 @@ struct Daemon {
     processes: Processes,
     current: BTreeMap<RunId, Current>,
     /// Why a run was given up before it was ready.
-    trouble: BTreeMap<InstanceId, String>,
+    trouble: BTreeMap<InstanceId, (RunId, String)>,
     sinks: BTreeMap<InstanceId, Arc<SharedSink>>,
     doors: Doors,
     shown: Shown,
@@ -97,7 +97,8 @@ struct Daemon {
     _lock: Lock,
     /// What was said about mcpsup.toml and env.d.
     problems: Vec<Problem>,
-    store_problem: Option<String>,
+    /// Why ports or holds could not be remembered; tried again with every look.
+    not_kept: NotKept,
     removing: BTreeSet<UserName>,
     ports_saver: PortsSaver,
     ending: Ending,
@@ -128,6 +129,13 @@ struct Sources {
     signals: Signals,
     watcher: Option<Watcher>,
     generation: watch::Sender<u64>,
+}
+
+/// What the disk did not take.
+#[derive(Debug, Default)]
+struct NotKept {
+    ports: Option<String>,
+    holds: Option<String>,
 }
 
 /// The table of sticky ports on its way to the disk, one writer at a time.
@@ -167,10 +175,12 @@ impl Daemon {
     }
 
     fn is_over(&self) -> bool {
+        // What is being written is waited for with a limit; what waits behind it would be lost.
+        let is_kept = !self.ports_saver.dirty;
         match self.ending {
             Ending::No => false,
-            Ending::WithTheRuns => !self.fleet.is_busy(),
-            Ending::HandOver => true,
+            Ending::WithTheRuns => is_kept && !self.fleet.is_busy(),
+            Ending::HandOver => is_kept,
         }
     }
 

@@ -18,9 +18,10 @@ use crate::logic;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
-use crate::model::{Config, InstanceId, Problem, RunId};
+use crate::model::{Config, InstanceId, Problem};
 use crate::system::clock;
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
+use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::places::Places;
 use crate::system::process::{self, Containment, Processes};
@@ -116,7 +117,7 @@ impl Daemon {
             look_at: now,
             _lock: lock,
             problems: Vec::new(),
-            store_problem: None,
+            not_kept: super::NotKept::default(),
             removing: std::collections::BTreeSet::new(),
             ports_saver: PortsSaver::default(),
             needs_resolve: false,
@@ -155,26 +156,41 @@ impl Daemon {
         let runs = self.runs_dir();
         let left = record::left_behind(&runs)
             .map_err(StartError::while_trying(format!("read {}", runs.display())))?;
-        let mut found: BTreeMap<InstanceId, (RunId, RunDir)> = BTreeMap::new();
+        let mut found: BTreeMap<InstanceId, (Record, RunDir)> = BTreeMap::new();
         for (run, dir) in left {
             match dir.read() {
                 Ok(Some(record)) => {
-                    // Two of one instance cannot be: a run's directory goes before the next comes.
-                    if let Some((older, _)) = found.insert(record.instance.clone(), (run, dir.clone())) {
-                        tracing::error!(older = older.0, run = run.0, instance = %record.instance, "two runs of one instance; neither is touched");
+                    if let Some((older, dir)) = found.insert(record.instance.clone(), (record, dir)) {
+                        self.end_older(&older, dir);
                     }
-                    self.adopt(&record, &dir, now);
                 }
-                Ok(None) => self.processes.discard(run, &dir),
+                Ok(None) => self.processes.discard(run, dir),
                 Err(error) => {
                     tracing::error!(run = run.0, %error, dir = %dir.path().display(), "a record is not ours; its process, if any, is not touched");
                 }
             }
         }
+        for (record, dir) in found.into_values() {
+            self.adopt(&record, dir, now);
+        }
         Ok(())
     }
 
-    fn adopt(&mut self, record: &Record, dir: &RunDir, now: crate::model::Moment) {
+    /// Two runs of one instance are recorded: the directory of the first could not be removed when
+    /// it was over. If it is not over, it is ended.
+    fn end_older(&mut self, record: &Record, dir: RunDir) {
+        let run = record.run;
+        if record.identity.find().is_none() {
+            return self.processes.discard(run, dir);
+        }
+        tracing::error!(user = %record.instance.user, server = %record.instance.server, run = run.0, "a second run of one instance is ended");
+        let sink = self.sink_found(&record.instance, run);
+        if self.processes.adopt(record, sink) {
+            self.processes.kill(run);
+        }
+    }
+
+    fn adopt(&mut self, record: &Record, dir: RunDir, now: crate::model::Moment) {
         let sink = self.sink_found(&record.instance, record.run);
         if !self.processes.adopt(record, sink) {
             // The machine was started again since.
@@ -183,6 +199,7 @@ impl Daemon {
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
         self.current.insert(record.run, Current::new(record.instance.clone(), record.backend));
+        failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
     }
 
@@ -242,6 +259,7 @@ impl Daemon {
         let mut files = vec![self.places.control()];
         if self.ending == Ending::WithTheRuns {
             files.push(self.places.port_map());
+            self.processes.close();
         }
         for file in files {
             if let Err(error) = std::fs::remove_file(&file)

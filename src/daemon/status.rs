@@ -9,7 +9,7 @@ use crate::model::status::{InstanceStatus, StateName, StatusReport};
 use crate::model::{Exit, InstanceId, Moment};
 use crate::system::{clock, socket};
 
-use super::Daemon;
+use super::{Daemon, NotKept};
 
 impl Daemon {
     /// The instance's state in one word.
@@ -48,7 +48,7 @@ impl Daemon {
             run,
             addr: listening.addr,
             listener_inode: listening.inode,
-            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look().into_iter()))),
+            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look()))),
         })
     }
 
@@ -80,8 +80,10 @@ impl Daemon {
         let mut notes = Vec::new();
         if is_admin {
             problems.extend(self.problems.iter().cloned());
-            notes
-                .extend(self.store_problem.iter().map(|problem| format!("cannot remember ports: {problem}")));
+            let NotKept { ports, holds } = &self.not_kept;
+            for (what, problem) in [("ports", ports), ("what was stopped", holds)] {
+                notes.extend(problem.iter().map(|problem| format!("cannot remember {what}: {problem}")));
+            }
             notes.extend(self.notes());
         }
         StatusReport {
@@ -165,7 +167,7 @@ impl Daemon {
     pub(super) fn ended(&self, id: &InstanceId, instance: &Instance) -> String {
         let exit = instance.last_exit().map_or_else(|| "ended".to_owned(), ToString::to_string);
         match (self.trouble.get(id), instance.last_exit()) {
-            (Some(trouble), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
+            (Some((_, trouble)), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
                 format!("was not ready in time: {trouble}")
             }
             (None, _) | (Some(_), Some(Exit::NotStarted(_))) => exit,

@@ -57,6 +57,15 @@ impl Root {
         Group { dir: self.dir.join(format!("run-{run}")) }
     }
 
+    /// Removes the daemon's own directory.
+    ///
+    /// # Errors
+    ///
+    /// When there is still a group in it.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_dir(&self.dir)
+    }
+
     /// Which of the limits asked for cannot be kept here, by name.
     #[must_use]
     pub fn lacks(&self, limits: &Limits) -> Vec<&'static str> {

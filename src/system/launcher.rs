@@ -5,12 +5,13 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::{Command, Stdio};
 
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
+    socketpair,
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -82,5 +83,5 @@ fn spawn() -> io::Result<UnixStream> {
         .spawn()?;
     tracing::debug!(pid = child.id(), "launcher started");
     rustix::io::ioctl_fionbio(&ours, true)?;
-    UnixStream::from_std(StdStream::from(OwnedFd::from(ours)))
+    UnixStream::from_std(StdStream::from(ours))
 }

@@ -19,13 +19,14 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::sleep;
 
+use super::cgroup::Group;
 use super::failpoint;
 use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
-use super::record::{Identity, PlanRecord, Record};
+use super::record::{Identity, PlanRecord, Record, RunDir};
 use super::{clock, tree};
 use crate::model::spec::Plan;
-use crate::model::{Exit, InstanceId, Spec};
+use crate::model::{Exit, InstanceId, RunId, Spec};
 
 /// One read from a run's output takes at most this much, the size of a pipe.
 const READ: usize = 64 * 1024;
@@ -72,7 +73,17 @@ pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>
     life.tell(What::Exited(Exit::Unknown));
     life.kill.notified().await;
     sweep(&life, recorded, false).await;
+    failpoint::pass("adopt.swept");
     clean(&life);
+}
+
+/// Removes what there is of a run without a server.
+pub(super) async fn discard(run: RunId, group: Option<Group>, dir: RunDir) {
+    if let Some(group) = group.filter(|group| group.dir().exists()) {
+        end_group(run, &group).await;
+        report("remove a cgroup", run, group.remove());
+    }
+    report("remove a run's directory", run, dir.remove());
 }
 
 fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
@@ -91,6 +102,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         }
         Held::Namespace | Held::Session => None,
     };
+    failpoint::pass("spawn.grouped");
     let output = open_output(life).map_err(cannot("open the run's output"))?;
     let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
     let mut socket = life.launcher.ask(&make).await.map_err(cannot("ask the launcher"))?;
@@ -184,6 +196,7 @@ async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Outpu
     if leader.ours {
         reap(leader.pid);
     }
+    failpoint::pass("stop.reaped");
     sink.end();
     clean(&life);
 }
@@ -192,6 +205,7 @@ fn clean(life: &Life) {
     if let Held::Cgroup(group) = &life.held {
         report("remove a run's cgroup", life.run, group.remove());
     }
+    failpoint::pass("stop.ungrouped");
     report("remove a run's directory", life.run, life.dir.remove());
     failpoint::pass("stop.removed");
     life.tell(What::Gone);
@@ -222,16 +236,9 @@ fn status(leader: &Leader) -> Exit {
 /// Kills until nothing of the run is alive. It has no deadline: what the kernel does not release
 /// is shown as being killed, and gets no sibling.
 async fn sweep(life: &Life, leader: i32, ours: bool) {
-    let mut pause = Duration::from_millis(1);
     match &life.held {
         Held::Namespace => {}
-        Held::Cgroup(group) => {
-            while group.is_populated() {
-                report("kill a cgroup", life.run, group.kill());
-                sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(100));
-            }
-        }
+        Held::Cgroup(group) => end_group(life.run, group).await,
         Held::Session => {
             // Runs that end in one breath share one look at /proc: let them all come this far.
             tokio::task::yield_now().await;
@@ -239,6 +246,7 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
                 kill_group(leader);
             }
             let marks = life.marks(leader, ours);
+            let mut pause = Duration::from_millis(1);
             loop {
                 // Whoever holds its standard input is looked for everywhere; so is everything of
                 // a run that was not our child, whose orphans went to another process.
@@ -255,6 +263,16 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
         }
+    }
+}
+
+/// Kills everything in a group until there is nothing.
+async fn end_group(run: RunId, group: &Group) {
+    let mut pause = Duration::from_millis(1);
+    while group.is_populated() {
+        report("kill a cgroup", run, group.kill());
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(100));
     }
 }
 

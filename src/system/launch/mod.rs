@@ -11,12 +11,13 @@
 //! passes signals on and reaps.
 
 mod clone;
+mod inherited;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -43,6 +44,9 @@ const NOT_EXECUTED: u8 = 126;
 /// daemon at the other end is gone.
 #[must_use]
 pub fn main() -> ExitCode {
+    if inherited::drop_all().is_err() {
+        return ExitCode::from(NO_ORDERS);
+    }
     let Ok(control) = own_standard_input() else { return ExitCode::from(NO_ORDERS) };
     // Whatever is sent to the daemon's process group, by a terminal say, is for the daemon.
     if setsid().is_err() || prctl::set_dumpable(false).is_err() {
@@ -51,9 +55,9 @@ pub fn main() -> ExitCode {
     loop {
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
-        let made = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
-        let made = made.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
-        let answer = match made {
+        let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
+        let sides = group.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
+        let answer = match sides {
             Ok(Side::Copy) => {
                 drop(control);
                 return become_server(socket, make.in_namespace());
@@ -78,10 +82,11 @@ fn next_request(control: &OwnedFd) -> io::Result<Option<(Make, OwnedFd)>> {
     let mut bytes = [0; LONGEST_REQUEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let received =
+        recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let socket = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
-        _ => None,
+        RecvAncillaryMessage::ScmCredentials(_) | _ => None,
     });
     match (Make::from_bytes(&bytes[..received.bytes]), socket) {
         (Some(make), Some(socket)) => Ok(Some((make, socket))),
@@ -165,6 +170,10 @@ fn make_own(dir: &Path, account: Option<&Account>) -> io::Result<()> {
     }
     if let Some(parent) = dir.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+        if account.is_some() {
+            // The umask took from others what the account needs to get through.
+            fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
+        }
     }
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
