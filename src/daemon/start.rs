@@ -249,7 +249,7 @@ impl Daemon {
             );
         }
         if let Containment::Session = self.processes.containment() {
-            notes.push("process trees are kept together by session only (no cgroup v2 here): one that detaches on purpose may be left behind".to_owned());
+            notes.push("process trees are kept together by session only (no cgroup v2 that this daemon may use): one that detaches on purpose may be left behind".to_owned());
         }
         notes
     }
