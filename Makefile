@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test check
+.PHONY: all demo test check bench
 
 all:
 	$(CARGO) build --locked --release
@@ -18,4 +18,9 @@ test:
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+# mcpsup beside other supervisors, those that are installed; see benches/README.md.
+bench: all
+	python3 benches/w1_restart.py
+	python3 benches/w2_scale.py
