@@ -18,6 +18,7 @@ use crate::logic::{config, envfile};
 use crate::model::config::{Config, Credential};
 use crate::model::env::Variables;
 use crate::model::{Problem, Secret, ServerName, UserName};
+use crate::system::envdir::names_of;
 use crate::system::{account, files, terminal};
 
 /// Who, and from where.
@@ -47,9 +48,9 @@ const LARGEST: usize = 1024 * 1024;
 /// When they have a file already, mcpsup.toml or the input is wrong, or nothing can be written.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let places = &session.places;
-    let name = format!("{}.env", args.user);
+    let [name, other] = names_of(&args.user);
     let path = places.env_dir.join(&name);
-    let other = places.env_dir.join(format!(".env.{}", args.user));
+    let other = places.env_dir.join(other);
     for there in [&path, &other] {
         if there.symlink_metadata().is_ok() && (!args.force || *there == other) {
             bail!(

@@ -9,6 +9,7 @@ use super::names;
 use super::session::Session;
 use super::{Outcome, WrongUse};
 use crate::model::UserName;
+use crate::system::envdir::names_of;
 
 /// Whom.
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     }
     // First, so that nothing is deleted that the daemon then does not hear of.
     let client = session.own_client()?;
-    for name in [format!("{user}.env"), format!(".env.{user}")] {
+    for name in names_of(user) {
         let path = session.places.env_dir.join(name);
         match std::fs::remove_file(&path) {
             Ok(()) => session.print.line(&format!("deleted {}", path.display()))?,

@@ -165,17 +165,11 @@ impl Daemon {
         Ok(Reply::Log(LogHandle { path: self.log_path(id), written: Some(self.bell(id)) }))
     }
 
-    /// The name of the user's file, if it is in env.d at this moment, readable or not.
-    pub(super) fn file_there(&self, user: &UserName) -> Option<String> {
-        let spellings = [format!("{user}.env"), format!(".env.{user}")];
-        spellings.into_iter().find(|name| self.places.env_dir.join(name).symlink_metadata().is_ok())
-    }
-
     fn remove(&mut self, caller: Caller, user: &UserName, now: Moment) -> Result<Reply, Refusal> {
         admin_only(caller)?;
         self.look(now, Complete::Named(&BTreeSet::new()));
         let target = Target { user: Some(user.clone()), ..Target::default() };
-        if let Some(name) = self.file_there(user) {
+        if let Some(name) = self.env_dir.file_of(user) {
             return Err(refusal(
                 RefusalKind::Failed,
                 format!("env.d/{name} is still there; delete it first"),

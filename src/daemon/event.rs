@@ -74,9 +74,7 @@ impl Daemon {
             Event::Time => {
                 if self.look_at <= now {
                     // First the watch, then the look: what happens in between is heard or seen.
-                    if let Some(watcher) = &mut self.sources.watcher {
-                        watcher.refresh();
-                    }
+                    self.sources.watcher.refresh();
                     self.look(now, Complete::Named(&BTreeSet::new()));
                 }
             }
@@ -123,7 +121,7 @@ impl Daemon {
         self.roster.set_files(look);
         // Whoever comes back before the last of theirs has ended is not removed after all.
         let back: Vec<UserName> =
-            self.removing.iter().filter(|user| self.file_there(user).is_some()).cloned().collect();
+            self.removing.iter().filter(|user| self.env_dir.file_of(user).is_some()).cloned().collect();
         for user in back {
             self.removing.remove(&user);
             tracing::info!(%user, "user not removed: their file is back");
@@ -136,6 +134,7 @@ impl Daemon {
         if self.not_kept.holds.is_some() {
             self.save_holds();
         }
+        self.shown.retry_map();
     }
 
     /// What the files, as last read, want of everybody.

@@ -132,7 +132,7 @@ struct Sources {
     saved: mpsc::Receiver<Result<(), String>>,
     say_saved: mpsc::Sender<Result<(), String>>,
     signals: Signals,
-    watcher: Option<Watcher>,
+    watcher: Watcher,
     generation: watch::Sender<u64>,
 }
 
@@ -206,19 +206,12 @@ impl Daemon {
             Some(ready) = sources.ready.recv() => Event::Ready(ready),
             Some(call) = sources.calls.recv() => Event::Call(call),
             Some(saved) = sources.saved.recv() => Event::Saved(saved),
-            hint = hint(sources.watcher.as_mut()) => Event::Hint(hint),
+            hint = sources.watcher.next() => Event::Hint(hint),
             () = tokio::time::sleep(wait) => Event::Time,
         }
     }
 
     fn runs_dir(&self) -> PathBuf {
         self.places.runtime.join("runs")
-    }
-}
-
-async fn hint(watcher: Option<&mut Watcher>) -> crate::system::envdir::watch::Hint {
-    match watcher {
-        Some(watcher) => watcher.next().await,
-        None => std::future::pending().await,
     }
 }

@@ -60,6 +60,11 @@ impl Shown {
         self.report = true;
     }
 
+    /// The port map is not what is: it is tried again.
+    pub(super) fn retry_map(&mut self) {
+        self.report |= self.map.failed;
+    }
+
     fn map_changed(&mut self, now: Moment) {
         let soon = self.map.written_at.map_or(now, |at| at + MAP_EVERY).max(now + MAP_AFTER);
         self.map.due.get_or_insert(soon);

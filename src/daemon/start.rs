@@ -1,7 +1,7 @@
 //! How a daemon begins: its directories, its lock, what it remembers, the runs it finds, the
 //! doors, and only then the control socket. And how it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -134,7 +134,7 @@ impl Daemon {
             _lock: lock,
             problems: Vec::new(),
             not_kept: super::NotKept::default(),
-            removing: std::collections::BTreeSet::new(),
+            removing: BTreeSet::new(),
             ports_saver: PortsSaver::default(),
             needs_resolve: false,
             ending: Ending::No,
@@ -147,12 +147,14 @@ impl Daemon {
                 saved,
                 say_saved,
                 signals,
-                watcher: Some(envdir_watch::watch(&places.env_dir)),
+                watcher: envdir_watch::watch(&places.env_dir),
                 generation,
             },
         };
         daemon.adopt_runs(now)?;
-        daemon.look(now, Complete::Named(&std::collections::BTreeSet::new()));
+        daemon.look(now, Complete::Named(&BTreeSet::new()));
+        // There is a map though there is nobody yet, and it is never an earlier daemon's.
+        daemon.shown.look_at_report();
         for note in daemon.notes() {
             tracing::warn!("{note}");
         }
@@ -243,6 +245,7 @@ impl Daemon {
         notes.push(
             "doors are open to every user of this host: this version does not check who connects".to_owned(),
         );
+        notes.extend(self.sources.watcher.problem().map(str::to_owned));
         let unlimited = |server: &crate::model::config::Server| match self.processes.containment() {
             Containment::Cgroup(root) => root.lacks(&server.limits),
             Containment::Namespace | Containment::Session => {

@@ -5,7 +5,7 @@ use crate::control::protocol::Target;
 use crate::door::{Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::model::portmap::{Entry, PortMap};
-use crate::model::status::{InstanceStatus, StateName, StatusReport};
+use crate::model::status::{InstanceStatus, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
 use crate::system::{clock, socket};
 
@@ -200,13 +200,6 @@ impl Daemon {
 }
 
 /// ", 3rd time in a row", from the second time on.
-pub(super) fn in_a_row(strikes: u32) -> String {
-    let ending = match (strikes % 10, strikes % 100) {
-        (_, 11..=13) => "th",
-        (1, _) => "st",
-        (2, _) => "nd",
-        (3, _) => "rd",
-        (_, _) => "th",
-    };
-    if strikes < 2 { String::new() } else { format!(", {strikes}{ending} time in a row") }
+fn in_a_row(strikes: u32) -> String {
+    if strikes < 2 { String::new() } else { format!(", {} time in a row", ordinal(strikes)) }
 }

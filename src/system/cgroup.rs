@@ -98,12 +98,6 @@ impl Group {
         &self.dir
     }
 
-    /// The file a process writes `0` to in order to join.
-    #[must_use]
-    pub fn procs_file(&self) -> PathBuf {
-        self.dir.join("cgroup.procs")
-    }
-
     /// Makes it.
     ///
     /// # Errors
@@ -140,7 +134,7 @@ impl Group {
     /// Every process in it.
     #[must_use]
     pub fn processes(&self) -> Vec<i32> {
-        words(&self.procs_file()).iter().filter_map(|pid| pid.parse().ok()).collect()
+        words(&self.dir.join("cgroup.procs")).iter().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// True while a process of it, or of a group below it, is alive. A zombie is not.

@@ -24,7 +24,7 @@ use super::failpoint;
 use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::record::{Identity, PlanRecord, Record, RunDir};
-use super::{clock, tree};
+use super::{account, clock, tree};
 use crate::model::spec::Plan;
 use crate::model::{Exit, InstanceId, RunId, Spec};
 
@@ -52,7 +52,7 @@ pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>
         }
         Err(failure) => {
             tracing::debug!(run = life.run.0, %failure, "not started");
-            Box::pin(end_launcher(&life)).await;
+            Box::pin(end_copy(&life)).await;
             life.set_exited();
             life.tell(What::Exited(Exit::NotStarted(failure.to_string())));
             life.kill.notified().await;
@@ -161,14 +161,17 @@ async fn answer(socket: &mut UnixStream) -> Result<Option<Answer>, Failure> {
     serde_json::from_slice(&bytes).map(Some).map_err(|error| cannot("understand the launcher")(error.into()))
 }
 
-/// After a failed launch nothing of the launcher may be left either.
-async fn end_launcher(life: &Life) {
+/// After a failed launch nothing of the launcher's copy may be left either.
+async fn end_copy(life: &Life) {
     let leader = life.leader();
     if let Some(leader) = leader {
         super::process::send(&leader.handle, Signal::KILL);
         wait_for_exit(&leader).await;
         sweep(life, leader.pid, true).await;
         reap(leader.pid);
+    } else if let Held::Cgroup(group) = &life.held {
+        // It may be there though its pid was never heard, and an empty group is all that can go.
+        end_group(life.run, group).await;
     }
 }
 
@@ -244,18 +247,19 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
         Held::Namespace => {}
         Held::Cgroup(group) => end_group(life.run, group).await,
         Held::Session => {
-            // Runs that end in one breath share one look at /proc: let them all come this far.
-            tokio::task::yield_now().await;
             if ours {
                 kill_group(leader);
             }
             let marks = life.marks(leader, ours);
             let mut pause = Duration::from_millis(1);
             loop {
+                // Runs that end in one breath share one look at /proc: let them all come this far.
+                let since = clock::now();
+                tokio::task::yield_now().await;
                 // Whoever holds its standard input is looked for everywhere; so is everything of
                 // a run that was not our child, whose orphans went to another process.
                 let everywhere = !ours || tree::is_held(&life.dir.stdin());
-                let alive = tree::members(&marks, clock::now(), everywhere);
+                let alive = tree::members(&marks, since, everywhere);
                 if alive.is_empty() {
                     break;
                 }
@@ -292,7 +296,7 @@ fn open_output(life: &Life) -> io::Result<Receiver> {
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(life.dir.output())?;
     let meta = file.metadata()?;
-    if !meta.file_type().is_fifo() || meta.uid() != rustix::process::geteuid().as_raw() {
+    if !meta.file_type().is_fifo() || meta.uid() != account::own_uid() {
         return Err(io::Error::other("it is not a FIFO of ours"));
     }
     Receiver::from_file(file)

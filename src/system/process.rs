@@ -351,7 +351,7 @@ impl Processes {
     }
 
     /// Reaps children that are nobody's first process: orphans of runs, come to us as to a
-    /// subreaper, and launchers that made a namespace.
+    /// subreaper, a launcher that was killed, and copies of it that never got their orders.
     pub fn reap_strays(&self) {
         // One look without reaping: a leader is left to its own task, which needs it as a zombie,
         // and calls this again afterwards.
@@ -367,7 +367,7 @@ impl Processes {
 
 /// Makes this process fit to hold everybody's credentials and descriptors: others of its uid
 /// cannot look into it, it leaves no core, and it may open as many files as the system lets it (a
-/// thousand instances need a few thousand; the launcher lowers it again).
+/// thousand instances need a few thousand; each run gets a limit of its own).
 ///
 /// # Errors
 ///

@@ -35,7 +35,7 @@ use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write}
 use crate::model::spec::Account;
 use clone::Side;
 
-/// Said by a launcher whose daemon is gone; nobody is left to hear it.
+/// The exit status of a launcher, or a copy of it, whose daemon is gone; nobody is left to hear it.
 const NO_ORDERS: u8 = 125;
 /// As shells say it: found and not executable, or not found.
 const NOT_EXECUTED: u8 = 126;
