@@ -79,6 +79,10 @@ impl Daemon {
                 Err(refusal(RefusalKind::NotPermitted, format!("{user} is not yours to see or steer")))
             }
             (true, Some(user)) if !known => Err(refusal(RefusalKind::Unknown, self.unknown(user, target))),
+            (true, None) if caller == Caller::Admin => {
+                let text = "nobody has a server here: no NAME.env in env.d asks for one".to_owned();
+                Err(refusal(RefusalKind::Unknown, text))
+            }
             (true, Some(_) | None) => {
                 Err(refusal(RefusalKind::Unknown, "no instance here is yours".to_owned()))
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::door::{Door, Route, Settings};
+use crate::door::{Door, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
 use crate::model::{InstanceId, Problem};
 use crate::system::socket;
@@ -33,7 +33,7 @@ struct Taken {
 
 struct Open {
     port: u16,
-    route: watch::Sender<Route>,
+    route: Lead,
     // Held for what dropping it does: the port is free then.
     _door: Door,
 }
@@ -85,19 +85,15 @@ impl Doors {
     fn open(&self, id: &InstanceId, port: u16) -> std::io::Result<Open> {
         let listen = self.settings.borrow().listen;
         let listener = socket::listen(listen, port)?;
-        let (route, follow) = watch::channel(Route::Waiting);
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), follow)?;
+        let route = Lead::new(Route::Waiting);
+        let door = Door::open(listener, self.settings.subscribe(), id.clone(), route.follow())?;
         Ok(Open { port, route, _door: door })
     }
 
     /// Says where an instance's requests go now.
     pub(super) fn lead(&self, id: &InstanceId, route: Route) {
         if let Some(open) = self.open.get(id) {
-            open.route.send_if_modified(|old| {
-                let is_news = !same(old, &route);
-                *old = route;
-                is_news
-            });
+            open.route.point(route);
         }
     }
 
@@ -143,15 +139,6 @@ impl Doors {
 fn settings(config: &Config) -> Arc<Settings> {
     let limits: Limits = config.door.clone();
     Arc::new(Settings { limits, listen: config.ports.listen })
-}
-
-fn same(one: &Route, other: &Route) -> bool {
-    match (one, other) {
-        (Route::Ready(one), Route::Ready(other)) => one.run == other.run,
-        (Route::Waiting, Route::Waiting) => true,
-        (Route::Closed(one), Route::Closed(other)) => one == other,
-        (Route::Ready(_) | Route::Waiting | Route::Closed(_), _) => false,
-    }
 }
 
 fn refusal(listen: IpAddr, port: u16, error: &std::io::Error) -> String {

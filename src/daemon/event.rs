@@ -55,6 +55,8 @@ impl Daemon {
             Event::Ready(Ready { run, listening }) => {
                 if let Some(current) = self.current.get_mut(&run) {
                     current.listening = Some(listening);
+                    // A task's memory is kept as long as anybody could still end it.
+                    current.end_probe();
                     self.fleet.observe(run, Fact::Ready);
                     failpoint::pass("up.noted");
                 }

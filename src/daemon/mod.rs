@@ -6,7 +6,7 @@
 //!        → publish what changed is shown                 (publish.rs, status.rs)
 //! ```
 //!
-//! Nothing here waits but [`Daemon::next`], which waits for every source at once and for one
+//! Nothing here waits but `Daemon::next`, which waits for every source at once and for one
 //! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
 
 mod act;

@@ -276,7 +276,7 @@ impl Daemon {
             );
         }
         if let Containment::Session = self.processes.containment() {
-            notes.push("process trees are kept together by session only (no cgroup v2 here): one that detaches on purpose may be left behind".to_owned());
+            notes.push("process trees are kept together by session only (no cgroup v2 that this daemon may use): one that detaches on purpose may be left behind".to_owned());
         }
         notes
     }
@@ -289,11 +289,10 @@ impl Daemon {
             self.processes.close();
         }
         for file in files {
-            match std::fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, file = %file.display(), "cannot remove");
-                }
-                Ok(()) | Err(_) => {}
+            if let Err(error) = std::fs::remove_file(&file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, file = %file.display(), "cannot remove");
             }
         }
         tracing::info!(runs = if self.ending == Ending::HandOver { "go on" } else { "ended" }, "mcpsup ends");

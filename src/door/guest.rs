@@ -14,7 +14,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
@@ -22,7 +21,7 @@ use super::accept::Lingering;
 use super::answer::Refusal;
 use super::body::{Fate, Reply, Upload};
 use super::link::{Link, NoAnswer, NoLink};
-use super::{Frame, Route, Settings, headers};
+use super::{Follow, Frame, Route, Settings, headers};
 use crate::logic::access::Hosts;
 
 /// The largest request head, and the most that is read from a client at once.
@@ -59,8 +58,8 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
             biased;
             outcome = &mut connection => break outcome,
             // A process that is to end may wait for its connections to end first.
-            changed = route.changed(), if led => {
-                led = changed.is_ok();
+            is_led = route.changed(), if led => {
+                led = is_led;
                 guest.let_go();
             }
         }
@@ -103,7 +102,7 @@ impl Guest {
 
     /// True if requests go where this connection leads.
     fn leads_on(&self, link: &Link) -> bool {
-        match &*self.frame.route.borrow() {
+        match self.frame.route.now() {
             Route::Ready(upstream) => link.serves(upstream.run),
             Route::Waiting | Route::Closed(_) => false,
         }
@@ -193,14 +192,14 @@ impl Guest {
     async fn connect(&self, mut pause: Duration) -> Result<Link, Refusal> {
         let mut route = self.frame.route.clone();
         if !pause.is_zero() {
-            route.mark_unchanged();
+            route.look();
             change(&mut route, pause).await?;
         }
         loop {
-            let upstream = match &*route.borrow_and_update() {
-                Route::Ready(upstream) => Some(upstream.clone()),
+            let upstream = match route.look() {
+                Route::Ready(upstream) => Some(upstream),
                 Route::Waiting => None,
-                Route::Closed(why) => return Err(Refusal::Closed(why.clone())),
+                Route::Closed(why) => return Err(Refusal::Closed(why)),
             };
             let Some(upstream) = upstream else {
                 change(&mut route, Duration::MAX).await?;
@@ -243,10 +242,10 @@ fn longer(pause: Duration) -> Duration {
 }
 
 /// Waits until the route is another, or until it is time to try the same again.
-async fn change(route: &mut watch::Receiver<Route>, pause: Duration) -> Result<(), Refusal> {
+async fn change(route: &mut Follow, pause: Duration) -> Result<(), Refusal> {
     tokio::select! {
-        changed = route.changed() => {
-            changed.map_err(|_| Refusal::Closed("this server is being removed".to_owned()))
+        is_led = route.changed() => {
+            if is_led { Ok(()) } else { Err(Refusal::Closed("this server is being removed".to_owned())) }
         }
         () = sleep(pause) => Ok(()),
     }

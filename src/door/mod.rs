@@ -19,6 +19,7 @@ mod body;
 mod guest;
 mod headers;
 mod link;
+mod route;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +31,8 @@ use tokio::task::JoinHandle;
 
 use crate::model::config;
 use crate::model::{InstanceId, RunId};
+
+pub use route::{Follow, Lead};
 
 /// Asks whether the run's processes hold the socket with this inode: a server that replaces its
 /// listener by itself (a worker that was restarted) is still the same server. Called seldom, and
@@ -95,7 +98,7 @@ impl Door {
         listener: TcpListener,
         settings: watch::Receiver<Arc<Settings>>,
         instance: InstanceId,
-        route: watch::Receiver<Route>,
+        route: Follow,
     ) -> std::io::Result<Self> {
         let addr = listener.local_addr()?;
         let known = Mutex::new(Known::default());
@@ -120,7 +123,7 @@ impl Drop for Door {
 struct Frame {
     instance: InstanceId,
     settings: watch::Receiver<Arc<Settings>>,
-    route: watch::Receiver<Route>,
+    route: Follow,
     known: Mutex<Known>,
 }
 

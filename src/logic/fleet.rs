@@ -83,11 +83,11 @@ impl Fleet {
 
     /// Says what the files want of every instance. One that is not named is wanted no more.
     pub fn want(&mut self, wants: BTreeMap<InstanceId, Want>, now: Moment) {
-        for id in wants.keys() {
-            if !self.instances.contains_key(id) {
-                self.instances.insert(id.clone(), Instance::new(now));
-            }
-        }
+        let is_new = |id: &&InstanceId| !self.instances.contains_key(*id);
+        // Appended in one go: a map that is filled one by one in ascending order stays half empty.
+        let mut new: BTreeMap<_, _> =
+            wants.keys().filter(is_new).map(|id| (id.clone(), Instance::new(now))).collect();
+        self.instances.append(&mut new);
         let old = std::mem::replace(&mut self.wants, wants);
         let changed: Vec<InstanceId> = self
             .instances

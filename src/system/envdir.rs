@@ -108,6 +108,7 @@ impl EnvDir {
         let mut again = Again(None);
         let wall = clock::timestamp(now).as_nanosecond();
         let mut known = std::mem::take(&mut self.known);
+        let mut seen = Vec::with_capacity(listing.files.len());
         for (user, names) in listing.files {
             let mut entry = known.remove(&user).unwrap_or_default();
             let name = match &*names {
@@ -116,7 +117,7 @@ impl EnvDir {
                     entry = Known::default();
                     entry.handed = true;
                     look.files.insert(user.clone(), FileState::Refused(self.two_files(both)));
-                    self.known.insert(user, entry);
+                    seen.push((user, entry));
                     continue;
                 }
             };
@@ -126,7 +127,7 @@ impl EnvDir {
             if let Some(state) = state {
                 entry.handed |= state != FileState::Unchanged;
                 look.files.insert(user.clone(), state);
-                self.known.insert(user, entry);
+                seen.push((user, entry));
             } else {
                 let why = "it is a symbolic link that leads nowhere".to_owned();
                 look.ignored.push((name.clone(), why));
@@ -140,8 +141,10 @@ impl EnvDir {
             }
             again.at(since + GRACE);
             look.files.insert(user.clone(), FileState::Unchanged);
-            self.known.insert(user, entry);
+            seen.push((user, entry));
         }
+        // Made in one go: a map that is filled one by one in ascending order stays half empty.
+        self.known = seen.into_iter().collect();
         look.again_at = again.0;
         look
     }

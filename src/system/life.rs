@@ -39,23 +39,27 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
 }
 
+// What happens once in a life, its beginning and its end, is boxed: a task is as large as its
+// largest part, and a thousand idle runs should not carry the room for a thousand launches.
+
 /// Starts a run and stays with it until nothing of it is alive.
 pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>, sink: Arc<dyn Output>) {
-    let output = match launch(&life, &instance, &spec).await {
+    let launched = Box::pin(launch(&life, &instance, &spec)).await;
+    let output = match launched {
         Ok(output) => {
             life.tell(What::Launched);
             output
         }
         Err(failure) => {
             tracing::debug!(run = life.run.0, %failure, "not started");
-            end_copy(&life).await;
+            Box::pin(end_copy(&life)).await;
             life.set_exited();
             life.tell(What::Exited(Exit::NotStarted(failure.to_string())));
             life.kill.notified().await;
             return clean(&life);
         }
     };
-    drop(spec);
+    drop((instance, spec));
     failpoint::pass("spawn.launched");
     stay(life, Some(output), sink).await;
 }
@@ -72,7 +76,7 @@ pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>
     life.set_exited();
     life.tell(What::Exited(Exit::Unknown));
     life.kill.notified().await;
-    sweep(&life, recorded, false).await;
+    Box::pin(sweep(&life, recorded, false)).await;
     failpoint::pass("adopt.swept");
     clean(&life);
 }
@@ -196,7 +200,7 @@ async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Outpu
     failpoint::pass("stop.exited");
     life.tell(What::Exited(status(&leader)));
     life.kill.notified().await;
-    sweep(&life, leader.pid, leader.ours).await;
+    Box::pin(sweep(&life, leader.pid, leader.ours)).await;
     failpoint::pass("stop.swept");
     if leader.ours {
         reap(leader.pid);
@@ -306,7 +310,7 @@ fn open_output(life: &Life) -> io::Result<Receiver> {
 async fn pump(output: Option<&Receiver>, sink: &dyn Output, awake: &mut bool) -> bool {
     let Some(output) = output else { return std::future::pending().await };
     let ready = if *awake {
-        let Ok(ready) = tokio::time::timeout(QUIET, output.readable()).await else {
+        let Ok(ready) = Box::pin(tokio::time::timeout(QUIET, output.readable())).await else {
             sink.rest();
             *awake = false;
             return true;
@@ -324,7 +328,7 @@ async fn pump(output: Option<&Receiver>, sink: &dyn Output, awake: &mut bool) ->
         Ok((_, flooded)) => {
             if flooded {
                 // What comes now is counted and dropped; that must not cost a processor.
-                sleep(Duration::from_millis(2)).await;
+                Box::pin(sleep(Duration::from_millis(2))).await;
             }
             tokio::task::yield_now().await;
             true

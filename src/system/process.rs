@@ -2,7 +2,7 @@
 //!
 //! [`Processes`] starts, adopts, signals and kills; one task per run does the waiting and tells
 //! the loop through [`News`]. It decides nothing: whether a run should end, and what follows, is
-//! said by the core. What a life looks like from inside stands in [`life`](super::life).
+//! said by the core. What a life looks like from inside stands in `life`.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -22,7 +22,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 struct World {
     door: Door,
-    route: watch::Sender<Route>,
+    route: Lead,
     settings: watch::Sender<Arc<Settings>>,
 }
 
@@ -39,9 +39,9 @@ fn settings() -> config::Door {
 fn world(limits: config::Door, first: Route) -> World {
     let here = IpAddr::from([127, 0, 0, 1]);
     let (settings, seen) = watch::channel(Arc::new(Settings { limits, listen: here }));
-    let (route, led) = watch::channel(first);
+    let route = Lead::new(first);
     let instance = InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() };
-    let door = Door::open(socket::listen(here, 0).unwrap(), seen, instance, led).unwrap();
+    let door = Door::open(socket::listen(here, 0).unwrap(), seen, instance, route.follow()).unwrap();
     World { door, route, settings }
 }
 

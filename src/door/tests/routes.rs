@@ -10,7 +10,7 @@ async fn expecting_clients_are_told_to_go_on_once_there_is_a_process() {
     client
         .say("POST /mcp HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n")
         .await;
-    world.route.send(ready(1, process.addr)).unwrap();
+    world.route.point(ready(1, process.addr));
 
     assert_eq!(client.until("\r\n\r\n").await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
     assert_eq!(client.ask("hello").await.1, "ok");
@@ -24,7 +24,7 @@ async fn a_request_waits_for_its_process() {
     let mut client = Line::to(&world).await;
     client.say(GET).await;
 
-    world.route.send(ready(1, process.addr)).unwrap();
+    world.route.point(ready(1, process.addr));
 
     assert_eq!(client.message().await.unwrap().1, "ok");
 }
@@ -57,7 +57,7 @@ async fn the_next_request_goes_to_the_next_run() {
     let mut client = Line::to(&world).await;
     assert_eq!(client.ask(GET).await.1, "one");
 
-    world.route.send(ready(2, second.addr)).unwrap();
+    world.route.point(ready(2, second.addr));
 
     assert_eq!(client.ask(GET).await.1, "two");
 }
@@ -72,7 +72,7 @@ async fn a_process_that_is_to_end_is_not_held_up_by_an_idle_client() {
     process.say(OK).await;
     assert_eq!(client.message().await.unwrap().1, "ok");
 
-    world.route.send(Route::Waiting).unwrap();
+    world.route.point(Route::Waiting);
 
     process.ends().await;
 }
@@ -85,7 +85,7 @@ async fn a_call_in_progress_may_end_while_its_process_is_being_replaced() {
     let mut process = accept(&listener).await;
     process.until("\r\n\r\n").await.unwrap();
 
-    world.route.send(Route::Waiting).unwrap();
+    world.route.point(Route::Waiting);
     process.say(OK).await;
 
     assert_eq!(client.message().await.unwrap().1, "ok");
@@ -151,7 +151,7 @@ async fn a_request_that_may_have_been_seen_is_never_sent_again() {
     let mut client = Line::to(&world).await;
 
     let (head, body) = client.ask(GET).await;
-    world.route.send(ready(2, second.addr)).unwrap();
+    world.route.point(ready(2, second.addr));
 
     assert!(head.starts_with("http/1.1 502 ") && body.contains("may have taken effect"), "{head}");
     assert!(first.asked.recv().await.is_some());
@@ -168,7 +168,7 @@ async fn a_request_that_meets_a_dead_process_waits_for_the_next() {
     client.say(GET).await;
 
     let next = process(OK).await;
-    world.route.send(ready(2, next.addr)).unwrap();
+    world.route.point(ready(2, next.addr));
 
     assert_eq!(client.message().await.unwrap().1, "ok");
 }

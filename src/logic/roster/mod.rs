@@ -74,7 +74,8 @@ pub struct Roster {
     /// env.d could be read at least once.
     looked: bool,
     directory_problem: Option<Problem>,
-    users: BTreeMap<UserName, User>,
+    // Boxed, so that no node of the map has room for users who are not there.
+    users: BTreeMap<UserName, Box<User>>,
     /// What is wrong with files of users who have no instance to say it of.
     unsaid: Vec<Problem>,
     constants: Constants,
@@ -89,7 +90,7 @@ impl Roster {
             Ok(config) => {
                 self.config = Some(Arc::new(config));
                 self.config_problems.clear();
-                self.users.values_mut().for_each(User::forget_conclusions);
+                self.users.values_mut().for_each(|user| user.forget_conclusions());
             }
             Err(problems) => self.config_problems = problems,
         }
@@ -103,9 +104,16 @@ impl Roster {
         if known {
             self.users.retain(|user, _| look.files.contains_key(user));
         }
+        if known {
+            let is_new = |name: &&UserName| !self.users.contains_key(*name);
+            // Appended in one go: a map that is filled one by one in ascending order stays half empty.
+            let mut new: BTreeMap<_, _> =
+                look.files.keys().filter(is_new).map(|name| (name.clone(), Box::default())).collect();
+            self.users.append(&mut new);
+        }
         for (name, state) in look.files {
-            if known || self.users.contains_key(&name) {
-                self.users.entry(name).or_default().take(state);
+            if let Some(user) = self.users.get_mut(&name) {
+                user.take(state);
             }
         }
     }
@@ -136,7 +144,7 @@ impl Roster {
     pub fn resolve(&mut self, ports: &mut Ports, host: &Host<'_>) -> BTreeMap<InstanceId, Listed> {
         let Some(config) = self.config.clone().filter(|_| self.looked) else {
             let all = self.nothing_known(ports);
-            self.unsaid = self.users.values().flat_map(User::problems).cloned().collect();
+            self.unsaid = self.users.values().flat_map(|user| user.problems()).cloned().collect();
             return all;
         };
         let mut wanted = Vec::new();
@@ -152,18 +160,17 @@ impl Roster {
             }
         }
         let answers = ports.assign(&config.ports, &wanted, host.blocked);
-        let mut all = BTreeMap::new();
-        for (id, answer) in answers {
-            if let Some(user) = self.users.get_mut(&id.user) {
+        // Made in one go: a map that is filled one by one in ascending order stays half empty.
+        let mut all: BTreeMap<InstanceId, Listed> = answers
+            .into_iter()
+            .filter_map(|(id, answer)| {
+                let user = self.users.get_mut(&id.user)?;
                 let listed = user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
-                all.insert(id, listed);
-            }
-        }
-        for (id, door) in ports.doors() {
-            if !all.contains_key(id) {
-                all.insert(id.clone(), self.left_over(id, door, &config));
-            }
-        }
+                Some((id, listed))
+            })
+            .collect();
+        let left_over: Vec<_> = ports.doors().filter(|(id, _)| !all.contains_key(*id)).collect();
+        all.extend(left_over.into_iter().map(|(id, door)| (id.clone(), self.left_over(id, door, &config))));
         all
     }
 

@@ -1,7 +1,6 @@
 //! One user's file over time: the last good version, what follows from it, and what is wrong
 //! with the newest.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::logic::envfile;
@@ -26,8 +25,9 @@ pub(super) struct User {
     faults: Vec<Problem>,
     /// What follows from `good` and the configuration; `None`: to be found out.
     checked: Option<Checked>,
-    /// The last specs that nothing was wrong with.
-    specs: BTreeMap<ServerName, Arc<Spec>>,
+    /// The last specs that nothing was wrong with. A list, as is everything here that has one
+    /// element per server: a map makes room for eleven, and nearly everybody has one.
+    specs: Vec<(ServerName, Arc<Spec>)>,
 }
 
 /// A version of a file that could be read.
@@ -42,12 +42,12 @@ pub(super) struct Good {
 #[derive(Debug)]
 struct Checked {
     enabled: bool,
-    account: Option<Account>,
+    account: Option<Box<Account>>,
     /// The account that the file names does not exist: it may, the next time.
     account_missing: bool,
     /// What is wrong for all of the user's instances.
     problems: Vec<Problem>,
-    servers: BTreeMap<ServerName, Judged>,
+    servers: Vec<(ServerName, Judged)>,
 }
 
 /// A spec, or what is missing for it.
@@ -56,7 +56,7 @@ type Made = Result<Arc<Spec>, Vec<Problem>>;
 /// One server that a user wants.
 #[derive(Debug)]
 struct Judged {
-    pin: Option<Pin>,
+    pin: Option<Box<Pin>>,
     problems: Vec<Problem>,
     /// The ports that the last spec was made for, and what came of it.
     made: Option<(Given, Made)>,
@@ -98,21 +98,22 @@ impl User {
         let Some(good) = self.good.as_ref().filter(|_| !is_known) else {
             return;
         };
-        let had = |server: &ServerName| self.specs.contains_key(server);
+        let had = |server: &ServerName| of(&self.specs, server).is_some();
         let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
-        let account = settings.account(name, host);
-        let mut servers = BTreeMap::new();
-        for server in std::mem::take(&mut settings.servers) {
+        let account = settings.account(name, host).map(Box::new);
+        let wanted = std::mem::take(&mut settings.servers);
+        let mut servers = Vec::with_capacity(wanted.len());
+        for server in wanted {
             let described = config.servers.get(&server);
             let problems = described.map(|it| settings::credentials(it, &good.file, &good.vars));
             let judged = Judged {
-                pin: settings.pins.remove(&server),
+                pin: settings.pins.remove(&server).map(Box::new),
                 problems: problems.unwrap_or_default(),
                 made: None,
             };
-            servers.insert(server, judged);
+            servers.push((server, judged));
         }
-        self.specs.retain(|server, _| settings.enabled && servers.contains_key(server));
+        self.specs.retain(|(server, _)| settings.enabled && of(&servers, server).is_some());
         self.checked = Some(Checked {
             enabled: settings.enabled,
             account_missing: account.is_none() && settings.names_account(),
@@ -136,7 +137,7 @@ impl User {
                 let id = id(server);
                 let is_good = checked.problems.is_empty() && judged.problems.is_empty();
                 // A file with something wrong in it moves nobody's door.
-                let pin = judged.pin.clone().filter(|_| is_good || ports.door(&id).is_none());
+                let pin = judged.pin.as_deref().cloned().filter(|_| is_good || ports.door(&id).is_none());
                 wanted.push((id, pin));
             }
         } else if !self.faults.is_empty() {
@@ -169,14 +170,14 @@ impl User {
         };
         let owner_uid = Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid));
         problems.extend_from_slice(&checked.problems);
-        let made = match (checked.servers.get_mut(&id.server), config.servers.get(&id.server)) {
+        let made = match (of_mut(&mut checked.servers, &id.server), config.servers.get(&id.server)) {
             (Some(judged), Some(server)) => {
                 problems.extend_from_slice(&judged.problems);
                 let may = checked.problems.is_empty() && judged.problems.is_empty() && checked.enabled;
-                let old = self.specs.get(&id.server);
+                let old = of(&self.specs, &id.server);
                 match answer {
                     Ok(given) if may => {
-                        let account = checked.account.as_ref();
+                        let account = checked.account.as_deref();
                         let recipe =
                             spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
                         Some(judged.make(&recipe, config, host, constants, old))
@@ -192,17 +193,34 @@ impl User {
         };
         let enabled = checked.enabled;
         match made {
-            Some(Ok(spec)) => drop(self.specs.insert(id.server.clone(), spec)),
+            Some(Ok(spec)) => self.keep(&id.server, spec),
             Some(Err(more)) => problems.extend(more),
             None => {}
         }
-        let (want, absent_because) = match self.specs.get(&id.server) {
+        let (want, absent_because) = match of(&self.specs, &id.server) {
             _ if !enabled => (Want::Never, StateName::Disabled),
             Some(spec) => (Want::Always(Arc::clone(spec)), StateName::Down),
             None => (Want::Keep, StateName::Refused),
         };
         Listed { want, owner_uid, absent_because, problems, ..refused }
     }
+
+    fn keep(&mut self, server: &ServerName, spec: Arc<Spec>) {
+        if let Some(kept) = of_mut(&mut self.specs, server) {
+            *kept = spec;
+        } else {
+            self.specs.reserve_exact(1);
+            self.specs.push((server.clone(), spec));
+        }
+    }
+}
+
+fn of<'a, T>(list: &'a [(ServerName, T)], server: &ServerName) -> Option<&'a T> {
+    list.iter().find(|(name, _)| name == server).map(|(_, of_it)| of_it)
+}
+
+fn of_mut<'a, T>(list: &'a mut [(ServerName, T)], server: &ServerName) -> Option<&'a mut T> {
+    list.iter_mut().find(|(name, _)| name == server).map(|(_, of_it)| of_it)
 }
 
 impl Judged {

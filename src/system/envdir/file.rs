@@ -20,7 +20,8 @@ pub(super) struct Known {
     /// The stamp of what was handed over last; `None`: nothing yet, or it was refused.
     stamp: Option<Stamp>,
     /// A newer stamp, and when it may be read if it stays.
-    settling: Option<(Stamp, Moment)>,
+    // Boxed, as few files are written at any time.
+    settling: Option<Box<(Stamp, Moment)>>,
     /// It was read so soon after a change that a second one may bear the same time: read it once
     /// more then. (File times advance in steps of up to 10 ms.)
     verify_at: Option<Moment>,
@@ -96,13 +97,13 @@ impl Known {
                 }
                 None => return Some(FileState::Unchanged),
             }
-        } else if one.is_fresh(stamp.modified) && !one.is_complete() {
-            let ready = match self.settling {
-                Some((seen, ready)) if seen == stamp => ready,
+        } else if one.is_fresh(stamp.modified.nanoseconds()) && !one.is_complete() {
+            let ready = match self.settling.as_deref() {
+                Some((seen, ready)) if *seen == stamp => *ready,
                 Some(_) | None => one.now + SETTLES_IN,
             };
             if one.now < ready {
-                self.settling = Some((stamp, ready));
+                self.settling = Some(Box::new((stamp, ready)));
                 again.at(ready);
                 return Some(FileState::Unchanged);
             }
@@ -112,7 +113,7 @@ impl Known {
         match open::read(one.dir, one.name, &rules) {
             Ok((bytes, owner_uid, stamp)) => {
                 self.settling = None;
-                let once_more = !known_already && one.is_fresh(stamp.changed);
+                let once_more = !known_already && one.is_fresh(stamp.changed.nanoseconds());
                 self.verify_at = once_more.then(|| one.now + SETTLES_IN);
                 if let Some(at) = self.verify_at {
                     again.at(at);

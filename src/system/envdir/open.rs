@@ -21,24 +21,36 @@ pub(super) struct Stamp {
     device: u64,
     inode: u64,
     size: i64,
-    /// Nanoseconds since 1970.
-    pub(super) modified: i128,
-    /// Nanoseconds since 1970; the kernel's own, nobody can set it.
-    pub(super) changed: i128,
+    pub(super) modified: FileTime,
+    /// The kernel's own, nobody can set it.
+    pub(super) changed: FileTime,
     mode: u32,
     owner: u32,
     links: u64,
 }
 
+/// A time of a file as the kernel has it, since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileTime {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl FileTime {
+    /// Nanoseconds since 1970.
+    pub(super) fn nanoseconds(self) -> i128 {
+        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanoseconds)
+    }
+}
+
 impl Stamp {
     fn of(stat: &FileStat) -> Self {
-        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size,
-            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
-            changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+            modified: FileTime { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec },
+            changed: FileTime { seconds: stat.st_ctime, nanoseconds: stat.st_ctime_nsec },
             mode: stat.st_mode,
             owner: stat.st_uid,
             // Its type differs between x86-64 and arm64.

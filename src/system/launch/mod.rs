@@ -2,7 +2,7 @@
 //!
 //! `mcpsup launch` is started once by each daemon, with an empty environment and a socket as its
 //! standard input. For every run it is sent one end of a socketpair; it copies itself
-//! ([`clone`]) and says the copy's pid. The copy hears its [`orders`](super::orders) on the
+//! (`clone`) and says the copy's pid. The copy hears its [`orders`](super::orders) on the
 //! socketpair, makes its session, sets limits and identity with ordinary calls and ordinary errors,
 //! and executes the server. The launcher itself never hears an order, so it knows no secret; no
 //! code of ours runs between fork and exec in the daemon, which has threads and much memory.
