@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::act::Current;
+use super::calm::Calm;
 use super::doors::Doors;
 use super::publish::Shown;
 use super::store::{Store, StoreError};
@@ -121,6 +122,7 @@ impl Daemon {
             ports_saver: PortsSaver::default(),
             needs_resolve: false,
             ending: Ending::No,
+            calm: Calm::after_start(now),
             sources: Sources {
                 news,
                 tell,
