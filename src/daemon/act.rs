@@ -23,13 +23,14 @@ pub(super) struct Current {
     pub(super) backend: u16,
     /// Where it listens, once it answered there.
     pub(super) listening: Option<Listening>,
-    not_ready: Arc<Mutex<String>>,
+    /// Said by its probe; not there while none asks.
+    not_ready: Option<Arc<Mutex<String>>>,
     probe: Option<AbortHandle>,
 }
 
 impl Current {
     pub(super) fn new(instance: InstanceId, backend: u16) -> Self {
-        Self { instance, backend, listening: None, not_ready: Arc::default(), probe: None }
+        Self { instance, backend, listening: None, not_ready: None, probe: None }
     }
 
     /// The address its process was told to listen on.
@@ -39,7 +40,13 @@ impl Current {
 
     /// Why it is not ready yet, as the probe found last; empty if it has found nothing.
     pub(super) fn not_ready(&self) -> String {
-        self.not_ready.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let why = self.not_ready.as_ref();
+        why.map_or_else(String::new, |why| why.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Nobody asks any more, because it has answered.
+    pub(super) fn forget_probe(&mut self) {
+        (self.not_ready, self.probe) = (None, None);
     }
 
     pub(super) fn end_probe(&mut self) {
@@ -136,7 +143,8 @@ impl Daemon {
                 // Nobody knows any more how it wants to be asked.
                 Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
             };
-        let (address, not_ready) = (current.address(), Arc::clone(&current.not_ready));
+        let (address, not_ready) = (current.address(), Arc::<Mutex<String>>::default());
+        current.not_ready = Some(Arc::clone(&not_ready));
         let say = self.sources.say_ready.clone();
         let task = tokio::spawn(async move {
             let say_why = |why| *not_ready.lock().unwrap_or_else(PoisonError::into_inner) = why;

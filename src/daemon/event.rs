@@ -56,7 +56,7 @@ impl Daemon {
                 if let Some(current) = self.current.get_mut(&run) {
                     current.listening = Some(listening);
                     // A task's memory is kept as long as anybody could still end it.
-                    current.end_probe();
+                    current.forget_probe();
                     self.fleet.observe(run, Fact::Ready);
                     failpoint::pass("up.noted");
                 }

@@ -11,6 +11,7 @@
 
 mod act;
 mod call;
+mod calm;
 mod doors;
 mod event;
 pub mod output;
@@ -35,6 +36,7 @@ use crate::system::clock;
 use crate::system::envdir::EnvDir;
 use crate::system::envdir::watch::Watcher;
 use crate::system::files::Lock;
+use crate::system::memory;
 use crate::system::places::Places;
 use crate::system::process::{News, Processes};
 use crate::system::signals::Signals;
@@ -42,6 +44,7 @@ use crate::system::signals::Signals;
 pub use start::StartError;
 
 use act::Current;
+use calm::Calm;
 use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
@@ -107,6 +110,7 @@ struct Daemon {
     removing: BTreeSet<UserName>,
     ports_saver: PortsSaver,
     ending: Ending,
+    calm: Calm,
     sources: Sources,
 }
 
@@ -177,7 +181,11 @@ impl Daemon {
             }
             touched.extend(more);
         }
+        self.calm.note(touched.len(), now);
         self.publish(&touched, now);
+        if self.calm.has_come(now) {
+            memory::give_back();
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -192,7 +200,10 @@ impl Daemon {
 
     /// When the loop must turn though nothing happens.
     fn deadline(&self) -> Moment {
-        let soonest = [self.fleet.deadline(), self.shown.write_map_at()].into_iter().flatten().min();
+        let soonest = [self.fleet.deadline(), self.shown.write_map_at(), self.calm.deadline()]
+            .into_iter()
+            .flatten()
+            .min();
         soonest.map_or(self.look_at, |at| at.min(self.look_at))
     }
 

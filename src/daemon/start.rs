@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::act::Current;
+use super::calm::Calm;
 use super::doors::Doors;
 use super::publish::Shown;
 use super::store::{Store, StoreError};
@@ -138,6 +139,7 @@ impl Daemon {
             ports_saver: PortsSaver::default(),
             needs_resolve: false,
             ending: Ending::No,
+            calm: Calm::after_start(now),
             sources: Sources {
                 news,
                 tell,

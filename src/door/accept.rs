@@ -30,14 +30,14 @@ const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serves the listener for ever; dropping the future closes it and every connection.
 pub(super) async fn accept(listener: TcpListener, frame: Arc<Frame>) {
-    let mut guests = JoinSet::new();
-    let mut turned_away = JoinSet::new();
+    let mut guests = Guests(None);
+    let mut turned_away = Guests(None);
     let mut failing = false;
     loop {
         let accepted = poll_fn(|cx| {
             // Ended connections make room before the next one is judged.
-            while let Poll::Ready(Some(_ended)) = guests.poll_join_next(cx) {}
-            while let Poll::Ready(Some(_ended)) = turned_away.poll_join_next(cx) {}
+            guests.let_go(cx);
+            turned_away.let_go(cx);
             listener.poll_accept(cx)
         });
         match accepted.await {
@@ -61,6 +61,30 @@ pub(super) async fn accept(listener: TcpListener, frame: Arc<Frame>) {
                 failing = true;
                 // Boxed: an idle door should not carry the room for it.
                 Box::pin(sleep(BACK_OFF)).await;
+            }
+        }
+    }
+}
+
+/// The tasks of connections. Made with the first of them: most doors are idle.
+struct Guests(Option<Box<JoinSet<()>>>);
+
+impl Guests {
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |tasks| tasks.len())
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.get_or_insert_default().spawn(task);
+    }
+
+    /// Forgets those that have ended, and wakes the caller when another does.
+    fn let_go(&mut self, cx: &mut Context<'_>) {
+        while let Some(tasks) = &mut self.0 {
+            match tasks.poll_join_next(cx) {
+                Poll::Ready(Some(_ended)) => {}
+                Poll::Ready(None) => self.0 = None,
+                Poll::Pending => return,
             }
         }
     }

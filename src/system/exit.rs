@@ -6,17 +6,31 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Waits until the process is dead; its pidfd is readable then (`pidfd_open(2)`).
-///
-/// # Errors
-///
-/// When the descriptor cannot be waited for.
-pub(super) async fn of(pidfd: Arc<OwnedFd>) -> io::Result<()> {
-    register(pidfd)?.readable().await.map(drop)
+/// A process whose death is waited for.
+#[derive(Debug)]
+pub(super) struct Death(AsyncFd<Arc<OwnedFd>>);
+
+impl Death {
+    /// Of the process that this is a pidfd of. Must be called on a runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the descriptor cannot be waited for.
+    pub(super) fn of(pidfd: Arc<OwnedFd>) -> io::Result<Self> {
+        register(pidfd).map(Self)
+    }
+
+    /// Ready when the process is dead; its pidfd is readable then (`pidfd_open(2)`). For one task
+    /// at a time, as polling is; so it needs no room of its own in that task.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error says that the runtime ends: nobody waits for anything then.
+        self.0.poll_read_ready(cx).map(drop)
+    }
 }
 
 #[expect(

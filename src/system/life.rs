@@ -7,19 +7,23 @@
 
 use std::cell::RefCell;
 use std::fs::OpenOptions;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 use super::cgroup::Group;
+use super::exit::Death;
 use super::failpoint;
 use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
@@ -33,6 +37,8 @@ const READ: usize = 64 * 1024;
 
 /// After this long without output, descriptors and buffers for it are given back.
 const QUIET: Duration = Duration::from_secs(10);
+/// How long a run that writes more than its sink wants is not read from.
+const FLOODED: Duration = Duration::from_millis(2);
 
 thread_local! {
     // One buffer for all runs: a thousand idle ones must not hold a thousand.
@@ -181,18 +187,7 @@ async fn end_copy(life: &Life) {
 async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Output>) {
     let leader = life.leader();
     let Some(leader) = leader else { return };
-    {
-        let mut awake = false;
-        let exit = wait_for_exit(&leader);
-        tokio::pin!(exit);
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut exit => break,
-                more = pump(output.as_ref(), &*sink, &mut awake) => if !more { output = None },
-            }
-        }
-    }
+    pass_on(&leader, &mut output, &*sink).await;
     if let Some(output) = output.take() {
         drain(&output, &*sink);
     }
@@ -221,9 +216,15 @@ fn clean(life: &Life) {
 }
 
 async fn wait_for_exit(leader: &Leader) {
-    if let Err(error) = super::exit::of(Arc::clone(&leader.handle)).await {
-        tracing::error!(%error, pid = leader.pid, "cannot wait for a process");
+    if let Some(death) = death(leader) {
+        poll_fn(|cx| death.poll(cx)).await;
     }
+}
+
+/// None if it cannot be waited for: then it counts as dead, and is swept.
+fn death(leader: &Leader) -> Option<Death> {
+    let death = Death::of(Arc::clone(&leader.handle));
+    death.map_err(|error| tracing::error!(%error, pid = leader.pid, "cannot wait for a process")).ok()
 }
 
 /// How it ended, without reaping it. One that is not our child has told somebody else.
@@ -304,55 +305,94 @@ fn open_output(life: &Life) -> io::Result<Receiver> {
     Receiver::from_file(file)
 }
 
-/// Passes some output on; false when there will be no more. Cancel-safe.
-///
-/// `awake`: something was taken since the sink was last told to rest.
-async fn pump(output: Option<&Receiver>, sink: &dyn Output, awake: &mut bool) -> bool {
-    let Some(output) = output else { return std::future::pending().await };
-    let ready = if *awake {
-        let Ok(ready) = Box::pin(tokio::time::timeout(QUIET, output.readable())).await else {
-            sink.rest();
-            *awake = false;
-            return true;
-        };
-        ready
-    } else {
-        output.readable().await
-    };
-    if ready.is_err() {
-        return false;
-    }
-    *awake = true;
-    match read_into(output, sink) {
-        Ok((0, _)) => false,
-        Ok((_, flooded)) => {
-            if flooded {
-                // What comes now is counted and dropped; that must not cost a processor.
-                Box::pin(sleep(Duration::from_millis(2))).await;
+/// What a run's task waits for.
+enum Next {
+    Exited,
+    /// How much was read, and whether it is more than the sink wants.
+    Read(io::Result<(usize, bool)>),
+    /// The wait is over.
+    Time(Wait),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Nothing is read meanwhile: what comes now is counted and dropped, and that must not cost a
+    /// processor.
+    Flood,
+    /// The sink is told to rest if nothing comes meanwhile.
+    Quiet,
+}
+
+/// Passes the run's output on until it exits.
+// Polled by hand: futures for the parts would make every idle run's task twice as large.
+async fn pass_on(leader: &Leader, output: &mut Option<Receiver>, sink: &dyn Output) {
+    let Some(death) = death(leader) else { return };
+    let mut timer: Option<(Wait, Pin<Box<Sleep>>)> = None;
+    loop {
+        let next = poll_fn(|cx| {
+            if death.poll(cx).is_ready() {
+                return Poll::Ready(Next::Exited);
             }
-            tokio::task::yield_now().await;
-            true
+            if let Some((wait, sleep)) = &mut timer
+                && sleep.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Next::Time(*wait));
+            }
+            match output {
+                Some(output) if !matches!(timer, Some((Wait::Flood, _))) => {
+                    poll_read(output, sink, cx).map(Next::Read)
+                }
+                Some(_) | None => Poll::Pending,
+            }
+        });
+        match next.await {
+            Next::Exited => return,
+            Next::Time(Wait::Flood) => timer = Some((Wait::Quiet, Box::pin(sleep(QUIET)))),
+            Next::Time(Wait::Quiet) => {
+                sink.rest();
+                timer = None;
+            }
+            Next::Read(Ok((0, _)) | Err(_)) => *output = None,
+            Next::Read(Ok((_, true))) => timer = Some((Wait::Flood, Box::pin(sleep(FLOODED)))),
+            Next::Read(Ok((_, false))) => {
+                timer = Some((Wait::Quiet, Box::pin(sleep(QUIET))));
+                tokio::task::yield_now().await;
+            }
         }
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
+}
+
+fn poll_read(
+    output: &mut Receiver,
+    sink: &dyn Output,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(usize, bool)>> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let mut buffer = ReadBuf::new(buffer);
+        Pin::new(output).poll_read(cx, &mut buffer).map_ok(|()| {
+            let count = buffer.filled().len();
+            (count, count > 0 && sink.take(clock::now(), buffer.filled()))
+        })
+    })
 }
 
 fn drain(output: &Receiver, sink: &dyn Output) {
     // A pipe holds at most 1 MiB (pipe(7), without privileges); a child that goes on writing does
     // not keep us here.
     for _ in 0..16 {
-        if !matches!(read_into(output, sink), Ok((1.., _))) {
+        if !matches!(read_into(output, sink), Ok(1..)) {
             break;
         }
     }
 }
 
-/// How much was read, and whether it is more than the sink wants.
-fn read_into(output: &Receiver, sink: &dyn Output) -> io::Result<(usize, bool)> {
+fn read_into(output: &Receiver, sink: &dyn Output) -> io::Result<usize> {
     BUFFER.with_borrow_mut(|buffer| {
         let count = output.try_read(buffer)?;
-        let flooded = count > 0 && sink.take(clock::now(), &buffer[..count]);
-        Ok((count, flooded))
+        if count > 0 {
+            sink.take(clock::now(), &buffer[..count]);
+        }
+        Ok(count)
     })
 }
 

@@ -12,6 +12,7 @@ pub mod launch;
 mod launcher;
 mod life;
 pub mod logfile;
+pub mod memory;
 pub mod orders;
 pub mod peer;
 pub mod places;
