@@ -6,7 +6,7 @@ use super::Daemon;
 use crate::control::protocol::{
     Accepted, Call, LogHandle, Meant, Peer, Refusal, RefusalKind, Reply, Request, Target,
 };
-use crate::logic::access::Caller;
+use crate::logic::access::{Caller, is_shared};
 use crate::model::{InstanceId, Moment, UserName};
 use crate::system::account;
 use crate::system::envdir::Complete;
@@ -66,7 +66,13 @@ impl Daemon {
 
     /// The instances the caller means and may mean.
     fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
-        let may = |id: &InstanceId| caller.may_see(self.listed.get(id).and_then(|listed| listed.owner_uid));
+        let owners = self.listed.iter().map(|(id, listed)| (&id.user, listed.owner_uid));
+        let is_nobody = match caller {
+            Caller::Admin => false,
+            Caller::User(uid) => is_shared(uid, owners),
+        };
+        let owner = |id: &InstanceId| self.listed.get(id).and_then(|listed| listed.owner_uid);
+        let may = |id: &InstanceId| caller.may_see(owner(id).filter(|_| !is_nobody));
         let mut meant = self.matching(target);
         let known = !meant.is_empty();
         meant.retain(may);
