@@ -103,7 +103,7 @@ fn put(path: &Path, before: &[u8], after: &[u8]) -> anyhow::Result<()> {
     files::replace_durably(path, after, meta.mode() & 0o700)?;
     let new = std::fs::metadata(path)?;
     if (new.uid(), new.gid()) != (meta.uid(), meta.gid()) {
-        std::os::unix::fs::chown(path, Some(meta.uid()), Some(meta.gid()))
+        std::os::unix::fs::lchown(path, Some(meta.uid()), Some(meta.gid()))
             .with_context(|| format!("cannot give {} back to its owner", path.display()))?;
     }
     Ok(())
@@ -126,6 +126,10 @@ struct Desk(PathBuf);
 impl Desk {
     fn make(session: &Session) -> anyhow::Result<Self> {
         let own = session.environment.get("XDG_RUNTIME_DIR").map(PathBuf::from);
+        // After `su` it may be another user's, who could put another directory in ours' place.
+        let us = crate::system::account::own_uid();
+        let own = own
+            .filter(|dir| std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == us));
         let places = own.into_iter().chain(["/run".into(), "/dev/shm".into()]);
         for place in places.filter(|place| terminal::is_in_memory(place)) {
             for number in 0..16 {

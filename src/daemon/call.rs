@@ -6,7 +6,8 @@ use super::Daemon;
 use crate::control::protocol::{
     Accepted, Call, LogHandle, Meant, Peer, Refusal, RefusalKind, Reply, Request, Target,
 };
-use crate::logic::access::Caller;
+use crate::logic::access::{Caller, is_shared};
+use crate::logic::roster::Listed;
 use crate::model::{InstanceId, Moment, UserName};
 use crate::system::account;
 use crate::system::envdir::Complete;
@@ -68,9 +69,11 @@ impl Daemon {
     fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
         let mut meant = self.matching(target);
         let known = !meant.is_empty();
-        if caller != Caller::Admin {
-            let owners = self.owners();
-            meant.retain(|id| caller.may_see(owners.get(&id.user).copied()));
+        if let Caller::User(uid) = caller {
+            let owners: BTreeMap<&UserName, Option<u32>> =
+                self.listed.iter().map(|(id, listed)| (&id.user, owner(id, listed))).collect();
+            let is_nobody = is_shared(uid, owners.iter().map(|(user, owner)| (*user, *owner)));
+            meant.retain(|id| !is_nobody && caller.may_see(owners.get(&id.user).copied().flatten()));
         }
         match (meant.is_empty(), &target.user) {
             (false, _) => Ok(meant),
@@ -87,21 +90,6 @@ impl Daemon {
                 Err(refusal(RefusalKind::Unknown, "no instance here is yours".to_owned()))
             }
         }
-    }
-
-    /// The uid by which each user is known on this host. One that serves several users identifies
-    /// none of them (PRODUCT §7).
-    fn owners(&self) -> BTreeMap<&UserName, u32> {
-        let mut users: BTreeMap<u32, BTreeSet<&UserName>> = BTreeMap::new();
-        for (id, listed) in &self.listed {
-            // A user whose file is gone is still the account of that name.
-            let uid = listed.owner_uid.or_else(|| account::find(id.user.as_str()).map(|account| account.uid));
-            users.entry(uid.unwrap_or(0)).or_default().insert(&id.user);
-        }
-        let alone = |(uid, users): (u32, BTreeSet<_>)| {
-            (users.len() == 1).then(|| Some((users.into_iter().next()?, uid)))
-        };
-        users.into_iter().filter_map(alone).flatten().collect()
     }
 
     fn unknown(&self, user: &UserName, target: &Target) -> String {
@@ -183,6 +171,12 @@ impl Daemon {
         self.removing.insert(user.clone());
         Ok(accepted)
     }
+}
+
+/// The uid by which a user is known on this host. One whose file is gone is still the account of
+/// that name.
+fn owner(id: &InstanceId, listed: &Listed) -> Option<u32> {
+    listed.owner_uid.or_else(|| account::find(id.user.as_str()).map(|account| account.uid))
 }
 
 fn admin_only(caller: Caller) -> Result<(), Refusal> {

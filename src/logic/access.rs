@@ -9,6 +9,8 @@
 
 use std::net::IpAddr;
 
+use crate::model::UserName;
+
 /// Names by which a door may be called.
 ///
 /// A rebound request still carries the attacker's *name* in Host and Origin, so names are compared
@@ -110,9 +112,25 @@ impl Caller {
     }
 }
 
+/// True if `uid` is the uid of several users: then it identifies none of them (PRODUCT §7), because
+/// a process of one would see and steer what is another's.
+#[must_use]
+pub fn is_shared<'a>(uid: u32, users: impl Iterator<Item = (&'a UserName, Option<u32>)>) -> bool {
+    let mut theirs = users.filter(|(_, owner)| *owner == Some(uid)).map(|(user, _)| user);
+    theirs.next().is_some_and(|first| theirs.any(|user| user != first))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_uid_that_several_users_have_is_shared_and_one_with_several_servers_is_not() {
+        let [alice, bob]: [UserName; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
+        let users = [(&alice, Some(900)), (&alice, Some(900)), (&bob, Some(901)), (&bob, None)];
+        assert!(!is_shared(900, users.into_iter()));
+        assert!(is_shared(900, users.into_iter().chain([(&bob, Some(900))])));
+    }
 
     const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 

@@ -136,6 +136,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         pid_namespace: matches!(life.held, Held::Namespace),
         backend: spec.backend,
         marker: life.marker.clone(),
+        uid: life.uid,
     };
     life.dir.write(&record).map_err(cannot("write the run's record"))?;
     failpoint::pass("spawn.recorded");
@@ -266,11 +267,11 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
                 if alive.is_empty() {
                     break;
                 }
-                for pid in &alive {
-                    send_to(*pid, Signal::KILL);
+                for member in &alive {
+                    send_to(*member, Signal::KILL);
                 }
                 sleep(pause).await;
-                alive.into_iter().for_each(reap);
+                alive.into_iter().for_each(|member| reap(member.pid));
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
         }

@@ -18,7 +18,7 @@ use super::cgroup::{Group, Root};
 use super::launcher::Launcher;
 use super::life;
 use super::record::{Identity, Record, RunDir};
-use super::tree::{self, Marks};
+use super::tree::{self, Marks, Member};
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
 use crate::system::clock;
 
@@ -100,6 +100,8 @@ pub(super) struct Life {
     pub(super) dir: RunDir,
     pub(super) held: Held,
     pub(super) marker: PathBuf,
+    /// Whom it is started as.
+    pub(super) uid: u32,
     leader: Mutex<Option<Leader>>,
     /// A signal asked for before there was anybody to send it to.
     early_signal: Mutex<Option<i32>>,
@@ -138,7 +140,8 @@ impl Life {
     }
 
     pub(super) fn marks(&self, leader: i32, leader_is_held: bool) -> Marks {
-        Marks { leader, leader_is_held, fifos: self.dir.path().to_path_buf(), tmp: self.marker.clone() }
+        let (fifos, tmp) = (self.dir.path().to_path_buf(), self.marker.clone());
+        Marks { leader, leader_is_held, fifos, tmp, uid: self.uid }
     }
 
     /// Every process of the run, those first that are found at no cost: who wants one of them seldom
@@ -149,8 +152,10 @@ impl Life {
             (Held::Namespace | Held::Session, None) => Box::new(std::iter::empty()),
             (Held::Namespace | Held::Session, Some(leader)) => {
                 let below = move || tree::descendants(leader.pid);
-                let all =
-                    move || tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false);
+                let all = move || {
+                    let marks = self.marks(leader.pid, !self.has_exited());
+                    tree::members(&marks, clock::now(), false).into_iter().map(|member| member.pid)
+                };
                 let near = std::iter::once(leader.pid).chain(std::iter::once_with(below).flatten());
                 Box::new(near.chain(std::iter::once_with(all).flatten()))
             }
@@ -177,8 +182,8 @@ impl Life {
             }
         } else {
             send(&leader.handle, signal);
-            for pid in tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false) {
-                send_to(pid, signal);
+            for member in tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false) {
+                send_to(member, signal);
             }
         }
     }
@@ -197,9 +202,12 @@ pub(super) fn send(handle: &OwnedFd, signal: Signal) {
     }
 }
 
-/// Sends a signal to a process that was just seen to be the run's.
-pub(super) fn send_to(pid: i32, signal: Signal) {
-    if let Ok((_, handle)) = Identity::of(pid) {
+/// Sends a signal to a process that was just seen to be the run's, and to no later one of its pid.
+pub(super) fn send_to(member: Member, signal: Signal) {
+    // First the handle, then the look: what the handle holds cannot change between the two.
+    if let Ok((now, handle)) = Identity::of(member.pid)
+        && now.start_time == member.start_time
+    {
         send(&handle, signal);
     }
 }
@@ -243,7 +251,8 @@ impl Processes {
             Containment::Namespace => Held::Namespace,
             Containment::Session => Held::Session,
         };
-        let life = self.life(run, held, spec.state_dir.join("tmp"), None);
+        let uid = spec.account.as_ref().map_or_else(super::account::own_uid, |account| account.uid);
+        let life = self.life(run, held, spec.state_dir.join("tmp"), uid, None);
         tokio::task::spawn(life::begin(life, instance.clone(), spec, sink));
     }
 
@@ -263,17 +272,25 @@ impl Processes {
         }
         let leader =
             handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
-        let life = self.life(record.run, held, record.marker.clone(), leader);
+        let life = self.life(record.run, held, record.marker.clone(), record.uid, leader);
         tokio::task::spawn(life::resume(life, record.identity.pid, sink));
         true
     }
 
-    fn life(&mut self, run: RunId, held: Held, marker: PathBuf, leader: Option<Leader>) -> Arc<Life> {
+    fn life(
+        &mut self,
+        run: RunId,
+        held: Held,
+        marker: PathBuf,
+        uid: u32,
+        leader: Option<Leader>,
+    ) -> Arc<Life> {
         let life = Arc::new(Life {
             run,
             dir: RunDir::of(&self.runs, run),
             held,
             marker,
+            uid,
             leader: Mutex::new(leader),
             early_signal: Mutex::new(None),
             kill: Notify::new(),

@@ -37,6 +37,8 @@ pub struct Record {
     pub backend: u16,
     /// Its TMPDIR, by which strays are recognised.
     pub marker: PathBuf,
+    /// Whom it was started as: nobody else's process is taken for a stray of it.
+    pub uid: u32,
 }
 
 /// The plan in numbers that do not change their meaning between versions.

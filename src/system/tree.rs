@@ -5,11 +5,16 @@
 //! (prctl(2)), so what a dead leader leaves behind stays below the daemon. One that changes
 //! session, closes its descriptors and empties its environment is not recognised: best effort,
 //! and said so.
+//!
+//! Anybody can write an environment, and a descriptor can be handed to anybody (unix(7)), so both
+//! count only for processes of the uid the run was started as: nobody else becomes a member, to
+//! listen in its place or to be killed in its name.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -23,7 +28,17 @@ struct Process {
     pid: i32,
     parent: i32,
     session: i32,
+    start_time: u64,
     zombie: bool,
+}
+
+/// A living process of a run, as it was when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its pid.
+    pub pid: i32,
+    /// Clock ticks since boot: tells it from a later process of the same pid.
+    pub start_time: u64,
 }
 
 /// By what a run's processes are recognised.
@@ -37,6 +52,8 @@ pub struct Marks {
     pub fifos: PathBuf,
     /// Its TMPDIR.
     pub tmp: PathBuf,
+    /// Whom it was started as.
+    pub uid: u32,
 }
 
 /// The machine's processes at one moment.
@@ -66,7 +83,7 @@ thread_local! {
 /// `since`. Environment and descriptors are looked at only of processes near the daemon, or
 /// `everywhere`.
 #[must_use]
-pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
+pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<Member> {
     let census = census(since);
     let all = &census.processes;
     let me = rustix::process::getpid().as_raw_nonzero().get();
@@ -78,9 +95,16 @@ pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
         children.entry(process.parent).or_default().push(process.pid);
     }
     let is_marked = |process: &&Process| {
-        let by_number = process.session == marks.leader || process.parent == marks.leader;
+        let by_number =
+            session_is_ours && (process.session == marks.leader || process.parent == marks.leader);
         let near = everywhere || process.parent == me || process.parent == 1;
-        process.pid != me && ((session_is_ours && by_number) || (near && census.carries(process.pid, marks)))
+        let is_sure = by_number && marks.leader_is_held;
+        let is_likely = || {
+            (by_number || near)
+                && is_of(process.pid, marks.uid)
+                && (by_number || census.carries(process.pid, marks))
+        };
+        process.pid != me && (is_sure || is_likely())
     };
     let mut next: Vec<i32> = all.iter().filter(is_marked).map(|process| process.pid).collect();
     let mut found = BTreeSet::new();
@@ -94,8 +118,16 @@ pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
     }
     all.iter()
         .filter(|process| !process.zombie && found.contains(&process.pid))
-        .map(|process| process.pid)
+        .map(|process| Member { pid: process.pid, start_time: process.start_time })
         .collect()
+}
+
+/// True if the process belongs to `uid`, whatever its program may do for others: the real uid of
+/// `proc_pid_status(5)`. (The owner of /proc/PID is root for one that is not dumpable.)
+fn is_of(pid: i32, uid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let real = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next());
+    real.and_then(|real| real.parse().ok()) == Some(uid)
 }
 
 impl Census {
@@ -106,8 +138,18 @@ impl Census {
     }
 }
 
+/// The beginning of a process's environment. A process says itself where that lies (`PR_SET_MM_MAP`
+/// of prctl(2)) and may call its whole address space so, hence the limit.
+fn environment(pid: i32) -> io::Result<Vec<u8>> {
+    // As much as execve(2) takes for arguments and environment with the usual stack.
+    const LONGEST: u64 = 2 * 1024 * 1024;
+    let mut bytes = Vec::new();
+    fs::File::open(format!("/proc/{pid}/environ"))?.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn signs_of(pid: i32) -> Signs {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let environment = environment(pid).unwrap_or_default();
     let tmp = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"TMPDIR="));
     let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
@@ -152,14 +194,15 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
-/// Reads `proc_pid_stat(5)`: fields 1, 3, 4 and 6.
+/// Reads `proc_pid_stat(5)`: fields 1, 3, 4, 6 and 22.
 fn look(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let zombie = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
-    Some(Process { pid, parent, session, zombie })
+    let start_time = fields.nth(15)?.parse().ok()?;
+    Some(Process { pid, parent, session, start_time, zombie })
 }
 
 /// True if a FIFO of the run is still held open by somebody: its reader's side is asked for

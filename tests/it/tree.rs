@@ -182,3 +182,49 @@ fn crashes_leave_no_zombies() {
         assert_eq!(host.instance("carol").strikes, 0);
     }
 }
+
+#[test]
+fn a_process_of_another_uid_that_names_a_users_tmpdir_is_nobodys() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut host = contained("session");
+    host.save("alice", "");
+    host.start();
+    host.until_all_up(1);
+    let tmp = host.path().join("state/instances/alice/unruly/tmp");
+    // Its shell ends, so it is an orphan, as what a run left behind would be.
+    let shell = Command::new("/bin/sh")
+        .args(["-c", "setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!"])
+        .env("TMPDIR", tmp)
+        .uid(65534)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let stranger: i32 = String::from_utf8(shell.stdout).unwrap().trim().parse().unwrap();
+
+    assert!(host.stop().success());
+
+    assert!(is_alive(stranger));
+    kill(Pid::from_raw(stranger), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn nobody_becomes_root_in_a_directory_that_is_anothers() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut host = Host::with_unruly("");
+    host.save("alice", "MCPSUP_RUN_AS=nobody\n");
+    std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let own = host.path().join("state/instances/alice/unruly");
+    host.start();
+    host.until("she has a directory", || own.is_dir());
+
+    // As if her account had gone: no name service yet, or deleted.
+    host.save("alice", "");
+
+    host.until("she is told why she is not up", || {
+        host.instance("alice").note.is_some_and(|note| note.contains("cannot run as root in "))
+    });
+}

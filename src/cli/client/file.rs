@@ -53,12 +53,15 @@ pub(super) fn edit(
     uid: u32,
     change: impl Fn(&str) -> anyhow::Result<String>,
 ) -> anyhow::Result<Done> {
+    if uid == 0 {
+        only_roots_way(path)?;
+    }
     let Some(text) = read(path)? else {
         if path.is_symlink() {
             bail!("cannot write {}: it is a link to nothing", path.display());
         }
         let new = change("")?;
-        create(path, uid, &new)?;
+        create(path, &new)?;
         return Ok(Done { changed: true, backup: None });
     };
     let new = change(&text)?;
@@ -80,18 +83,25 @@ pub(super) fn edit(
     Ok(Done { changed: true, backup: Some(backup) })
 }
 
-fn create(path: &Path, uid: u32, text: &str) -> anyhow::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    if uid == 0 {
-        // In somebody's home the new file would be root's, and of no use to them.
-        let there = dir.ancestors().find_map(|dir| fs::metadata(dir).ok());
-        if let Some(owner) = there.map(|dir| dir.uid()).filter(|owner| *owner != 0) {
+/// Whoever owns a directory or a link on the way can lead root to another file than the one that
+/// was looked at. (In somebody's home a new file would be root's, and of no use to them either.)
+fn only_roots_way(path: &Path) -> anyhow::Result<()> {
+    let path = std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?;
+    for step in path.ancestors().skip(1).chain([path.as_path()]) {
+        let owner = fs::symlink_metadata(step).map_or(0, |meta| meta.uid());
+        if owner != 0 {
             bail!(
-                "cannot make {}: the directory belongs to uid {owner}; run this as that user",
-                path.display()
+                "cannot write {}: {} belongs to uid {owner}; run this as that user",
+                path.display(),
+                step.display()
             );
         }
     }
+    Ok(())
+}
+
+fn create(path: &Path, text: &str) -> anyhow::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(files::replace(path, text.as_bytes(), 0o600)?)
 }

@@ -17,7 +17,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -147,6 +147,9 @@ fn prepare(orders: &Orders) -> Result<Command, Failure> {
     limit(orders)?;
     umask(Mode::from_bits_truncate(0o077));
     let account = orders.account.as_ref();
+    if account.is_none() {
+        never_as_root_in_anothers(&orders.state_dir)?;
+    }
     make_own(&orders.state_dir, account).map_err(cannot(format!("make {}", orders.state_dir.display())))?;
     make_own(&orders.runtime_dir, account)
         .map_err(cannot(format!("make {}", orders.runtime_dir.display())))?;
@@ -204,6 +207,23 @@ fn make_own(dir: &Path, account: Option<&Account>) -> io::Result<()> {
             None => Ok(()),
         },
     }
+}
+
+/// A user's directory belongs to their account. If the daemon is root and the account is not to be
+/// found any more (the name service is not up yet, the account is deleted), a run in it would be
+/// root among files that the user wrote.
+fn never_as_root_in_anothers(dir: &Path) -> Result<(), Failure> {
+    let Ok(meta) = fs::symlink_metadata(dir) else { return Ok(()) };
+    if !Uid::effective().is_root() || meta.uid() == 0 {
+        return Ok(());
+    }
+    let text = format!(
+        "cannot run as root in {}: it belongs to uid {}, whose account is not to be found; mend that, or \
+         name an account with MCPSUP_RUN_AS, and mcpsup reload",
+        dir.display(),
+        meta.uid()
+    );
+    Err(Failure { doing: text, errno: None })
 }
 
 fn fifo(path: &Path) -> io::Result<File> {
