@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use super::cgroup::Group;
 use super::failpoint;
-use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
+use super::orders::{Answer, Failure, Make, OrdersOf, encode, length_of};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::record::{Identity, PlanRecord, Record, RunDir};
 use super::{account, clock, tree};
@@ -157,8 +157,7 @@ async fn answer(socket: &mut UnixStream) -> Result<Option<Answer>, Failure> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(cannot("hear the launcher")(error)),
     }
-    let length = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX).min(LONGEST);
-    let mut bytes = vec![0; length];
+    let mut bytes = vec![0; length_of(head).map_err(cannot("understand the launcher"))?];
     socket.read_exact(&mut bytes).await.map_err(cannot("hear the launcher"))?;
     serde_json::from_slice(&bytes).map(Some).map_err(|error| cannot("understand the launcher")(error.into()))
 }
