@@ -264,11 +264,11 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
                 if alive.is_empty() {
                     break;
                 }
-                for pid in &alive {
-                    send_to(*pid, Signal::KILL);
+                for member in &alive {
+                    send_to(*member, Signal::KILL);
                 }
                 sleep(pause).await;
-                alive.into_iter().for_each(reap);
+                alive.into_iter().for_each(|member| reap(member.pid));
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
         }

@@ -18,7 +18,7 @@ use super::cgroup::{Group, Root};
 use super::launcher::Launcher;
 use super::life;
 use super::record::{Identity, Record, RunDir};
-use super::tree::{self, Marks};
+use super::tree::{self, Marks, Member};
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
 use crate::system::clock;
 
@@ -152,7 +152,7 @@ impl Life {
                 let all =
                     move || tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false);
                 let near = std::iter::once(leader.pid).chain(std::iter::once_with(below).flatten());
-                Box::new(near.chain(std::iter::once_with(all).flatten()))
+                Box::new(near.chain(std::iter::once_with(all).flatten().map(|member| member.pid)))
             }
         }
     }
@@ -177,8 +177,8 @@ impl Life {
             }
         } else {
             send(&leader.handle, signal);
-            for pid in tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false) {
-                send_to(pid, signal);
+            for member in tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false) {
+                send_to(member, signal);
             }
         }
     }
@@ -197,9 +197,12 @@ pub(super) fn send(handle: &OwnedFd, signal: Signal) {
     }
 }
 
-/// Sends a signal to a process that was just seen to be the run's.
-pub(super) fn send_to(pid: i32, signal: Signal) {
-    if let Ok((_, handle)) = Identity::of(pid) {
+/// Sends a signal to a process that was seen to be the run's, and not to another that has its pid
+/// by now.
+pub(super) fn send_to(member: Member, signal: Signal) {
+    if let Ok((identity, handle)) = Identity::of(member.pid)
+        && identity.start_time == member.start_time
+    {
         send(&handle, signal);
     }
 }
@@ -429,5 +432,23 @@ pub fn containment(
                 Ok(Containment::Session)
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
+    fn a_process_that_began_at_another_time_than_the_one_meant_is_not_signalled() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start_time = Identity::of(pid).unwrap().0.start_time;
+        // Whatever it is that ends it, it is the first that was sent.
+        send_to(Member { pid, start_time: start_time - 1 }, Signal::KILL);
+        send_to(Member { pid, start_time }, Signal::TERM);
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
     }
 }

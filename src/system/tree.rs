@@ -20,10 +20,19 @@ use crate::system::clock;
 /// A process as /proc/PID/stat shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Process {
-    pid: i32,
+    member: Member,
     parent: i32,
     session: i32,
     zombie: bool,
+}
+
+/// A process as it was found; its pid may be another's by the time anybody acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its pid.
+    pub pid: i32,
+    /// When it began, in clock ticks since boot: what tells it from another with its pid.
+    pub start_time: u64,
 }
 
 /// By what a run's processes are recognised.
@@ -66,23 +75,25 @@ thread_local! {
 /// `since`. Environment and descriptors are looked at only of processes near the daemon, or
 /// `everywhere`.
 #[must_use]
-pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
+pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<Member> {
     let census = census(since);
     let all = &census.processes;
     let me = rustix::process::getpid().as_raw_nonzero().get();
     // While somebody of a session lives, the kernel gives its number to nobody. So if a process
     // has the dead leader's pid, the session is over and one of that number is another's.
-    let session_is_ours = marks.leader_is_held || all.iter().all(|process| process.pid != marks.leader);
+    let session_is_ours =
+        marks.leader_is_held || all.iter().all(|process| process.member.pid != marks.leader);
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for process in all {
-        children.entry(process.parent).or_default().push(process.pid);
+        children.entry(process.parent).or_default().push(process.member.pid);
     }
     let is_marked = |process: &&Process| {
         let by_number = process.session == marks.leader || process.parent == marks.leader;
         let near = everywhere || process.parent == me || process.parent == 1;
-        process.pid != me && ((session_is_ours && by_number) || (near && census.carries(process.pid, marks)))
+        let pid = process.member.pid;
+        pid != me && ((session_is_ours && by_number) || (near && census.carries(pid, marks)))
     };
-    let mut next: Vec<i32> = all.iter().filter(is_marked).map(|process| process.pid).collect();
+    let mut next: Vec<i32> = all.iter().filter(is_marked).map(|process| process.member.pid).collect();
     let mut found = BTreeSet::new();
     while let Some(pid) = next.pop() {
         if found.insert(pid) {
@@ -93,8 +104,8 @@ pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
         found.remove(&marks.leader);
     }
     all.iter()
-        .filter(|process| !process.zombie && found.contains(&process.pid))
-        .map(|process| process.pid)
+        .filter(|process| !process.zombie && found.contains(&process.member.pid))
+        .map(|process| process.member)
         .collect()
 }
 
@@ -152,14 +163,15 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
-/// Reads `proc_pid_stat(5)`: fields 1, 3, 4 and 6.
+/// Reads `proc_pid_stat(5)`: fields 1, 3, 4, 6 and 22.
 fn look(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let zombie = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
-    Some(Process { pid, parent, session, zombie })
+    let start_time = fields.nth(15)?.parse().ok()?;
+    Some(Process { member: Member { pid, start_time }, parent, session, zombie })
 }
 
 /// True if a FIFO of the run is still held open by somebody: its reader's side is asked for
@@ -177,6 +189,13 @@ pub fn is_held(fifo: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_seen_with_the_time_it_began() {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let (identity, _) = crate::system::record::Identity::of(me).unwrap();
+        assert_eq!(look(me).unwrap().member, Member { pid: me, start_time: identity.start_time });
+    }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
