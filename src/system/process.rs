@@ -423,7 +423,17 @@ pub fn containment(
     use crate::model::config::Containment as Asked;
     match asked {
         Asked::Session => Ok(Containment::Session),
-        Asked::PidNamespace => Ok(Containment::Namespace),
+        Asked::PidNamespace => {
+            let status = std::fs::read_to_string("/proc/self/status")?;
+            if !may_make_namespaces(&status) {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "pid-namespace takes the capability CAP_SYS_ADMIN; run the daemon as root, or set \
+                     containment = \"auto\" in mcpsup.toml",
+                ));
+            }
+            Ok(Containment::Namespace)
+        }
         Asked::Cgroup => Root::open(cgroup_root, daemon).map(Containment::Cgroup),
         Asked::Auto => match Root::open(cgroup_root, daemon) {
             Ok(root) => Ok(Containment::Cgroup(root)),
@@ -435,9 +445,26 @@ pub fn containment(
     }
 }
 
+/// True if `proc_pid_status(5)` shows `CAP_SYS_ADMIN` (bit 21, capabilities(7)) as effective.
+fn may_make_namespaces(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (1 << 21) != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn namespaces_take_an_effective_capability_and_no_other_kind() {
+        assert!(may_make_namespaces("Name:\tx\nCapEff:\t000001ffffffffff\n"));
+        assert!(may_make_namespaces("CapEff:\t0000000000200000\n"));
+        assert!(!may_make_namespaces("CapEff:\t00000000a80425fb\n"));
+        assert!(!may_make_namespaces("CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000000\n"));
+        assert!(!may_make_namespaces("CapEff:\tmuch\n"));
+        assert!(!may_make_namespaces(""));
+    }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
