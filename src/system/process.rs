@@ -110,6 +110,29 @@ pub(super) struct Life {
 }
 
 impl Life {
+    pub(super) fn new(
+        run: RunId,
+        dir: RunDir,
+        held: Held,
+        marker: PathBuf,
+        leader: Option<Leader>,
+        news: mpsc::UnboundedSender<News>,
+        launcher: Arc<Launcher>,
+    ) -> Self {
+        Self {
+            run,
+            dir,
+            held,
+            marker,
+            leader: Mutex::new(leader),
+            early_signal: Mutex::new(None),
+            kill: Notify::new(),
+            exited: AtomicBool::new(false),
+            news,
+            launcher,
+        }
+    }
+
     /// The loop outlives every life; news after its end concern nobody.
     pub(super) fn tell(&self, what: What) {
         if self.news.send(News { run: self.run, what }).is_err() {
@@ -272,18 +295,9 @@ impl Processes {
     }
 
     fn life(&mut self, run: RunId, held: Held, marker: PathBuf, leader: Option<Leader>) -> Arc<Life> {
-        let life = Arc::new(Life {
-            run,
-            dir: RunDir::of(&self.runs, run),
-            held,
-            marker,
-            leader: Mutex::new(leader),
-            early_signal: Mutex::new(None),
-            kill: Notify::new(),
-            exited: AtomicBool::new(false),
-            news: self.news.clone(),
-            launcher: Arc::clone(&self.launcher),
-        });
+        let dir = RunDir::of(&self.runs, run);
+        let (news, launcher) = (self.news.clone(), Arc::clone(&self.launcher));
+        let life = Arc::new(Life::new(run, dir, held, marker, leader, news, launcher));
         self.lives.insert(run, Arc::clone(&life));
         life
     }
