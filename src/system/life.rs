@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Sleep, sleep};
@@ -25,7 +25,8 @@ use tokio::time::{Sleep, sleep};
 use super::cgroup::Group;
 use super::exit::Death;
 use super::failpoint;
-use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
+use super::launcher::{answer, cannot};
+use super::orders::{Answer, Failure, Make, OrdersOf, encode};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::record::{Identity, PlanRecord, Record, RunDir};
 use super::{account, clock, tree};
@@ -96,10 +97,6 @@ pub(super) async fn discard(run: RunId, group: Option<Group>, dir: RunDir) {
     report("remove a run's directory", run, dir.remove());
 }
 
-fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
-    move |error| Failure { doing: format!("cannot {doing}"), errno: error.raw_os_error() }
-}
-
 /// Makes the process: directory, cgroup, process, record, orders, in this order.
 async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Receiver, Failure> {
     life.dir.create().map_err(cannot("make the run's directory"))?;
@@ -115,13 +112,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
     failpoint::pass("spawn.grouped");
     let output = open_output(life).map_err(cannot("open the run's output"))?;
     let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
-    let mut socket = life.launcher.ask(&make).await.map_err(cannot("ask the launcher"))?;
-    failpoint::pass("spawn.requested");
-    let pid = match answer(&mut socket).await? {
-        Some(Answer::Pid(pid)) => pid,
-        Some(Answer::Failed(failure)) => return Err(failure),
-        None => return Err(Failure { doing: "cannot hear the launcher: it has ended".into(), errno: None }),
-    };
+    let (mut socket, pid) = ask(life, make).await?;
     failpoint::pass("spawn.started");
     // It is our child and cannot be reaped by anybody else, so the pid still means it.
     let (identity, handle) = Identity::of(pid).map_err(cannot("see the process that was made"))?;
@@ -152,22 +143,22 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
     }
 }
 
-async fn send(socket: &mut UnixStream, bytes: &[u8]) -> Result<(), Failure> {
-    socket.write_all(bytes).await.map_err(cannot("give the launcher its orders"))
+/// Waits for the launcher, unless the run is to be killed meanwhile.
+async fn ask(life: &Life, make: Make) -> Result<(UnixStream, i32), Failure> {
+    let asking = tokio::spawn(Arc::clone(&life.launcher).make(make));
+    tokio::select! {
+        biased;
+        made = asking => made.unwrap_or_else(|error| Err(cannot("ask the launcher")(error.into()))),
+        () = life.kill.notified() => {
+            // It is waited for once more.
+            life.kill.notify_one();
+            Err(Failure { doing: "ended while it waited for the launcher".into(), errno: None })
+        }
+    }
 }
 
-/// The launcher's next word; none if it became the server.
-async fn answer(socket: &mut UnixStream) -> Result<Option<Answer>, Failure> {
-    let mut head = [0; 4];
-    match socket.read_exact(&mut head).await {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(cannot("hear the launcher")(error)),
-    }
-    let length = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX).min(LONGEST);
-    let mut bytes = vec![0; length];
-    socket.read_exact(&mut bytes).await.map_err(cannot("hear the launcher"))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| cannot("understand the launcher")(error.into()))
+async fn send(socket: &mut UnixStream, bytes: &[u8]) -> Result<(), Failure> {
+    socket.write_all(bytes).await.map_err(cannot("give the launcher its orders"))
 }
 
 /// After a failed launch nothing of the launcher's copy may be left either.
@@ -424,5 +415,94 @@ impl From<PlanRecord> for Plan {
                 stable: ms(record.stable_ms),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::mpsc;
+
+    use super::super::launcher::Launcher;
+    use super::super::process::News;
+    use super::*;
+    use crate::model::Moment;
+    use crate::model::config::{Limits, Probe, Restart, Stop};
+    use crate::model::spec::SpecId;
+
+    /// Counts how often a run was over.
+    #[derive(Default)]
+    struct Ends(AtomicUsize);
+
+    impl Output for Ends {
+        fn take(&self, _: Moment, _: &[u8]) -> bool {
+            false
+        }
+        fn rest(&self) {}
+        fn end(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn spec() -> Arc<Spec> {
+        let second = Duration::from_secs(1);
+        Arc::new(Spec {
+            id: SpecId([0; 32]),
+            plan: Plan {
+                ready_timeout: second,
+                stop: Stop { signal: 15, grace: second },
+                restart: Restart { first_wait: second, max_wait: second, stable: second },
+            },
+            program: "/bin/true".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            working_dir: "/".into(),
+            state_dir: "/".into(),
+            runtime_dir: "/".into(),
+            account: None,
+            limits: Limits::default(),
+            backend: 20000,
+            path: "/mcp".into(),
+            probe: Probe::Tcp,
+            secrets: Vec::new(),
+        })
+    }
+
+    fn alice() -> InstanceId {
+        InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() }
+    }
+
+    fn life(runs: PathBuf, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {
+        let (tell, news) = mpsc::unbounded_channel();
+        let dir = RunDir::of(&runs, RunId(1));
+        (
+            Arc::new(Life::new(
+                RunId(1),
+                dir,
+                Held::Session,
+                (runs.join("tmp"), account::own_uid()),
+                None,
+                tell,
+                launcher,
+            )),
+            news,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_killed_while_it_waits_for_the_launcher_does_not_wait_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, _other_end) = Launcher::mute();
+        let (life, mut news) = life(dir.path().to_path_buf(), launcher);
+        let ends = Arc::new(Ends::default());
+        let task = tokio::spawn(begin(Arc::clone(&life), alice(), spec(), Arc::clone(&ends) as _));
+        tokio::task::yield_now().await;
+        life.kill.notify_one();
+        task.await.unwrap();
+        assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
+        assert_eq!(news.recv().await.unwrap().what, What::Gone);
+        assert!(!life.dir.path().exists());
     }
 }

@@ -138,6 +138,19 @@ pub fn encode<T: Serialize>(value: &T) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
+/// How much follows the head of a frame, in bytes.
+///
+/// # Errors
+///
+/// When it is more than [`LONGEST`]: then this is not a frame of ours.
+pub fn length_of(head: [u8; 4]) -> io::Result<usize> {
+    let length = usize::try_from(u32::from_be_bytes(head)).map_err(io::Error::other)?;
+    if length > LONGEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame over 1 MiB"));
+    }
+    Ok(length)
+}
+
 /// Reads one frame.
 ///
 /// # Errors
@@ -146,11 +159,7 @@ pub fn encode<T: Serialize>(value: &T) -> io::Result<Zeroizing<Vec<u8>>> {
 pub fn read<T: for<'de> Deserialize<'de>>(stream: &mut impl Read) -> io::Result<T> {
     let mut head = [0; 4];
     stream.read_exact(&mut head)?;
-    let length = usize::try_from(u32::from_be_bytes(head)).map_err(io::Error::other)?;
-    if length > LONGEST {
-        return Err(io::Error::from(io::ErrorKind::InvalidData));
-    }
-    let mut bytes = Zeroizing::new(vec![0; length]);
+    let mut bytes = Zeroizing::new(vec![0; length_of(head)?]);
     stream.read_exact(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }
@@ -195,5 +204,23 @@ impl<'a> OrdersOf<'a> {
             output,
             open_files: spec.limits.open_files,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_comes_through_and_one_that_is_too_long_or_cut_short_is_refused() {
+        let answer = Answer::Failed(Failure { doing: "cannot dance".into(), errno: Some(2) });
+        let frame = encode(&answer).unwrap();
+        assert_eq!(read::<Answer>(&mut &frame[..]).unwrap(), answer);
+        assert!(read::<Answer>(&mut &frame[..frame.len() - 1]).is_err());
+
+        let over = u32::try_from(LONGEST + 1).unwrap().to_be_bytes();
+        assert_eq!(length_of(over).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(length_of(u32::try_from(LONGEST).unwrap().to_be_bytes()).unwrap(), LONGEST);
+        assert!(encode(&"x".repeat(LONGEST)).is_err());
     }
 }

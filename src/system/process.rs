@@ -112,6 +112,31 @@ pub(super) struct Life {
 }
 
 impl Life {
+    /// A run that is known by `dir`, and whose strays are known by their TMPDIR and their uid.
+    pub(super) fn new(
+        run: RunId,
+        dir: RunDir,
+        held: Held,
+        (marker, uid): (PathBuf, u32),
+        leader: Option<Leader>,
+        news: mpsc::UnboundedSender<News>,
+        launcher: Arc<Launcher>,
+    ) -> Self {
+        Self {
+            run,
+            dir,
+            held,
+            marker,
+            uid,
+            leader: Mutex::new(leader),
+            early_signal: Mutex::new(None),
+            kill: Notify::new(),
+            exited: AtomicBool::new(false),
+            news,
+            launcher,
+        }
+    }
+
     /// The loop outlives every life; news after its end concern nobody.
     pub(super) fn tell(&self, what: What) {
         if self.news.send(News { run: self.run, what }).is_err() {
@@ -285,19 +310,9 @@ impl Processes {
         uid: u32,
         leader: Option<Leader>,
     ) -> Arc<Life> {
-        let life = Arc::new(Life {
-            run,
-            dir: RunDir::of(&self.runs, run),
-            held,
-            marker,
-            uid,
-            leader: Mutex::new(leader),
-            early_signal: Mutex::new(None),
-            kill: Notify::new(),
-            exited: AtomicBool::new(false),
-            news: self.news.clone(),
-            launcher: Arc::clone(&self.launcher),
-        });
+        let dir = RunDir::of(&self.runs, run);
+        let (news, launcher) = (self.news.clone(), Arc::clone(&self.launcher));
+        let life = Arc::new(Life::new(run, dir, held, (marker, uid), leader, news, launcher));
         self.lives.insert(run, Arc::clone(&life));
         life
     }
@@ -437,7 +452,17 @@ pub fn containment(
     use crate::model::config::Containment as Asked;
     match asked {
         Asked::Session => Ok(Containment::Session),
-        Asked::PidNamespace => Ok(Containment::Namespace),
+        Asked::PidNamespace => {
+            let status = std::fs::read_to_string("/proc/self/status")?;
+            if !may_make_namespaces(&status) {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "pid-namespace takes the capability CAP_SYS_ADMIN; run the daemon as root, or set \
+                     containment = \"auto\" in mcpsup.toml",
+                ));
+            }
+            Ok(Containment::Namespace)
+        }
         Asked::Cgroup => Root::open(cgroup_root, daemon).map(Containment::Cgroup),
         Asked::Auto => match Root::open(cgroup_root, daemon) {
             Ok(root) => Ok(Containment::Cgroup(root)),
@@ -446,5 +471,40 @@ pub fn containment(
                 Ok(Containment::Session)
             }
         },
+    }
+}
+
+/// True if `proc_pid_status(5)` shows `CAP_SYS_ADMIN` (bit 21, capabilities(7)) as effective.
+fn may_make_namespaces(status: &str) -> bool {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits & (1 << 21) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_take_an_effective_capability_and_no_other_kind() {
+        assert!(may_make_namespaces("Name:\tx\nCapEff:\t000001ffffffffff\n"));
+        assert!(may_make_namespaces("CapEff:\t0000000000200000\n"));
+        assert!(!may_make_namespaces("CapEff:\t00000000a80425fb\n"));
+        assert!(!may_make_namespaces("CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000000\n"));
+        assert!(!may_make_namespaces("CapEff:\tmuch\n"));
+        assert!(!may_make_namespaces(""));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
+    fn a_process_that_began_at_another_time_than_the_one_meant_is_not_signalled() {
+        use std::os::unix::process::ExitStatusExt;
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start_time = Identity::of(pid).unwrap().0.start_time;
+        // Whatever it is that ends it, it is the first that was sent.
+        send_to(Member { pid, start_time: start_time - 1 }, Signal::KILL);
+        send_to(Member { pid, start_time }, Signal::TERM);
+        assert_eq!(child.wait().unwrap().signal(), Some(15));
     }
 }

@@ -99,7 +99,7 @@ impl Identity {
     }
 }
 
-fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
+pub(super) fn open_pidfd(pid: i32) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     Ok(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
 }

@@ -301,6 +301,45 @@ fn a_record_that_was_left_over_beside_the_present_one_is_removed_and_the_run_goe
 }
 
 #[test]
+fn a_launcher_that_hangs_is_replaced_and_who_waits_for_it_can_be_stopped() {
+    let mut host = Host::with_unruly("[server.unruly.stop]\ngrace = \"10ms\"\n");
+    host.save("alice", "UNRULY=\n");
+    host.start();
+    let alice = host.until_state("alice", StateName::Up);
+    let launchers = || {
+        let all =
+            seen::on(&host).into_iter().filter(|one| one.kind == seen::Kind::Launcher && one.user.is_none());
+        all.map(|one| one.pid).collect::<Vec<i32>>()
+    };
+    let old = launchers()[0];
+    kill(Pid::from_raw(old), Signal::SIGSTOP).unwrap();
+    host.save("bob", "UNRULY=\n");
+    host.until_state("bob", StateName::Starting);
+
+    host.ok(&["stop", "bob"]);
+
+    host.until_state("bob", StateName::Stopped);
+    // Nobody waits for it now, and it is found out all the same.
+    host.until("it is replaced", || !is_alive(old));
+    host.ok(&["start", "bob"]);
+    host.until_state("bob", StateName::Up);
+    host.until("there is one", || launchers().len() == 1);
+
+    kill(Pid::from_raw(launchers()[0]), Signal::SIGSTOP).unwrap();
+    host.save("carol", "UNRULY=\n");
+    host.save("dave", "UNRULY=\n");
+
+    host.until_all_up(4);
+    assert_eq!(host.instance("alice").pid, alice.pid);
+    assert_no_duplicate(&host, &{
+        let all = host.until_all_up(4).into_iter();
+        all.map(|one| (one.user.to_string(), one.pid.unwrap())).collect()
+    });
+    assert!(seen::starts(&host, "carol") <= 3, "{}", seen::starts(&host, "carol"));
+    host.until("no zombie is left", || seen::zombies_of(host.daemon_pid()).is_empty());
+}
+
+#[test]
 fn a_daemon_whose_launcher_was_killed_starts_another_and_its_runs_go_on() {
     let mut host = Host::with_unruly("");
     host.save("alice", "UNRULY=\n");

@@ -90,6 +90,23 @@ fn start_as_nobody(host: &mut Host) {
     host.until("the daemon answers", || host.cli(&["status"]).status.success());
 }
 
+#[test]
+fn an_ordinary_users_daemon_that_is_to_make_namespaces_says_what_it_takes_and_does_not_start() {
+    if seen::is_root() {
+        let mut host = of_an_ordinary_user();
+        let toml = std::fs::read_to_string(host.path().join("mcpsup.toml")).unwrap();
+        let asking = toml.replace("containment = \"session\"", "containment = \"pid-namespace\"");
+        crate::host::write(&host.path().join("mcpsup.toml"), &asking, 0o600);
+        give_to_nobody(host.path());
+        let mut command = Command::new(host.path().join("bin/mcpsup"));
+        command.uid(NOBODY).gid(NOBODY);
+        host.spawn_by(command);
+        assert!(!host.wait_for_end().success());
+        let log = host.log();
+        assert!(log.contains("CAP_SYS_ADMIN; run the daemon as root, or set"), "{log}");
+    }
+}
+
 fn give_to_nobody(path: &Path) {
     std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     if path.is_dir() {
