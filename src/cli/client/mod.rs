@@ -2,7 +2,7 @@
 //!
 //! The shapes and the merging are [`logic::snippet`](crate::logic::snippet)'s; the files are
 //! [`file`]'s. The port map says where a user's doors are, so this works while the daemon is away.
-//! No token is written: a door knows its owner by the connecting uid.
+//! No token is written: a door of this version asks for none.
 
 mod check;
 mod file;
@@ -217,7 +217,7 @@ fn print(
         return Ok(());
     }
     write!(out, "{text}")?;
-    writeln!(aside, "this belongs into {}; --write puts it there", file.display())?;
+    writeln!(aside, "this belongs in {}; --write puts it there", file.display())?;
     advise(args, doors, aside)
 }
 

@@ -102,7 +102,7 @@ fn what_is_printed_can_be_pasted_and_the_advice_goes_elsewhere() {
         assert!(answer.unwrap());
         assert!(out.contains("http://127.0.0.1:3456/mcp"), "{out}");
         assert!(!out.contains("3457"), "somebody else's door: {out}");
-        assert!(aside.contains("this belongs into "), "{aside}");
+        assert!(aside.contains("this belongs in "), "{aside}");
     }
     let (_, out, aside) = scratch.run("");
     assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");

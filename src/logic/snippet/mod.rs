@@ -98,7 +98,9 @@ impl ClientKind {
             ),
             Self::Codex => Some("a project file counts only in a project that Codex trusts"),
             Self::Gemini => Some("Gemini uses no server at all in a folder it does not trust"),
-            Self::Zed => Some("if Zed offers to sign in, the door refused the connection: it is not yours"),
+            Self::Zed => Some(
+                "if Zed offers to sign in, the server itself answered 401: look at its credentials in the env file",
+            ),
             Self::Vscode | Self::Cursor | Self::Windsurf | Self::Opencode | Self::Goose => None,
         }
     }

@@ -1,8 +1,9 @@
 //! What each client wants to read: the table that the three formats are driven by.
 //!
 //! Claude Code, Codex, Gemini and opencode were run against a logger; the others are from their
-//! documentation. An entry carries no Authorization header: a door knows its owner by the
-//! connecting uid. Zed starts OAuth only when it is answered 401, which its owner is not.
+//! documentation. An entry carries no Authorization header: a door of this version asks for none,
+//! and passes none on. Zed starts OAuth when it is answered 401, which
+//! only the process behind a door does.
 
 use super::{ClientKind, Entry, MergeError, address};
 

@@ -595,6 +595,13 @@ fn every_client_is_known_by_its_word_and_has_a_file() {
 }
 
 #[test]
+fn no_note_promises_that_a_door_knows_who_connects() {
+    for note in ClientKind::ALL.into_iter().filter_map(ClientKind::note) {
+        assert!(!note.contains("door") && !note.contains("yours"), "{note}");
+    }
+}
+
+#[test]
 fn a_server_is_named_by_letters_every_client_takes() {
     assert_eq!(entry_name(&"notes.v2".parse().unwrap()), "notes-v2");
 }
