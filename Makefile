@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test check
+.PHONY: all demo test check bench
 
 all:
 	$(CARGO) build --locked --release
@@ -19,3 +19,8 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+# mcpsup beside other supervisors, those that are installed; see benches/README.md.
+bench: all
+	python3 benches/w1_restart.py
+	python3 benches/w2_scale.py

@@ -17,7 +17,7 @@
 //! | `--flood BYTES` | writes so much to stderr as fast as it can (0: without end) |
 //! | `--print NAME FORM` | writes variable NAME to stderr: `raw`, `json`, `base64`, `url`, or `split` in two writes |
 //!
-//! Tools: `pid`, `env_names` (never values), `crash` (`{"status": 3}`), `sleep` (`{"ms": 100}`),
+//! Tools: `pid`, `env_names` (never values), `header_names` (of the latest request), `crash` (`{"status": 3}`), `sleep` (`{"ms": 100}`),
 //! `stream` (`{"events": 3, "ms": 10}`).
 
 #![expect(clippy::print_stderr, reason = "a server's stderr is its log")]
@@ -25,6 +25,7 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hyper::HeaderMap;
 use serde_json::{Value, json};
 use signal_hook::consts::SIGTERM;
 
@@ -160,17 +162,24 @@ fn flood(bytes: u64) {
     }
 }
 
-struct Unruly;
+#[derive(Default)]
+struct Unruly {
+    headers: RefCell<Vec<String>>,
+}
 
 impl Tools for Unruly {
     const NAME: &'static str = "unruly";
 
     fn list(&self) -> Value {
         let schema = json!({ "type": "object" });
-        ["pid", "env_names", "crash", "sleep", "stream"]
+        ["pid", "env_names", "header_names", "crash", "sleep", "stream"]
             .map(|name| json!({ "name": name, "description": "for tests", "inputSchema": schema }))
             .into_iter()
             .collect()
+    }
+
+    fn hear(&self, headers: &HeaderMap) {
+        *self.headers.borrow_mut() = headers.keys().map(ToString::to_string).collect();
     }
 
     async fn call(&self, tool: &str, arguments: &Value) -> Option<Outcome> {
@@ -179,6 +188,7 @@ impl Tools for Unruly {
         match tool {
             "pid" => Some(Outcome::Text(std::process::id().to_string())),
             "env_names" => Some(Outcome::Text(env_names())),
+            "header_names" => Some(Outcome::Text(self.headers.borrow().join("\n"))),
             "crash" => std::process::exit(i32::try_from(number("status", 1) % 256).unwrap_or(1)),
             "sleep" => {
                 tokio::time::sleep(interval).await;
@@ -249,7 +259,7 @@ async fn serve(switches: &Switches) -> Result<(), String> {
     let port = switches.port.ok_or("--port is missing")?;
     tokio::time::sleep(switches.late).await;
     let listener = common::listen(port).await?;
-    common::serve(listener, Unruly).await;
+    common::serve(listener, Unruly::default()).await;
     Ok(())
 }
 

@@ -1,4 +1,95 @@
-//! mcpsup runs everybody's MCP servers on a shared host. (The map; written out below.)
+//! mcpsup runs everybody's MCP servers on a shared host: one env file in, one supervised server
+//! process and one port for good out. This page is the map; README.md is what its users see.
+//!
+//! # Four ideas
+//!
+//! 1. **Observe, then drive.** [`observe`](logic::instance::Instance::observe) writes a fact down.
+//!    [`drive`](logic::instance::Instance::drive) compares what is *wanted* with what *is* and says
+//!    what to do. Start, stop, crash, changed file, timeout and boot all take this one way. A
+//!    restart is "stop, while still wanted"; there is no flag for it.
+//! 2. **A state names what it waits for and carries its own deadline.** No timer outlives its
+//!    reason ([`State`](logic::instance::State)).
+//! 3. **The core never sees a process.** It names a [run](model::RunId), a number never reused; the
+//!    handle is [`system::process`]'s. A late fact about an old run is ignored by comparison.
+//! 4. **[`logic`] and [`system`] do not know each other.** They meet in [`daemon`] and in the doors.
+//!
+//! # The picture
+//!
+//! ```text
+//!  env.d/*.env       mcpsup.toml      mcpsup start alice     SIGTERM SIGHUP SIGUSR2
+//!       │                 │                   │                      │
+//!       ▼                 ▼                   ▼                      ▼
+//!  system::envdir    system::files     control::server        system::signals
+//!       │ bytes           │ text              │ Call                 │
+//!       ▼                 ▼                   │                      │
+//!  logic::envfile    logic::config            │                      │
+//!       │ variables, or problems              │                      │
+//!       ▼                                     │                      │
+//!  logic::roster ── what each user wants ─┐   │                      │
+//!  logic::ports ─── one port each ────────┤   │                      │
+//!                                         ▼   ▼                      ▼
+//!                              ┌──────────────────────────────────────────┐
+//!                              │ logic::fleet     want · observe · drive  │  no I/O, no clock
+//!                              │ logic::instance  one state machine each  │
+//!                              └──────────────────────────────────────────┘
+//!                                    │ Effect                 ▲ Event
+//!                                    ▼                        │
+//!       daemon::publish ◀──── daemon::act ──▶ system::process · system::probe
+//!             │                                      │ "make one, in this cgroup"
+//!             │                                      ▼
+//!             │               system::launch   `mcpsup launch`: one long-lived process with one
+//!             │                      │         thread; it hears no secret
+//!             │                      │ clone3: a copy, born in its cgroup or pid namespace,
+//!             │                      ▼ that hears its orders on a socket of its own
+//!             │               a run: session, limits, account, FIFOs, exec ──▶ the user's server
+//!             │                      │
+//!             │                      ├─ RUNTIME/runs/NUMBER/  its FIFOs and its record (intent before
+//!             │                      │                        the process, identity after it), by
+//!             ▼                      │                        which a next daemon finds it again
+//!   ports.json, log lines, doors     └─ what it writes ──▶ logic::redact ──▶ system::logfile
+//!
+//!   an AI client ──▶ door: listener ▸ Host, Origin ▸ wait ▸ whose socket is it? ──▶ the user's server
+//! ```
+//!
+//! # The folders
+//!
+//! | folder | is | may name |
+//! |---|---|---|
+//! | [`model`] | nouns: [user and server](model::name), [secret](model::secret), [spec](model::spec), [run](model::run), [configuration](model::config), [status](model::status), [port map](model::portmap) | nothing |
+//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`redact`](logic::redact), [`snippet`](logic::snippet) | model |
+//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`record`](system::record), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`logfile`](system::logfile), [`places`](system::places) | model |
+//! | [`control`] | the control socket: [`protocol`](control::protocol), [`server`](control::server), [`client`](control::client) | model, system |
+//! | [`door`] | the listening socket of each instance, which outlives every run behind it | model, logic, system |
+//! | [`daemon`] | the loop: the one task that owns the fleet; event → drive → act → publish | all above |
+//! | [`cli`] | [arguments](cli::args), one file per verb, and [the only place that prints](cli::print) | all above |
+//!
+//! `tests/layers.rs` keeps the last column so, and gives third-party crates one home each (serde,
+//! tokio and tracing aside).
+//!
+//! # What always holds
+//!
+//! * `logic` does no I/O and reads no clock: same calls, same answers.
+//! * Nothing outside [`system::process`] and the modules it is made of handles a pid.
+//! * One task owns the fleet; there is no lock around it because nobody else has it.
+//! * A process's environment is built from nothing; the daemon's is never inherited.
+//! * Never a second run of an instance while anything of the first is alive, as far as the
+//!   [containment](model::config::Containment) can tell, whoever started it.
+//! * What cannot be proved to be ours is never signalled.
+//! * A broken file touches only its own user; what happens to one user is the same whether or not
+//!   the others exist.
+//! * A secret cannot be printed: [`Secret`](model::Secret) has no `Display`, its `Debug` shows
+//!   nothing of it, and no error holds a value.
+//! * A file that others read is replaced whole ([`system::files`]), never written in place.
+//! * A port belongs to one user until they are removed and their last process has ended; a door
+//!   never closes because a run ends.
+//! * Every queue, buffer, line and body has a limit, and reaching it is an answer, not a crash.
+//! * An idle daemon does not tick: without a cause it wakes once a minute, to look at env.d.
+//!
+//! # Tests, cheapest first
+//!
+//! Beside the code; `tests/sim`, seeded worlds without processes or time against the fleet, and its
+//! laws; `tests/fuzz`, hostile files; `tests/it`, the real program with real processes. A bug that
+//! an outer ring finds gets its test in the innermost ring that can express it.
 
 pub mod cli;
 pub mod control;

@@ -38,6 +38,9 @@ pub(crate) trait Tools {
     /// The tools as `tools/list` gives them.
     fn list(&self) -> Value;
 
+    /// Hears the head of every request, before anything is done for it.
+    fn hear(&self, _headers: &HeaderMap) {}
+
     /// Runs a tool. `None`: there is no such tool.
     fn call(&self, tool: &str, arguments: &Value) -> impl Future<Output = Option<Outcome>>;
 }
@@ -91,6 +94,7 @@ pub(crate) async fn serve<T: Tools + 'static>(listener: TcpListener, tools: T) {
 type Answer = Response<Either<Full<Bytes>, Events>>;
 
 async fn answer<T: Tools>(tools: &T, request: Request<Incoming>) -> Answer {
+    tools.hear(request.headers());
     if !is_local(request.headers()) {
         return plain(StatusCode::FORBIDDEN, "this server answers to localhost only");
     }

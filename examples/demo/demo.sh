@@ -9,11 +9,16 @@ umask 077
 unset RUNTIME_DIRECTORY STATE_DIRECTORY LOGS_DIRECTORY
 cd "$(dirname "$0")/../.."
 
-case ${CARGO_TARGET_DIR:=target} in /*) ;; *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR ;; esac
-export CARGO_TARGET_DIR
-# An unoptimised build: it is there sooner, and fast enough for two users.
-cargo build --locked --quiet --bin mcpsup --example notes --example call
-bin=$CARGO_TARGET_DIR/debug
+# DEMO_BIN: a directory with mcpsup and examples/ in it, built before.
+if [ -n "${DEMO_BIN:-}" ]; then
+    bin=$(cd "$DEMO_BIN" && pwd)
+else
+    case ${CARGO_TARGET_DIR:=target} in /*) ;; *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR ;; esac
+    export CARGO_TARGET_DIR
+    # An unoptimised build: it is there sooner, and fast enough for two users.
+    cargo build --locked --quiet --bin mcpsup --example notes --example call
+    bin=$CARGO_TARGET_DIR/debug
+fi
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/mcpsup-demo.XXXXXX")
 daemon=
@@ -88,18 +93,13 @@ mcpsup() { "$bin/mcpsup" --config "$scratch/mcpsup.toml" "$@"; }
 call() { "$bin/examples/call" "$@"; }
 random() { od -An -N12 -tx1 /dev/urandom | tr -d ' \n'; }
 # The URL as it stands in the snippet that is printed for the user's client.
-url_of() { mcpsup client "$1" --for claude-code | sed -n 's/.*"url": *"\([^"]*\)".*/\1/p' | head -n 1; }
+url_of() { mcpsup client "$1" --for claude-code 2>/dev/null | sed -n 's/.*"url": *"\([^"]*\)".*/\1/p' | head -n 1; }
 
 ln -s "$bin/examples/notes" "$scratch/notes"
 sed "s|@SCRATCH@|$scratch|" examples/demo/mcpsup.toml >"$scratch/mcpsup.toml"
 mkdir "$scratch/env.d"
-for user in alice bob; do
-    printf 'NOTES_TOKEN=demo-%s\n' "$(random)" >"$scratch/env.d/$user.env"
-    # Root's daemon gives each user an account of their own; alice and bob have none here.
-    [ "$(id -u)" -ne 0 ] || echo 'MCPSUP_RUN_AS=root' >>"$scratch/env.d/$user.env"
-done
 
-say "Starting the daemon in $scratch, with env.d/alice.env and env.d/bob.env"
+say "Starting the daemon in $scratch"
 # Not through the function: `$!` has to be the daemon, not a shell around it.
 "$bin/mcpsup" --config "$scratch/mcpsup.toml" daemon >"$scratch/daemon.log" 2>&1 &
 daemon=$!
@@ -107,6 +107,21 @@ tries=0
 until [ -S "$scratch/run/control.sock" ]; do
     alive "$daemon" || fail 'the daemon ended'
     [ $tries -lt 200 ] || fail 'the daemon does not open its control socket'
+    sleep 0.05
+    tries=$((tries + 1))
+done
+
+say 'Saving env.d/alice.env and env.d/bob.env: all that it takes'
+# Root's daemon gives each user an account of their own; alice and bob have none here.
+run_as=
+[ "$(id -u)" -ne 0 ] || run_as='MCPSUP_RUN_AS=root'
+for user in alice bob; do
+    printf 'NOTES_TOKEN=demo-%s\n%s\n' "$(random)" "$run_as" >"$scratch/env.d/$user.env"
+done
+tries=0
+until [ "$(mcpsup ports --json | grep -c '"user"')" -eq 2 ]; do
+    alive "$daemon" || fail 'the daemon ended'
+    [ $tries -lt 200 ] || fail 'the daemon does not see the env files'
     sleep 0.05
     tries=$((tries + 1))
 done

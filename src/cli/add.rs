@@ -18,6 +18,7 @@ use crate::logic::{config, envfile};
 use crate::model::config::{Config, Credential};
 use crate::model::env::Variables;
 use crate::model::{Problem, Secret, ServerName, UserName};
+use crate::system::envdir::names_of;
 use crate::system::{account, files, terminal};
 
 /// Who, and from where.
@@ -47,9 +48,9 @@ const LARGEST: usize = 1024 * 1024;
 /// When they have a file already, mcpsup.toml or the input is wrong, or nothing can be written.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let places = &session.places;
-    let name = format!("{}.env", args.user);
+    let [name, other] = names_of(&args.user);
     let path = places.env_dir.join(&name);
-    let other = places.env_dir.join(format!(".env.{}", args.user));
+    let other = places.env_dir.join(other);
     for there in [&path, &other] {
         if there.symlink_metadata().is_ok() && (!args.force || *there == other) {
             bail!(
@@ -63,7 +64,15 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     }
     let config = match read_config(places) {
         Ok(config) => config,
-        Err(problems) => return Ok(tell(&problems, session)),
+        Err(problems) => {
+            // Who may not even read it is not permitted to add anybody, which is not a wrong file.
+            if let Err(error) = std::fs::File::open(&places.config)
+                && error.kind() == io::ErrorKind::PermissionDenied
+            {
+                return Err(error).with_context(|| format!("cannot read {}", places.config.display()));
+            }
+            return Ok(tell(&problems, session));
+        }
     };
     if let Some(unknown) = args.servers.iter().find(|name| !config.servers.contains_key(name)) {
         return Err(WrongUse(format!("there is no [server.{unknown}] in mcpsup.toml")).into());

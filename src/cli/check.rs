@@ -88,11 +88,11 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         // Nothing is compared with what the daemon runs.
         digest_key: &[0; 32],
     };
-    for listed in roster.resolve(&mut sticky(places), &host).into_values() {
-        for problem in listed.problems {
-            if !examined.problems.contains(&problem) {
-                examined.problems.push(problem);
-            }
+    let listed = roster.resolve(&mut sticky(places), &host);
+    // The roster's own: files of users who have no instance.
+    for problem in listed.into_values().flat_map(|one| one.problems).chain(roster.problems()) {
+        if !examined.problems.contains(&problem) {
+            examined.problems.push(problem);
         }
     }
     examined
@@ -286,6 +286,21 @@ mod tests {
         let bob = |text: &String| text.starts_with("env.d/bob.env") && text.contains("NOTES_TOKEN");
         assert!(problems.iter().any(bob), "{problems:?}");
         assert!(!problems.iter().any(|text| text.contains("carol")), "{problems:?}");
+    }
+
+    #[test]
+    fn the_file_of_a_user_without_any_server_is_judged_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        let optional = "[server.notes]\ncommand = [\"notes\"]\ntransport = \"http\"\nport_env = \"PORT\"\nfor_all = false\n";
+        std::fs::write(&places.config, optional).unwrap();
+        save(&places, "alice.env", "MCPSUP_SERVERS=nots\n");
+        let problems = problems(&places);
+        assert!(problems.iter().any(|text| text.starts_with("env.d/alice.env:1: ")), "{problems:?}");
+        let zoe = "zoe".parse().unwrap();
+        let judged =
+            examine_file(&places, &zoe, "env.d/zoe.env", b"MCPSUP_SERVERS=nots\n", account::own_uid());
+        assert!(judged.is_err());
     }
 
     #[test]

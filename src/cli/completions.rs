@@ -1,6 +1,6 @@
 //! `mcpsup completions`: the script that lets a shell ask us how a line goes on.
 //!
-//! The script holds no list: the shell runs `mcpsup` with [`VARIABLE`] set for every Tab, so that
+//! The script holds no list: the shell runs `mcpsup` with `VARIABLE` set for every Tab, so that
 //! user names complete and an upgrade needs no new script.
 
 use clap::Command;

@@ -17,6 +17,7 @@ use super::check::{examine_file, shown};
 use super::names;
 use super::session::Session;
 use crate::model::UserName;
+use crate::system::envdir::names_of;
 use crate::system::{files, terminal};
 
 /// Whose.
@@ -79,7 +80,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
 /// The file's name in env.d, and where it really is.
 fn find(args: &Args, session: &Session) -> anyhow::Result<(String, PathBuf)> {
     let user = &args.user;
-    for name in [format!("{user}.env"), format!(".env.{user}")] {
+    for name in names_of(user) {
         let path = session.places.env_dir.join(&name);
         match std::fs::canonicalize(&path) {
             Ok(path) => return Ok((name, path)),

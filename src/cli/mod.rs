@@ -1,6 +1,6 @@
 //! The command line: one file per verb.
 //!
-//! [`args`] says what can be said, [`session`] reads the environment once, [`print`] is the only
+//! [`args`] says what can be said, [`session`] reads the environment once, [`print`](mod@print) is the only
 //! place that prints. A verb answers with an [`Outcome`] or an error; here that becomes the exit
 //! status of PRODUCT §5.
 

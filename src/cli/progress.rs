@@ -3,7 +3,7 @@
 
 use crate::control::protocol::Meant;
 use crate::model::RunId;
-use crate::model::status::{InstanceStatus, StateName};
+use crate::model::status::{InstanceStatus, StateName, ordinal};
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,42 +108,24 @@ fn crashed(now: &InstanceStatus, name: &str) -> String {
         Some((user, server)) => format!("{user}'s {server}"),
         None => format!("{name}'s server"),
     };
-    format!("{owner} {}; see mcpsup logs {name}", exit(now, " (", ")"))
-}
-
-/// How it ended, for the how manieth time in a row if not the first (between `open` and `close`),
-/// and when the next try is.
-fn exit(now: &InstanceStatus, open: &str, close: &str) -> String {
     let how = now.last_exit.as_deref().unwrap_or("ended");
     let again = match now.strikes {
         0 | 1 => String::new(),
-        strikes => format!("{open}{} time in a row{close}", ordinal(strikes)),
+        strikes => format!(" ({} time in a row)", ordinal(strikes)),
     };
     let next = now.next_try_seconds.map(|seconds| format!("; next try in {seconds} s"));
-    format!("{how}{again}{}", next.unwrap_or_default())
+    let next = next.unwrap_or_default();
+    format!("{owner} {how}{again}{next}; see mcpsup logs {name}")
 }
 
-/// What stands in the NOTE column: what the daemon says, or why it waits, or what is wrong.
+/// What stands in the NOTE column: what the daemon says, or what is wrong.
 #[must_use]
 pub fn note(now: &InstanceStatus) -> String {
-    match (&now.note, now.state, now.problems.first()) {
-        (Some(note), _, _) => note.clone(),
-        (None, StateName::Cooling, _) => exit(now, ", ", ""),
-        (None, _, Some(problem)) => problem.to_string(),
-        (None, _, None) => String::new(),
+    match (&now.note, now.problems.first()) {
+        (Some(note), _) => note.clone(),
+        (None, Some(problem)) => problem.to_string(),
+        (None, None) => String::new(),
     }
-}
-
-/// `1st`, `2nd`, `3rd`, `4th`, `11th`, `21st`
-fn ordinal(number: u32) -> String {
-    let ending = match (number % 100, number % 10) {
-        (11..=13, _) => "th",
-        (_, 1) => "st",
-        (_, 2) => "nd",
-        (_, 3) => "rd",
-        _ => "th",
-    };
-    format!("{number}{ending}")
 }
 
 #[cfg(test)]
@@ -238,18 +220,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_note_of_what_waits_says_why_and_how_long() {
-        let mut cooling = notes(StateName::Cooling);
-        cooling.last_exit = Some("exited with status 1".to_owned());
-        cooling.strikes = 3;
-        cooling.next_try_seconds = Some(4);
-        assert_eq!(note(&cooling), "exited with status 1, 3rd time in a row; next try in 4 s");
-        assert_eq!(note(&notes(StateName::Up)), "");
-    }
-
-    #[test]
-    fn numbers_in_a_row_are_spelled_right() {
-        let spelled: Vec<_> = [1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal).into();
-        assert_eq!(spelled, ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]);
+    fn the_note_is_the_daemons_or_else_what_is_wrong() {
+        let mut now = notes(StateName::Up);
+        assert_eq!(note(&now), "");
+        now.problems = vec![Problem::new("env.d/alice.env", "expected NAME=value").at_line(7)];
+        assert_eq!(note(&now), "env.d/alice.env:7: expected NAME=value");
+        now.note = Some("exited with status 1; next try in 4 s".to_owned());
+        assert_eq!(note(&now), "exited with status 1; next try in 4 s");
     }
 }

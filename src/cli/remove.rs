@@ -9,6 +9,7 @@ use super::names;
 use super::session::Session;
 use super::{Outcome, WrongUse};
 use crate::model::UserName;
+use crate::system::envdir::names_of;
 
 /// Whom.
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     }
     // First, so that nothing is deleted that the daemon then does not hear of.
     let client = session.own_client()?;
-    for name in [format!("{user}.env"), format!(".env.{user}")] {
+    for name in names_of(user) {
         let path = session.places.env_dir.join(name);
         match std::fs::remove_file(&path) {
             Ok(()) => session.print.line(&format!("deleted {}", path.display()))?,
@@ -52,9 +53,9 @@ fn confirmed(user: &UserName, session: &Session) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         return Err(WrongUse(format!("cannot ask whether to remove {user}; say --yes")).into());
     }
-    session
-        .print
-        .ask(&format!("delete the env file, the state and the logs of {user}, and free the ports? [y/N] "));
+    session.print.ask(&format!(
+        "delete the env file of {user}, end their servers and free their ports (state and logs stay)? [y/N] "
+    ));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).context("cannot read from the terminal")?;
     Ok(answer.trim_start().to_lowercase().starts_with('y'))

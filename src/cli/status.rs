@@ -201,6 +201,7 @@ mod tests {
         cooling.last_exit = Some("exited with status 1".to_owned());
         cooling.strikes = 3;
         cooling.next_try_seconds = Some(4);
+        cooling.note = Some("exited with status 1, 3rd time in a row; next try in 4 s".to_owned());
         let mut refused = notes(StateName::Refused);
         refused.user = "carol".parse().unwrap();
         refused.problems = vec![Problem::new("env.d/carol.env", "expected NAME=value").at_line(7)];

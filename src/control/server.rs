@@ -106,9 +106,12 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, generation
     let guests = Guests::default();
     // Connections end when this future does.
     let mut conversations = tokio::task::JoinSet::new();
+    let mut failing = false;
     loop {
         while conversations.try_join_next().is_some() {}
-        match listener.accept().await {
+        let accepted = listener.accept().await;
+        let failed_before = std::mem::replace(&mut failing, accepted.is_err());
+        match accepted {
             Ok((stream, _)) => match peer::credentials(&stream) {
                 Ok(told) => {
                     let peer = Peer { uid: told.uid, gid: told.gid, pid: told.pid };
@@ -123,7 +126,9 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, generation
             },
             Err(error) => {
                 // Out of descriptors, most likely; the kernel does not say when there are some.
-                tracing::warn!(%error, "control connection not accepted");
+                if !failed_before {
+                    tracing::warn!(%error, "control connection not accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

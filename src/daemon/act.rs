@@ -1,5 +1,6 @@
 //! Doing what the core says. Nothing here waits; what comes of it is heard of as an event.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,7 +65,7 @@ impl Daemon {
                     current.end_probe();
                     let why = current.not_ready();
                     if !why.is_empty() {
-                        self.trouble.insert(current.instance.clone(), why);
+                        self.trouble.insert(current.instance.clone(), (run, why));
                     }
                 }
                 self.processes.stop(run, signal);
@@ -73,6 +74,7 @@ impl Daemon {
             Effect::Kill { run } => {
                 if self.processes.knows(run) {
                     self.processes.kill(run);
+                    failpoint::pass("stop.killed");
                 } else {
                     // It never began, so there is nothing to kill.
                     self.tell(run, What::Gone);
@@ -86,26 +88,39 @@ impl Daemon {
         if let Err(error) = self.store.reserve(run) {
             return self.not_started(run, super::store::chain(&error));
         }
-        self.trouble.remove(instance);
+        failpoint::pass("spawn.reserved");
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
-            self.give_another_backend(instance, spec.backend);
-            return self.not_started(
-                run,
-                format!("its port {} is held by {stranger}; it gets another", spec.backend),
-            );
+            tracing::warn!(user = %instance.user, server = %instance.server, port = spec.backend, holder = stranger, "backend port taken");
+            let mend = if self.give_another_backend(instance, spec.backend) {
+                "it gets another"
+            } else {
+                "no other is free; end that, or widen [ports] backend_range in mcpsup.toml"
+            };
+            return self.not_started(run, format!("its port {} is held by {stranger}; {mend}", spec.backend));
         }
         self.current.insert(run, Current::new(instance.clone(), spec.backend));
         let sink = self.sink_for(instance, run, &spec);
         self.processes.start(run, instance, spec, sink);
     }
 
-    fn give_another_backend(&mut self, instance: &InstanceId, taken: u16) {
-        let avoid = std::collections::BTreeSet::from([taken]);
-        if self.ports.move_backend(&self.config.ports, instance, &avoid).is_some() {
+    /// False if there is none: then the instance keeps its port, and its next tries wait longer
+    /// and longer.
+    fn give_another_backend(&mut self, instance: &InstanceId, taken: u16) -> bool {
+        // None that anybody listens on: another port is another spec, which is tried at once, so
+        // whoever holds them all would keep us going from one to the next for ever.
+        let listening = socket::everywhere().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot ask the kernel who listens");
+            Vec::new()
+        });
+        let mut avoid: BTreeSet<u16> = listening.iter().map(|one| one.addr.port()).collect();
+        avoid.insert(taken);
+        let has_moved = self.ports.move_backend(&self.config.ports, instance, &avoid).is_some();
+        if has_moved {
             self.save_ports();
             self.needs_resolve = true;
         }
+        has_moved
     }
 
     fn not_started(&self, run: RunId, why: String) {

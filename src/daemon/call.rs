@@ -1,6 +1,6 @@
 //! Answering the control socket: who asks, what they mean, what it changes in the wants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Daemon;
 use crate::control::protocol::{
@@ -66,10 +66,12 @@ impl Daemon {
 
     /// The instances the caller means and may mean.
     fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
-        let may = |id: &InstanceId| caller.may_see(self.listed.get(id).and_then(|listed| listed.owner_uid));
         let mut meant = self.matching(target);
         let known = !meant.is_empty();
-        meant.retain(may);
+        if caller != Caller::Admin {
+            let owners = self.owners();
+            meant.retain(|id| caller.may_see(owners.get(&id.user).copied()));
+        }
         match (meant.is_empty(), &target.user) {
             (false, _) => Ok(meant),
             // Whether a name exists is for administrators: the answer is the same for both.
@@ -77,10 +79,29 @@ impl Daemon {
                 Err(refusal(RefusalKind::NotPermitted, format!("{user} is not yours to see or steer")))
             }
             (true, Some(user)) if !known => Err(refusal(RefusalKind::Unknown, self.unknown(user, target))),
+            (true, None) if caller == Caller::Admin => {
+                let text = "nobody has a server here: no NAME.env in env.d asks for one".to_owned();
+                Err(refusal(RefusalKind::Unknown, text))
+            }
             (true, Some(_) | None) => {
                 Err(refusal(RefusalKind::Unknown, "no instance here is yours".to_owned()))
             }
         }
+    }
+
+    /// The uid by which each user is known on this host. One that serves several users identifies
+    /// none of them (PRODUCT §7).
+    fn owners(&self) -> BTreeMap<&UserName, u32> {
+        let mut users: BTreeMap<u32, BTreeSet<&UserName>> = BTreeMap::new();
+        for (id, listed) in &self.listed {
+            // A user whose file is gone is still the account of that name.
+            let uid = listed.owner_uid.or_else(|| account::find(id.user.as_str()).map(|account| account.uid));
+            users.entry(uid.unwrap_or(0)).or_default().insert(&id.user);
+        }
+        let alone = |(uid, users): (u32, BTreeSet<_>)| {
+            (users.len() == 1).then(|| Some((users.into_iter().next()?, uid)))
+        };
+        users.into_iter().filter_map(alone).flatten().collect()
     }
 
     fn unknown(&self, user: &UserName, target: &Target) -> String {
@@ -124,11 +145,15 @@ impl Daemon {
 
     /// A hold that cannot be remembered still holds, until the daemon ends.
     pub(super) fn save_holds(&mut self) {
-        if let Err(error) = self.store.set_holds(self.fleet.holds()) {
-            let problem = super::store::chain(&error);
+        let problem =
+            self.store.set_holds(self.fleet.holds()).map_err(|error| super::store::chain(&error)).err();
+        if let Some(problem) = problem.as_ref().filter(|_| problem != self.not_kept.holds) {
             tracing::error!(problem, "holds not remembered");
-            self.store_problem = Some(problem);
         }
+        if self.not_kept.holds != problem {
+            self.shown.look_at_report();
+        }
+        self.not_kept.holds = problem;
     }
 
     fn log_of(&mut self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {
@@ -144,8 +169,7 @@ impl Daemon {
         admin_only(caller)?;
         self.look(now, Complete::Named(&BTreeSet::new()));
         let target = Target { user: Some(user.clone()), ..Target::default() };
-        let spellings = [format!("{user}.env"), format!(".env.{user}")];
-        if let Some(name) = spellings.iter().find(|name| self.places.env_dir.join(name).exists()) {
+        if let Some(name) = self.env_dir.file_of(user) {
             return Err(refusal(
                 RefusalKind::Failed,
                 format!("env.d/{name} is still there; delete it first"),

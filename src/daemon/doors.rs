@@ -16,7 +16,19 @@ pub(super) struct Doors {
     settings: watch::Sender<Arc<Settings>>,
     open: BTreeMap<InstanceId, Open>,
     /// Ports that should be a door's and are somebody else's, and what was said about it.
-    taken: BTreeMap<InstanceId, (u16, Problem)>,
+    taken: BTreeMap<InstanceId, Taken>,
+    /// Ports of doors that were closed and whose listeners may live a moment longer: their tasks
+    /// end at their next turn.
+    closing: BTreeSet<u16>,
+}
+
+struct Taken {
+    port: u16,
+    problem: Problem,
+    /// Somebody listens there; else the port cannot be had for another reason.
+    is_held: bool,
+    /// It was a door of our own until now: it will be free in a moment.
+    is_closing: bool,
 }
 
 struct Open {
@@ -29,48 +41,52 @@ struct Open {
 impl Doors {
     pub(super) fn new(config: &Config) -> Self {
         let (settings, _) = watch::channel(settings(config));
-        Self { settings, open: BTreeMap::new(), taken: BTreeMap::new() }
+        Self { settings, open: BTreeMap::new(), taken: BTreeMap::new(), closing: BTreeSet::new() }
     }
 
     /// Takes over changed limits; connections that are open keep theirs.
     pub(super) fn configure(&mut self, config: &Config) {
         let new = settings(config);
         if self.settings.borrow().listen != new.listen {
-            self.open.clear();
+            self.drop_doors(|_, _| false);
         }
         self.settings.send_replace(new);
     }
 
     /// Opens what is missing and closes what is nobody's any more.
     pub(super) fn set(&mut self, wanted: &BTreeMap<InstanceId, u16>) {
-        self.open.retain(|id, open| wanted.get(id) == Some(&open.port));
-        self.taken.retain(|id, (port, _)| wanted.get(id) == Some(port));
+        self.drop_doors(|id, port| wanted.get(id) == Some(&port));
+        self.taken.retain(|id, taken| wanted.get(id) == Some(&taken.port));
         for (id, port) in wanted {
             if self.open.contains_key(id) {
                 continue;
             }
             match self.open(id, *port) {
                 Ok(open) => {
+                    self.closing.remove(port);
                     self.open.insert(id.clone(), open);
                     self.taken.remove(id);
                 }
-                Err(problem) => {
-                    if self.taken.get(id).is_none_or(|(_, known)| *known != problem) {
+                Err(error) => {
+                    let listen = self.settings.borrow().listen;
+                    let problem = Problem::new("[ports]", refusal(listen, *port, &error));
+                    // Once: whoever listens there after that is somebody else.
+                    let is_closing = self.closing.remove(port);
+                    if !is_closing && self.taken.get(id).is_none_or(|known| known.problem != problem) {
                         tracing::warn!(user = %id.user, server = %id.server, port, %problem, "door not open");
                     }
-                    self.taken.insert(id.clone(), (*port, problem));
+                    let is_held = !is_closing && error.kind() == std::io::ErrorKind::AddrInUse;
+                    self.taken.insert(id.clone(), Taken { port: *port, problem, is_held, is_closing });
                 }
             }
         }
     }
 
-    fn open(&self, id: &InstanceId, port: u16) -> Result<Open, Problem> {
+    fn open(&self, id: &InstanceId, port: u16) -> std::io::Result<Open> {
         let listen = self.settings.borrow().listen;
-        let cannot = |error: std::io::Error| Problem::new("[ports]", refusal(listen, port, &error));
-        let listener = socket::listen(listen, port).map_err(cannot)?;
+        let listener = socket::listen(listen, port)?;
         let route = Lead::new(Route::Waiting);
-        let follow = route.follow();
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), follow).map_err(cannot)?;
+        let door = Door::open(listener, self.settings.subscribe(), id.clone(), route.follow())?;
         Ok(Open { port, route, _door: door })
     }
 
@@ -83,17 +99,39 @@ impl Doors {
 
     /// Why an instance's door is not open.
     pub(super) fn problem(&self, id: &InstanceId) -> Option<&Problem> {
-        self.taken.get(id).map(|(_, problem)| problem)
+        self.taken.get(id).map(|taken| &taken.problem)
     }
 
     /// Ports that cannot be doors on this host at present.
     pub(super) fn blocked(&self) -> BTreeSet<u16> {
-        self.taken.values().map(|(port, _)| *port).collect()
+        self.taken.values().map(|taken| taken.port).collect()
+    }
+
+    /// Doors on whose port somebody else listens.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&InstanceId, u16)> {
+        let held = self.taken.iter().filter(|(_, taken)| taken.is_held);
+        held.map(|(id, taken)| (id, taken.port))
+    }
+
+    /// True if a door could not be opened that can be in a moment.
+    pub(super) fn wait_for_ours(&self) -> bool {
+        self.taken.values().any(|taken| taken.is_closing)
+    }
+
+    fn drop_doors(&mut self, keep: impl Fn(&InstanceId, u16) -> bool) {
+        let closing = &mut self.closing;
+        self.open.retain(|id, open| {
+            let stays = keep(id, open.port);
+            if !stays {
+                closing.insert(open.port);
+            }
+            stays
+        });
     }
 
     /// Closes the doors of one user.
     pub(super) fn close(&mut self, user: &crate::model::UserName) {
-        self.open.retain(|id, _| id.user != *user);
+        self.drop_doors(|id, _| id.user != *user);
         self.taken.retain(|id, _| id.user != *user);
     }
 }

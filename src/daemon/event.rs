@@ -8,7 +8,7 @@ use super::{Daemon, Ending};
 use crate::control::protocol::Call;
 use crate::logic::instance::Fact;
 use crate::logic::roster::Host;
-use crate::model::{Moment, RunId, UserName};
+use crate::model::{InstanceId, Moment, RunId, UserName};
 use crate::system::account;
 use crate::system::envdir::Complete;
 use crate::system::envdir::watch::Hint;
@@ -20,6 +20,9 @@ use crate::system::signals::Signal;
 /// How long the directory of env files may go unseen: lost notifications, symlinks that lead to
 /// other file systems, network file systems.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a door of ours may take to give its port back.
+const DOOR_CLOSES_IN: Duration = Duration::from_millis(10);
 
 /// Something happened.
 pub(super) enum Event {
@@ -70,6 +73,8 @@ impl Daemon {
             Event::Saved(saved) => self.note_saved(saved),
             Event::Time => {
                 if self.look_at <= now {
+                    // First the watch, then the look: what happens in between is heard or seen.
+                    self.sources.watcher.refresh();
                     self.look(now, Complete::Named(&BTreeSet::new()));
                 }
             }
@@ -82,6 +87,11 @@ impl Daemon {
             What::Exited(exit) => {
                 if let Some(current) = self.current.get_mut(&run) {
                     current.end_probe();
+                    // Why an earlier run was given up says nothing about how this one ended. (It is
+                    // not dropped when this one begins: that may be before its end is told.)
+                    if self.trouble.get(&current.instance).is_some_and(|(troubled, _)| *troubled != run) {
+                        self.trouble.remove(&current.instance);
+                    }
                 }
                 self.fleet.observe(run, Fact::Exited(exit));
             }
@@ -105,33 +115,68 @@ impl Daemon {
     pub(super) fn look(&mut self, now: Moment, complete: Complete<'_>) {
         let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
         let look = self.env_dir.look(now, complete, &own_uid);
+        self.settling = look.again_at.is_some();
         let regular = now + LOOK_EVERY;
         self.look_at = look.again_at.map_or(regular, |again| again.min(regular));
         self.roster.set_files(look);
+        // Whoever comes back before the last of theirs has ended is not removed after all.
+        let back: Vec<UserName> =
+            self.removing.iter().filter(|user| self.env_dir.file_of(user).is_some()).cloned().collect();
+        for user in back {
+            self.removing.remove(&user);
+            tracing::info!(%user, "user not removed: their file is back");
+        }
         self.resolve(now);
+        // The disk may have room again.
+        if self.not_kept.ports.is_some() {
+            self.save_ports();
+        }
+        if self.not_kept.holds.is_some() {
+            self.save_holds();
+        }
+        self.shown.retry_map();
     }
 
     /// What the files, as last read, want of everybody.
     pub(super) fn resolve(&mut self, now: Moment) {
         let before = self.ports.clone();
-        let blocked = self.doors.blocked();
-        let host = Host {
-            blocked: &blocked,
-            accounts: &account::find,
-            state: &self.places.state,
-            runtime: &self.places.runtime,
-            is_root: self.is_root,
-            digest_key: &self.key,
-        };
-        self.listed = self.roster.resolve(&mut self.ports, &host);
+        let mut blocked = self.doors.blocked();
+        loop {
+            let host = Host {
+                blocked: &blocked,
+                accounts: &account::find,
+                state: &self.places.state,
+                runtime: &self.places.runtime,
+                is_root: self.is_root,
+                digest_key: &self.key,
+            };
+            self.listed = self.roster.resolve(&mut self.ports, &host);
+            let doors =
+                self.listed.iter().filter_map(|(id, listed)| Some((id.clone(), listed.door?))).collect();
+            self.doors.set(&doors);
+            // Nobody knows a door yet that was given just now: where a stranger listens on its
+            // port, it is given another. A pinned one comes back to the same port, once.
+            let is_new =
+                |(id, port): &(&InstanceId, u16)| before.door(id).is_none() && !blocked.contains(port);
+            let unlucky: Vec<(InstanceId, u16)> =
+                self.doors.held().filter(is_new).map(|(id, port)| (id.clone(), port)).collect();
+            if unlucky.is_empty() {
+                break;
+            }
+            for (id, port) in unlucky {
+                self.ports.take_back(&id);
+                blocked.insert(port);
+            }
+        }
         if self.ports != before {
             self.save_ports();
         }
         self.say_problems();
         let wants = self.listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
         self.fleet.want(wants, now);
-        let doors = self.listed.iter().filter_map(|(id, listed)| Some((id.clone(), listed.door?))).collect();
-        self.doors.set(&doors);
+        if self.doors.wait_for_ours() {
+            self.look_at = self.look_at.min(now + DOOR_CLOSES_IN);
+        }
         self.know_secrets();
         self.shown.look_at_all();
     }
@@ -144,6 +189,9 @@ impl Daemon {
         }
         for problem in self.problems.iter().filter(|problem| !problems.contains(problem)) {
             tracing::info!(%problem, "mended");
+        }
+        if self.problems != problems {
+            self.shown.look_at_report();
         }
         self.problems = problems;
     }
@@ -158,7 +206,9 @@ impl Daemon {
         let done = self.sources.say_saved.clone();
         // A disk may take its time to say that it has it; the loop must not.
         tokio::task::spawn_blocking(move || {
+            failpoint::pass("ports.saving");
             let result = write().map_err(|error| super::store::chain(&error));
+            failpoint::pass("ports.saved");
             if done.blocking_send(result).is_err() {
                 tracing::debug!("the loop has ended");
             }
@@ -167,10 +217,14 @@ impl Daemon {
 
     fn note_saved(&mut self, saved: Result<(), String>) {
         self.ports_saver.saving = false;
-        if let Err(problem) = &saved {
-            tracing::error!(%problem, "ports not remembered");
+        let problem = saved.err();
+        if self.not_kept.ports != problem {
+            if let Some(problem) = &problem {
+                tracing::error!(%problem, "ports not remembered");
+            }
+            self.shown.look_at_report();
         }
-        self.store_problem = saved.err();
+        self.not_kept.ports = problem;
         if self.ports_saver.dirty {
             self.save_ports();
         }

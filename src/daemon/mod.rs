@@ -6,7 +6,7 @@
 //!        → publish what changed is shown                 (publish.rs, status.rs)
 //! ```
 //!
-//! Nothing here waits but [`Daemon::next`], which waits for every source at once and for one
+//! Nothing here waits but `Daemon::next`, which waits for every source at once and for one
 //! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
 
 mod act;
@@ -49,6 +49,7 @@ use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
 use sinks::SharedSink;
+use start::Ears;
 use store::Store;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
@@ -86,7 +87,7 @@ struct Daemon {
     processes: Processes,
     current: BTreeMap<RunId, Current>,
     /// Why a run was given up before it was ready.
-    trouble: BTreeMap<InstanceId, String>,
+    trouble: BTreeMap<InstanceId, (RunId, String)>,
     sinks: BTreeMap<InstanceId, Arc<SharedSink>>,
     doors: Doors,
     shown: Shown,
@@ -94,13 +95,18 @@ struct Daemon {
     /// Adopted runs whose secret values are not known yet.
     unknown: Vec<RunId>,
     look_at: Moment,
+    /// The control socket, until it is answered.
+    ears: Option<Ears>,
+    /// A file is being written, or has just vanished.
+    settling: bool,
     /// A port was moved, so the specs must be made again.
     needs_resolve: bool,
     // Given back by the kernel when this process ends, however it ends.
     _lock: Lock,
     /// What was said about mcpsup.toml and env.d.
     problems: Vec<Problem>,
-    store_problem: Option<String>,
+    /// Why ports or holds could not be remembered; tried again with every look.
+    not_kept: NotKept,
     removing: BTreeSet<UserName>,
     ports_saver: PortsSaver,
     ending: Ending,
@@ -130,8 +136,15 @@ struct Sources {
     saved: mpsc::Receiver<Result<(), String>>,
     say_saved: mpsc::Sender<Result<(), String>>,
     signals: Signals,
-    watcher: Option<Watcher>,
+    watcher: Watcher,
     generation: watch::Sender<u64>,
+}
+
+/// What the disk did not take.
+#[derive(Debug, Default)]
+struct NotKept {
+    ports: Option<String>,
+    holds: Option<String>,
 }
 
 /// The table of sticky ports on its way to the disk, one writer at a time.
@@ -145,6 +158,7 @@ impl Daemon {
     async fn serve(&mut self) {
         self.turn(clock::now());
         while !self.is_over() {
+            self.listen_once_settled(clock::now());
             let event = self.next().await;
             let now = clock::now();
             self.note(event, now);
@@ -175,10 +189,12 @@ impl Daemon {
     }
 
     fn is_over(&self) -> bool {
+        // What is being written is waited for with a limit; what waits behind it would be lost.
+        let is_kept = !self.ports_saver.dirty;
         match self.ending {
             Ending::No => false,
-            Ending::WithTheRuns => !self.fleet.is_busy(),
-            Ending::HandOver => true,
+            Ending::WithTheRuns => is_kept && !self.fleet.is_busy(),
+            Ending::HandOver => is_kept,
         }
     }
 
@@ -201,19 +217,12 @@ impl Daemon {
             Some(ready) = sources.ready.recv() => Event::Ready(ready),
             Some(call) = sources.calls.recv() => Event::Call(call),
             Some(saved) = sources.saved.recv() => Event::Saved(saved),
-            hint = hint(sources.watcher.as_mut()) => Event::Hint(hint),
+            hint = sources.watcher.next() => Event::Hint(hint),
             () = tokio::time::sleep(wait) => Event::Time,
         }
     }
 
     fn runs_dir(&self) -> PathBuf {
         self.places.runtime.join("runs")
-    }
-}
-
-async fn hint(watcher: Option<&mut Watcher>) -> crate::system::envdir::watch::Hint {
-    match watcher {
-        Some(watcher) => watcher.next().await,
-        None => std::future::pending().await,
     }
 }

@@ -21,6 +21,8 @@ const MAP_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Shown {
     instances: BTreeMap<InstanceId, Last>,
     all: bool,
+    /// Something of the report changed that belongs to no instance.
+    report: bool,
     map: MapState,
 }
 
@@ -53,6 +55,16 @@ impl Shown {
         self.all = true;
     }
 
+    /// The report changed in what belongs to no instance.
+    pub(super) fn look_at_report(&mut self) {
+        self.report = true;
+    }
+
+    /// The port map is not what is: it is tried again.
+    pub(super) fn retry_map(&mut self) {
+        self.report |= self.map.failed;
+    }
+
     fn map_changed(&mut self, now: Moment) {
         let soon = self.map.written_at.map_or(now, |at| at + MAP_EVERY).max(now + MAP_AFTER);
         self.map.due.get_or_insert(soon);
@@ -62,7 +74,7 @@ impl Shown {
 impl Daemon {
     /// Shows what the last turn changed.
     pub(super) fn publish(&mut self, touched: &BTreeSet<InstanceId>, now: Moment) {
-        let mut changed = false;
+        let mut changed = std::mem::take(&mut self.shown.report);
         if std::mem::take(&mut self.shown.all) {
             let all: Vec<InstanceId> = self.fleet.iter().map(|(id, _)| id.clone()).collect();
             for id in &all {
@@ -189,7 +201,12 @@ impl Daemon {
             .removing
             .iter()
             .filter(|user| {
-                !self.fleet.iter().any(|(id, instance)| id.user == **user && instance.current().is_some())
+                let is_alive = |(id, instance): (&InstanceId, &Instance)| {
+                    id.user == **user && instance.current().is_some()
+                };
+                // A file that has just vanished is believed to come back for a moment: forgetting
+                // its user sooner would start them once more.
+                !self.roster.has_file(user) && !self.fleet.iter().any(is_alive)
             })
             .cloned()
             .collect();

@@ -1,10 +1,11 @@
 //! How a daemon begins: its directories, its lock, what it remembers, the runs it finds, the
 //! doors, and only then the control socket. And how it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -15,19 +16,23 @@ use super::publish::Shown;
 use super::store::{Store, StoreError};
 use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
+use crate::control::protocol::Call;
 use crate::logic;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
-use crate::model::{Config, InstanceId, Problem, RunId};
+use crate::model::{Config, InstanceId, Problem};
 use crate::system::clock;
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
+use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::places::Places;
 use crate::system::process::{self, Containment, Processes};
 use crate::system::record::{self, Record, RunDir};
 use crate::system::signals::Signals;
 
+/// A file that was saved just before the daemon began is waited for so long at most.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
 /// Requests on their way into the loop.
 const CALLS: usize = 64;
 
@@ -71,6 +76,15 @@ impl StartError {
     }
 }
 
+/// The control socket before it is answered.
+pub(super) struct Ears {
+    listener: tokio::net::UnixListener,
+    calls: mpsc::Sender<Call>,
+    generations: watch::Receiver<u64>,
+    /// When it is answered in any case.
+    open_at: crate::model::Moment,
+}
+
 impl Daemon {
     /// Makes everything ready for the first turn. What runs already is found again before anything
     /// could be started.
@@ -96,7 +110,10 @@ impl Daemon {
         let (generation, generations) = watch::channel(last_generation(places));
         let signals = Signals::new().map_err(StartError::while_trying("watch for signals"))?;
         let listener = control::server::bind(&places.control())?;
+        let ears = Ears { listener, calls: say_calls, generations, open_at: now + SETTLES_WITHIN };
         let mut daemon = Self {
+            ears: Some(ears),
+            settling: false,
             places: places.clone(),
             is_root,
             key,
@@ -117,8 +134,8 @@ impl Daemon {
             look_at: now,
             _lock: lock,
             problems: Vec::new(),
-            store_problem: None,
-            removing: std::collections::BTreeSet::new(),
+            not_kept: super::NotKept::default(),
+            removing: BTreeSet::new(),
             ports_saver: PortsSaver::default(),
             needs_resolve: false,
             ending: Ending::No,
@@ -132,16 +149,17 @@ impl Daemon {
                 saved,
                 say_saved,
                 signals,
-                watcher: Some(envdir_watch::watch(&places.env_dir)),
+                watcher: envdir_watch::watch(&places.env_dir),
                 generation,
             },
         };
         daemon.adopt_runs(now)?;
-        daemon.look(now, Complete::Named(&std::collections::BTreeSet::new()));
+        daemon.look(now, Complete::Named(&BTreeSet::new()));
+        // There is a map though there is nobody yet, and it is never an earlier daemon's.
+        daemon.shown.look_at_report();
         for note in daemon.notes() {
             tracing::warn!("{note}");
         }
-        tokio::spawn(control::server::serve(listener, say_calls, generations));
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             config = %daemon.places.config.display(),
@@ -153,30 +171,54 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Begins to answer, once what the files say is known. Who asks earlier waits: the socket is
+    /// there, and nobody is told that a user whose file was saved a moment ago does not exist.
+    pub(super) fn listen_once_settled(&mut self, now: crate::model::Moment) {
+        let settling = self.settling;
+        if let Some(ears) = self.ears.take_if(|ears| !settling || ears.open_at <= now) {
+            tokio::spawn(control::server::serve(ears.listener, ears.calls, ears.generations));
+        }
+    }
+
     fn adopt_runs(&mut self, now: crate::model::Moment) -> Result<(), StartError> {
         let runs = self.runs_dir();
         let left = record::left_behind(&runs)
             .map_err(StartError::while_trying(format!("read {}", runs.display())))?;
-        let mut found: BTreeMap<InstanceId, (RunId, RunDir)> = BTreeMap::new();
+        let mut found: BTreeMap<InstanceId, (Record, RunDir)> = BTreeMap::new();
         for (run, dir) in left {
             match dir.read() {
                 Ok(Some(record)) => {
-                    // Two of one instance cannot be: a run's directory goes before the next comes.
-                    if let Some((older, _)) = found.insert(record.instance.clone(), (run, dir.clone())) {
-                        tracing::error!(older = older.0, run = run.0, instance = %record.instance, "two runs of one instance; neither is touched");
+                    if let Some((older, dir)) = found.insert(record.instance.clone(), (record, dir)) {
+                        self.end_older(&older, dir);
                     }
-                    self.adopt(&record, &dir, now);
                 }
-                Ok(None) => self.processes.discard(run, &dir),
+                Ok(None) => self.processes.discard(run, dir),
                 Err(error) => {
                     tracing::error!(run = run.0, %error, dir = %dir.path().display(), "a record is not ours; its process, if any, is not touched");
                 }
             }
         }
+        for (record, dir) in found.into_values() {
+            self.adopt(&record, dir, now);
+        }
         Ok(())
     }
 
-    fn adopt(&mut self, record: &Record, dir: &RunDir, now: crate::model::Moment) {
+    /// Two runs of one instance are recorded: the directory of the first could not be removed when
+    /// it was over. If it is not over, it is ended.
+    fn end_older(&mut self, record: &Record, dir: RunDir) {
+        let run = record.run;
+        if record.identity.find().is_none() {
+            return self.processes.discard(run, dir);
+        }
+        tracing::error!(user = %record.instance.user, server = %record.instance.server, run = run.0, "a second run of one instance is ended");
+        let sink = self.sink_found(&record.instance, run);
+        if self.processes.adopt(record, sink) {
+            self.processes.kill(run);
+        }
+    }
+
+    fn adopt(&mut self, record: &Record, dir: RunDir, now: crate::model::Moment) {
         let sink = self.sink_found(&record.instance, record.run);
         if !self.processes.adopt(record, sink) {
             // The machine was started again since.
@@ -185,6 +227,7 @@ impl Daemon {
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
         self.current.insert(record.run, Current::new(record.instance.clone(), record.backend));
+        failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
     }
 
@@ -204,6 +247,7 @@ impl Daemon {
         notes.push(
             "doors are open to every user of this host: this version does not check who connects".to_owned(),
         );
+        notes.extend(self.sources.watcher.problem().map(str::to_owned));
         let unlimited = |server: &crate::model::config::Server| match self.processes.containment() {
             Containment::Cgroup(root) => root.lacks(&server.limits),
             Containment::Namespace | Containment::Session => {
@@ -234,7 +278,7 @@ impl Daemon {
             );
         }
         if let Containment::Session = self.processes.containment() {
-            notes.push("process trees are kept together by session only (no cgroup v2 here): one that detaches on purpose may be left behind".to_owned());
+            notes.push("process trees are kept together by session only (no cgroup v2 that this daemon may use): one that detaches on purpose may be left behind".to_owned());
         }
         notes
     }
@@ -244,9 +288,12 @@ impl Daemon {
         let mut files = vec![self.places.control()];
         if self.ending == Ending::WithTheRuns {
             files.push(self.places.port_map());
+            self.processes.close();
         }
         for file in files {
-            if let Err(error) = std::fs::remove_file(&file) {
+            if let Err(error) = std::fs::remove_file(&file)
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 tracing::warn!(%error, file = %file.display(), "cannot remove");
             }
         }

@@ -5,11 +5,11 @@ use crate::control::protocol::Target;
 use crate::door::{Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::model::portmap::{Entry, PortMap};
-use crate::model::status::{InstanceStatus, StateName, StatusReport};
+use crate::model::status::{InstanceStatus, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
 use crate::system::{clock, socket};
 
-use super::Daemon;
+use super::{Daemon, NotKept};
 
 impl Daemon {
     /// The instance's state in one word.
@@ -48,7 +48,7 @@ impl Daemon {
             run,
             addr: listening.addr,
             listener_inode: listening.inode,
-            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look().into_iter()))),
+            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look()))),
         })
     }
 
@@ -80,8 +80,10 @@ impl Daemon {
         let mut notes = Vec::new();
         if is_admin {
             problems.extend(self.problems.iter().cloned());
-            notes
-                .extend(self.store_problem.iter().map(|problem| format!("cannot remember ports: {problem}")));
+            let NotKept { ports, holds } = &self.not_kept;
+            for (what, problem) in [("ports", ports), ("what was stopped", holds)] {
+                notes.extend(problem.iter().map(|problem| format!("cannot remember {what}: {problem}")));
+            }
             notes.extend(self.notes());
         }
         StatusReport {
@@ -165,7 +167,7 @@ impl Daemon {
     pub(super) fn ended(&self, id: &InstanceId, instance: &Instance) -> String {
         let exit = instance.last_exit().map_or_else(|| "ended".to_owned(), ToString::to_string);
         match (self.trouble.get(id), instance.last_exit()) {
-            (Some(trouble), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
+            (Some((_, trouble)), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
                 format!("was not ready in time: {trouble}")
             }
             (None, _) | (Some(_), Some(Exit::NotStarted(_))) => exit,
@@ -198,13 +200,6 @@ impl Daemon {
 }
 
 /// ", 3rd time in a row", from the second time on.
-pub(super) fn in_a_row(strikes: u32) -> String {
-    let ending = match (strikes % 10, strikes % 100) {
-        (_, 11..=13) => "th",
-        (1, _) => "st",
-        (2, _) => "nd",
-        (3, _) => "rd",
-        (_, _) => "th",
-    };
-    if strikes < 2 { String::new() } else { format!(", {strikes}{ending} time in a row") }
+fn in_a_row(strikes: u32) -> String {
+    if strikes < 2 { String::new() } else { format!(", {} time in a row", ordinal(strikes)) }
 }

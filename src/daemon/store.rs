@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::logic::ports::Ports;
 use crate::model::{InstanceId, RunId};
+use crate::system::cause::plain;
 use crate::system::failpoint;
 use crate::system::files::{self, FileError};
 
@@ -153,7 +154,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let said = error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), plain);
+        text = format!("{text}: {said}");
         cause = error.source();
     }
     text

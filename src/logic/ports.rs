@@ -197,6 +197,12 @@ impl Ports {
         Some(port)
     }
 
+    /// Undoes a gift of ports that nobody has heard of yet. For a door that turned out to be a
+    /// stranger's.
+    pub fn take_back(&mut self, id: &InstanceId) {
+        self.rows.remove(id);
+    }
+
     /// Frees all ports of `user`: `mcpsup remove`.
     pub fn remove_user(&mut self, user: &UserName) {
         self.rows.retain(|id, _| id.user != *user);

@@ -109,8 +109,8 @@ pub enum Containment {
     Auto,
     /// One cgroup v2 per run, ended by `cgroup.kill`. The daemon refuses to start without.
     Cgroup,
-    /// One pid namespace per run: when its first process ends, the kernel ends all. The daemon
-    /// refuses to start where it cannot make one.
+    /// One pid namespace per run: when its first process ends, the kernel ends all. Where none can
+    /// be made, which takes privilege, no run starts, and `status` says why.
     PidNamespace,
     /// A session and process group per run, and what holds its FIFOs: best effort.
     Session,

@@ -57,6 +57,19 @@ impl fmt::Display for StateName {
     }
 }
 
+/// How often something has happened, for people: `1st`, `2nd`, `3rd`, `4th`, `11th`, `21st`.
+#[must_use]
+pub fn ordinal(number: u32) -> String {
+    let ending = match (number % 100, number % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        (_, _) => "th",
+    };
+    format!("{number}{ending}")
+}
+
 /// The daemon as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {
@@ -111,4 +124,15 @@ pub struct InstanceStatus {
     /// What keeps its processes together: `cgroup`, `pid namespace`, `session`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub containment: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_a_row_are_spelled_right() {
+        let spelled: Vec<_> = [1, 2, 3, 4, 11, 12, 13, 21, 102, 111].map(ordinal).into();
+        assert_eq!(spelled, ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th"]);
+    }
 }

@@ -57,6 +57,15 @@ impl Root {
         Group { dir: self.dir.join(format!("run-{run}")) }
     }
 
+    /// Removes the daemon's own directory.
+    ///
+    /// # Errors
+    ///
+    /// When there is still a group in it.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_dir(&self.dir)
+    }
+
     /// Which of the limits asked for cannot be kept here, by name.
     #[must_use]
     pub fn lacks(&self, limits: &Limits) -> Vec<&'static str> {
@@ -87,12 +96,6 @@ impl Group {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// The file a process writes `0` to in order to join.
-    #[must_use]
-    pub fn procs_file(&self) -> PathBuf {
-        self.dir.join("cgroup.procs")
     }
 
     /// Makes it.
@@ -131,7 +134,7 @@ impl Group {
     /// Every process in it.
     #[must_use]
     pub fn processes(&self) -> Vec<i32> {
-        words(&self.procs_file()).iter().filter_map(|pid| pid.parse().ok()).collect()
+        words(&self.dir.join("cgroup.procs")).iter().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// True while a process of it, or of a group below it, is alive. A zombie is not.

@@ -20,14 +20,15 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::geteuid;
 
 use crate::model::file::{FileState, Look};
 use crate::model::{Moment, Problem, UserName};
-use crate::system::clock;
+use crate::system::cause::plain;
+use crate::system::{account, clock};
 
 use file::{Again, Known, One};
 use names::Meaning;
+pub use names::names_of;
 
 /// How long a file may be missing before it is gone: vim and others rename it away for a moment.
 const GRACE: Duration = Duration::from_millis(500);
@@ -59,6 +60,12 @@ impl EnvDir {
         let shown =
             path.file_name().map_or_else(|| "env.d".into(), |name| name.to_string_lossy().into_owned());
         Self { path: path.to_owned(), shown, known: BTreeMap::new() }
+    }
+
+    /// The name of the user's file, if one is there at this moment, readable or not.
+    #[must_use]
+    pub fn file_of(&self, user: &UserName) -> Option<String> {
+        names_of(user).into_iter().find(|name| self.path.join(name).symlink_metadata().is_ok())
     }
 
     /// Reads the directory whole, and every file that is new or changed.
@@ -153,8 +160,8 @@ impl EnvDir {
 
     /// The open directory and the names in it, if they can be trusted to be the administrator's.
     fn list(&self) -> Result<(Dir, Listing), String> {
-        let cannot = |errno: Errno| format!("cannot be read: {}", errno.desc().to_lowercase());
-        let (us, path) = (geteuid().as_raw(), shell_word(&self.path));
+        let cannot = |errno: Errno| format!("cannot be read: {}", plain(&errno.into()));
+        let (us, path) = (account::own_uid(), shell_word(&self.path));
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let mut dir = match Dir::open(&self.path, flags, Mode::empty()) {
             Ok(dir) => dir,

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
-use nix::unistd::{Gid, Uid, fchown, geteuid};
+
+use crate::system::account;
 
 /// What we were doing to which file; the cause is the source.
 #[derive(Debug, thiserror::Error)]
@@ -106,19 +107,10 @@ fn directory_of(path: &Path) -> &Path {
 /// When it cannot be made, is not a directory, belongs to neither root nor the daemon, or may be
 /// written by others.
 pub fn make_dir(path: &Path, mode: u32) -> Result<(), FileError> {
-    make_dir_of(path, mode, None)
+    made(path, mode).map_err(FileError::of("make the directory", path))
 }
 
-/// As [`make_dir`], for the account (`uid`, `gid`) that the directory shall belong to.
-///
-/// # Errors
-///
-/// As [`make_dir`]; and when it belongs to somebody else.
-pub fn make_dir_of(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), FileError> {
-    made(path, mode, owner).map_err(FileError::of("make the directory", path))
-}
-
-fn made(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
+fn made(path: &Path, mode: u32) -> io::Result<()> {
     if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
     }
@@ -127,22 +119,14 @@ fn made(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
         Err(failed) if failed.kind() == io::ErrorKind::AlreadyExists => false,
         Err(failed) => return Err(failed),
     };
-    let us = geteuid().as_raw();
+    let us = account::own_uid();
     let link = std::fs::symlink_metadata(path)?;
     // systemd makes a StateDirectory= a link; one that a third person made leads astray.
     let follow = link.is_symlink() && (link.uid() == 0 || link.uid() == us);
     let flags = OFlag::O_DIRECTORY | if follow { OFlag::empty() } else { OFlag::O_NOFOLLOW };
     let dir = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
     let is = dir.metadata()?;
-    if let Some((uid, gid)) = owner
-        && (fresh || is.uid() == us)
-        && (is.uid(), is.gid()) != (uid, gid)
-    {
-        fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    }
-    let wanted_owner = owner.map_or(us, |(uid, _)| uid);
-    let is = dir.metadata()?;
-    if is.uid() != wanted_owner && (is.uid() != 0 || owner.is_some()) {
+    if is.uid() != us && is.uid() != 0 {
         return Err(io::Error::other(format!("it belongs to uid {}", is.uid())));
     }
     let now = is.mode() & 0o7777;

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::{Command, Stdio};
 
@@ -56,7 +56,7 @@ impl Launcher {
     }
 }
 
-async fn send(control: &UnixStream, request: &[u8], socket: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+async fn send(control: &UnixStream, request: &[u8], socket: BorrowedFd<'_>) -> io::Result<()> {
     control
         .async_io(Interest::WRITABLE, || {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -83,5 +83,5 @@ fn spawn() -> io::Result<UnixStream> {
         .spawn()?;
     tracing::debug!(pid = child.id(), "launcher started");
     rustix::io::ioctl_fionbio(&ours, true)?;
-    UnixStream::from_std(StdStream::from(OwnedFd::from(ours)))
+    UnixStream::from_std(StdStream::from(ours))
 }

@@ -22,14 +22,15 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Sleep, sleep};
 
+use super::cgroup::Group;
 use super::exit::Death;
 use super::failpoint;
 use super::orders::{Answer, Failure, LONGEST, Make, OrdersOf, encode};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
-use super::record::{Identity, PlanRecord, Record};
-use super::{clock, tree};
+use super::record::{Identity, PlanRecord, Record, RunDir};
+use super::{account, clock, tree};
 use crate::model::spec::Plan;
-use crate::model::{Exit, InstanceId, Spec};
+use crate::model::{Exit, InstanceId, RunId, Spec};
 
 /// One read from a run's output takes at most this much, the size of a pipe.
 const READ: usize = 64 * 1024;
@@ -57,7 +58,7 @@ pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>
         }
         Err(failure) => {
             tracing::debug!(run = life.run.0, %failure, "not started");
-            Box::pin(end_launcher(&life)).await;
+            Box::pin(end_copy(&life)).await;
             life.set_exited();
             life.tell(What::Exited(Exit::NotStarted(failure.to_string())));
             life.kill.notified().await;
@@ -82,7 +83,17 @@ pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>
     life.tell(What::Exited(Exit::Unknown));
     life.kill.notified().await;
     Box::pin(sweep(&life, recorded, false)).await;
+    failpoint::pass("adopt.swept");
     clean(&life);
+}
+
+/// Removes what there is of a run without a server.
+pub(super) async fn discard(run: RunId, group: Option<Group>, dir: RunDir) {
+    if let Some(group) = group.filter(|group| group.dir().exists()) {
+        end_group(run, &group).await;
+        report("remove a cgroup", run, group.remove());
+    }
+    report("remove a run's directory", run, dir.remove());
 }
 
 fn cannot(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
@@ -101,6 +112,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         }
         Held::Namespace | Held::Session => None,
     };
+    failpoint::pass("spawn.grouped");
     let output = open_output(life).map_err(cannot("open the run's output"))?;
     let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
     let mut socket = life.launcher.ask(&make).await.map_err(cannot("ask the launcher"))?;
@@ -108,7 +120,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
     let pid = match answer(&mut socket).await? {
         Some(Answer::Pid(pid)) => pid,
         Some(Answer::Failed(failure)) => return Err(failure),
-        None => return Err(Failure { doing: "the launcher ended".into(), errno: None }),
+        None => return Err(Failure { doing: "cannot hear the launcher: it has ended".into(), errno: None }),
     };
     failpoint::pass("spawn.started");
     // It is our child and cannot be reaped by anybody else, so the pid still means it.
@@ -133,7 +145,9 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
     match answer(&mut socket).await? {
         None => Ok(output),
         Some(Answer::Failed(failure)) => Err(failure),
-        Some(Answer::Pid(_)) => Err(Failure { doing: "the launcher spoke out of turn".into(), errno: None }),
+        Some(Answer::Pid(_)) => {
+            Err(Failure { doing: "cannot understand the launcher: it spoke out of turn".into(), errno: None })
+        }
     }
 }
 
@@ -155,14 +169,17 @@ async fn answer(socket: &mut UnixStream) -> Result<Option<Answer>, Failure> {
     serde_json::from_slice(&bytes).map(Some).map_err(|error| cannot("understand the launcher")(error.into()))
 }
 
-/// After a failed launch nothing of the launcher may be left either.
-async fn end_launcher(life: &Life) {
+/// After a failed launch nothing of the launcher's copy may be left either.
+async fn end_copy(life: &Life) {
     let leader = life.leader();
     if let Some(leader) = leader {
         super::process::send(&leader.handle, Signal::KILL);
         wait_for_exit(&leader).await;
         sweep(life, leader.pid, true).await;
         reap(leader.pid);
+    } else if let Held::Cgroup(group) = &life.held {
+        // It may be there though its pid was never heard, and an empty group is all that can go.
+        end_group(life.run, group).await;
     }
 }
 
@@ -183,6 +200,7 @@ async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Outpu
     if leader.ours {
         reap(leader.pid);
     }
+    failpoint::pass("stop.reaped");
     sink.end();
     clean(&life);
 }
@@ -191,6 +209,7 @@ fn clean(life: &Life) {
     if let Held::Cgroup(group) = &life.held {
         report("remove a run's cgroup", life.run, group.remove());
     }
+    failpoint::pass("stop.ungrouped");
     report("remove a run's directory", life.run, life.dir.remove());
     failpoint::pass("stop.removed");
     life.tell(What::Gone);
@@ -227,28 +246,23 @@ fn status(leader: &Leader) -> Exit {
 /// Kills until nothing of the run is alive. It has no deadline: what the kernel does not release
 /// is shown as being killed, and gets no sibling.
 async fn sweep(life: &Life, leader: i32, ours: bool) {
-    let mut pause = Duration::from_millis(1);
     match &life.held {
         Held::Namespace => {}
-        Held::Cgroup(group) => {
-            while group.is_populated() {
-                report("kill a cgroup", life.run, group.kill());
-                sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(100));
-            }
-        }
+        Held::Cgroup(group) => end_group(life.run, group).await,
         Held::Session => {
-            // Runs that end in one breath share one look at /proc: let them all come this far.
-            tokio::task::yield_now().await;
             if ours {
                 kill_group(leader);
             }
             let marks = life.marks(leader, ours);
+            let mut pause = Duration::from_millis(1);
             loop {
+                // Runs that end in one breath share one look at /proc: let them all come this far.
+                let since = clock::now();
+                tokio::task::yield_now().await;
                 // Whoever holds its standard input is looked for everywhere; so is everything of
                 // a run that was not our child, whose orphans went to another process.
                 let everywhere = !ours || tree::is_held(&life.dir.stdin());
-                let alive = tree::members(&marks, clock::now(), everywhere);
+                let alive = tree::members(&marks, since, everywhere);
                 if alive.is_empty() {
                     break;
                 }
@@ -260,6 +274,16 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
         }
+    }
+}
+
+/// Kills everything in a group until there is nothing.
+async fn end_group(run: RunId, group: &Group) {
+    let mut pause = Duration::from_millis(1);
+    while group.is_populated() {
+        report("kill a cgroup", run, group.kill());
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(100));
     }
 }
 
@@ -275,7 +299,7 @@ fn open_output(life: &Life) -> io::Result<Receiver> {
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(life.dir.output())?;
     let meta = file.metadata()?;
-    if !meta.file_type().is_fifo() || meta.uid() != rustix::process::geteuid().as_raw() {
+    if !meta.file_type().is_fifo() || meta.uid() != account::own_uid() {
         return Err(io::Error::other("it is not a FIFO of ours"));
     }
     Receiver::from_file(file)

@@ -20,6 +20,7 @@ use nix::libc::{O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK};
 use tokio::sync::watch;
 
 use crate::model::InstanceId;
+use crate::system::cause::plain;
 
 /// Where the log of an instance is: `LOGS/USER/SERVER.log`.
 #[must_use]
@@ -156,7 +157,7 @@ impl LogFile {
         let Some(lost) = self.lost.as_deref() else {
             return Ok(());
         };
-        let text = format!("{} bytes of output were lost: {}", lost.bytes, reason(&lost.cause));
+        let text = format!("{} bytes of output were lost: {}", lost.bytes, plain(&lost.cause));
         self.write_note(&text)?;
         self.lost = None;
         Ok(())
@@ -265,17 +266,6 @@ fn fitting(bytes: &[u8], room: usize, may_begin_anew: bool) -> usize {
     if lines > 0 || may_begin_anew { lines } else { room }
 }
 
-fn reason(cause: &io::Error) -> String {
-    let kind = cause.kind();
-    if kind == io::ErrorKind::StorageFull {
-        "disk full".into()
-    } else if cause.raw_os_error().is_none() {
-        cause.to_string()
-    } else {
-        kind.to_string()
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "what a test puts in the way need not be whole")]
 mod tests {
@@ -378,11 +368,6 @@ mod tests {
         log.write(b"again\n");
         assert_eq!(text(log.path()), "mcpsup: 10 bytes of output were lost: not a directory\nagain\n");
         assert!(log.lost().is_none());
-    }
-
-    #[test]
-    fn a_full_disk_has_its_name() {
-        assert_eq!(reason(&io::Error::from_raw_os_error(nix::libc::ENOSPC)), "disk full");
     }
 
     #[test]

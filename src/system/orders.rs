@@ -1,4 +1,5 @@
-//! What the daemon tells a launcher, and what comes back: frames on a socketpair.
+//! What the daemon tells its launcher and each copy of it, and what comes back: a packet, then
+//! frames on a socketpair.
 //!
 //! Orders hold credentials, so they travel on a descriptor and nowhere else. The launcher is sent a
 //! [`Make`] with one end of a socketpair, and answers there with the pid of the process it made;
@@ -13,8 +14,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::model::Spec;
+use super::cause::plain;
 use crate::model::spec::Account;
+use crate::model::{Secret, Spec};
 
 /// How a process is to be made: in which cgroup, and whether as the first of a pid namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Make {
 /// An order longer than this is not ours: 64 KiB of env file, twice over for escapes, and more.
 pub const LONGEST: usize = 1 << 20;
 
-/// What a launcher is to become. Borrowed from the spec on the daemon's side.
+/// What a copy of the launcher is to become. On the daemon's side it is [`OrdersOf`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Orders {
     /// The program, a path or a name to be found in PATH of `env`.
@@ -103,13 +105,13 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.doing)?;
         match self.errno {
-            Some(errno) => write!(f, ": {}", nix::errno::Errno::from_raw(errno).desc().to_lowercase()),
+            Some(errno) => write!(f, ": {}", plain(&io::Error::from_raw_os_error(errno))),
             None => Ok(()),
         }
     }
 }
 
-/// What a launcher says.
+/// What the launcher, or its copy, says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The process that was made, as the daemon sees its pid. Said by the launcher.
@@ -183,7 +185,7 @@ impl<'a> OrdersOf<'a> {
     pub fn new(spec: &'a Spec, stdin: PathBuf, output: PathBuf) -> Self {
         Self {
             program: &spec.program,
-            args: spec.args.iter().map(super::super::model::secret::Secret::reveal).collect(),
+            args: spec.args.iter().map(Secret::reveal).collect(),
             env: spec.env.iter().map(|(name, value)| (&**name, value.reveal())).collect(),
             working_dir: &spec.working_dir,
             state_dir: &spec.state_dir,

@@ -2,7 +2,7 @@
 //!
 //! [`Processes`] starts, adopts, signals and kills; one task per run does the waiting and tells
 //! the loop through [`News`]. It decides nothing: whether a run should end, and what follows, is
-//! said by the core. What a life looks like from inside stands in [`life`](super::life).
+//! said by the core. What a life looks like from inside stands in `life`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -141,16 +141,18 @@ impl Life {
         Marks { leader, leader_is_held, fifos: self.dir.path().to_path_buf(), tmp: self.marker.clone() }
     }
 
-    /// Every process of the run.
-    fn pids(&self) -> Vec<i32> {
-        let leader = self.leader().map(|leader| leader.pid);
-        match (&self.held, leader) {
-            (Held::Cgroup(group), _) => group.processes(),
-            (Held::Namespace | Held::Session, None) => Vec::new(),
-            (Held::Namespace | Held::Session, Some(pid)) => {
-                let mut all = tree::members(&self.marks(pid, !self.has_exited()), clock::now(), false);
-                all.push(pid);
-                all
+    /// Every process of the run, those first that are found at no cost: who wants one of them seldom
+    /// needs a look at the whole machine.
+    fn pids(self: Arc<Self>) -> Box<dyn Iterator<Item = i32>> {
+        match (&self.held, self.leader()) {
+            (Held::Cgroup(group), _) => Box::new(group.processes().into_iter()),
+            (Held::Namespace | Held::Session, None) => Box::new(std::iter::empty()),
+            (Held::Namespace | Held::Session, Some(leader)) => {
+                let below = move || tree::descendants(leader.pid);
+                let all =
+                    move || tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false);
+                let near = std::iter::once(leader.pid).chain(std::iter::once_with(below).flatten());
+                Box::new(near.chain(std::iter::once_with(all).flatten()))
             }
         }
     }
@@ -283,17 +285,23 @@ impl Processes {
         life
     }
 
-    /// Removes what is left of a run that was intended and never recorded: its launcher had no
-    /// orders, so there is no server.
-    pub fn discard(&self, run: RunId, dir: &RunDir) {
-        if let Containment::Cgroup(root) = &self.containment {
-            let group = root.group(run);
-            if group.dir().exists() {
-                report("end a launcher without orders", run, group.kill());
-                report("remove a cgroup", run, group.remove());
-            }
+    /// Removes what is left of a run that never became a server, or is known to be over: its
+    /// directory, and its cgroup with a process that still waits for orders in vain.
+    pub fn discard(&self, run: RunId, dir: RunDir) {
+        let group = match &self.containment {
+            Containment::Cgroup(root) => Some(root.group(run)),
+            Containment::Namespace | Containment::Session => None,
+        };
+        tokio::task::spawn(life::discard(run, group, dir));
+    }
+
+    /// Gives back what was made for all runs together. To be called when none is left.
+    pub fn close(&self) {
+        if let Containment::Cgroup(root) = &self.containment
+            && let Err(error) = root.remove()
+        {
+            tracing::warn!(%error, "cannot remove the daemon's cgroup");
         }
-        report("remove a run's directory", run, dir.remove());
     }
 
     /// Asks a run to end.
@@ -334,13 +342,16 @@ impl Processes {
 
     /// A look at the processes of a run, for the probe and the door: who may listen on its port.
     #[must_use]
-    pub fn look(&self, run: RunId) -> Option<impl Fn() -> Vec<i32> + Send + Sync + use<>> {
+    pub fn look(
+        &self,
+        run: RunId,
+    ) -> Option<impl Fn() -> Box<dyn Iterator<Item = i32>> + Send + Sync + use<>> {
         let life = Arc::clone(self.lives.get(&run)?);
-        Some(move || life.pids())
+        Some(move || Arc::clone(&life).pids())
     }
 
     /// Reaps children that are nobody's first process: orphans of runs, come to us as to a
-    /// subreaper, and launchers that made a namespace.
+    /// subreaper, a launcher that was killed, and copies of it that never got their orders.
     pub fn reap_strays(&self) {
         // One look without reaping: a leader is left to its own task, which needs it as a zombie,
         // and calls this again afterwards.
@@ -356,7 +367,7 @@ impl Processes {
 
 /// Makes this process fit to hold everybody's credentials and descriptors: others of its uid
 /// cannot look into it, it leaves no core, and it may open as many files as the system lets it (a
-/// thousand instances need a few thousand; the launcher lowers it again).
+/// thousand instances need a few thousand; each run gets a limit of its own).
 ///
 /// # Errors
 ///
@@ -364,6 +375,8 @@ impl Processes {
 pub fn prepare_self() -> io::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     nix::sys::prctl::set_dumpable(false)?;
+    // A second lock on the same door: fs.suid_dumpable can turn the first into a core for root.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

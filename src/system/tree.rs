@@ -8,7 +8,9 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -37,9 +39,27 @@ pub struct Marks {
     pub tmp: PathBuf,
 }
 
+/// The machine's processes at one moment.
+#[derive(Debug)]
+struct Census {
+    taken: Moment,
+    processes: Vec<Process>,
+    /// What was found out about single ones, since it is dear and many runs ask.
+    signs: RefCell<BTreeMap<i32, Rc<Signs>>>,
+}
+
+/// What a process carries that tells whose it is.
+#[derive(Debug)]
+struct Signs {
+    /// TMPDIR in its environment.
+    tmp: Option<PathBuf>,
+    /// The directories of the FIFOs it has open.
+    places: BTreeSet<PathBuf>,
+}
+
 thread_local! {
     // Many runs that end at once (SIGTERM to the daemon) share one look at /proc.
-    static LAST: RefCell<Option<(Moment, Rc<Vec<Process>>)>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<Rc<Census>>> = const { RefCell::new(None) };
 }
 
 /// Every living process of the run but its leader, as the machine was at some moment not before
@@ -47,19 +67,20 @@ thread_local! {
 /// `everywhere`.
 #[must_use]
 pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
-    let all = census(since);
+    let census = census(since);
+    let all = &census.processes;
     let me = rustix::process::getpid().as_raw_nonzero().get();
     // While somebody of a session lives, the kernel gives its number to nobody. So if a process
     // has the dead leader's pid, the session is over and one of that number is another's.
     let session_is_ours = marks.leader_is_held || all.iter().all(|process| process.pid != marks.leader);
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for process in all.iter() {
+    for process in all {
         children.entry(process.parent).or_default().push(process.pid);
     }
     let is_marked = |process: &&Process| {
         let by_number = process.session == marks.leader || process.parent == marks.leader;
         let near = everywhere || process.parent == me || process.parent == 1;
-        process.pid != me && ((session_is_ours && by_number) || (near && carries(process.pid, marks)))
+        process.pid != me && ((session_is_ours && by_number) || (near && census.carries(process.pid, marks)))
     };
     let mut next: Vec<i32> = all.iter().filter(is_marked).map(|process| process.pid).collect();
     let mut found = BTreeSet::new();
@@ -77,33 +98,58 @@ pub fn members(marks: &Marks, since: Moment, everywhere: bool) -> Vec<i32> {
         .collect()
 }
 
-/// True if the process is the run's by its environment or by what it has open.
-fn carries(pid: i32, marks: &Marks) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let tmp = [b"TMPDIR=", marks.tmp.as_os_str().as_encoded_bytes()].concat();
-    if environment.split(|byte| *byte == 0).any(|variable| variable == tmp) {
-        return true;
+impl Census {
+    /// True if the process is the run's by its environment or by what it has open.
+    fn carries(&self, pid: i32, marks: &Marks) -> bool {
+        let signs = Rc::clone(self.signs.borrow_mut().entry(pid).or_insert_with(|| Rc::new(signs_of(pid))));
+        signs.tmp.as_ref() == Some(&marks.tmp) || signs.places.contains(&marks.fifos)
     }
-    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    open.flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .any(|file| file.starts_with(&marks.fifos))
 }
 
-fn census(since: Moment) -> Rc<Vec<Process>> {
+fn signs_of(pid: i32) -> Signs {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let tmp = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"TMPDIR="));
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    // Only what could be a run's FIFO, as `RunDir` names them: this is kept for a while.
+    let places = files
+        .filter(|file| file.ends_with("in") || file.ends_with("out"))
+        .filter_map(|file| Some(file.parent()?.to_path_buf()));
+    Signs { tmp: tmp.map(|tmp| PathBuf::from(OsStr::from_bytes(tmp))), places: places.collect() }
+}
+
+fn census(since: Moment) -> Rc<Census> {
     LAST.with_borrow_mut(|last| {
-        if let Some((taken, all)) = last
-            && *taken >= since
+        if let Some(census) = last
+            && census.taken >= since
         {
-            return Rc::clone(all);
+            return Rc::clone(census);
         }
         let taken = clock::now();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let all: Rc<Vec<Process>> = Rc::new(pids.filter_map(look).collect());
-        *last = Some((taken, Rc::clone(&all)));
-        all
+        let processes = pids.filter_map(look).collect();
+        let census = Rc::new(Census { taken, processes, signs: RefCell::default() });
+        *last = Some(Rc::clone(&census));
+        census
     })
+}
+
+/// The children of a process, theirs, and so on, as `proc_tid_children(5)` names them; none where
+/// the kernel was built without it.
+#[must_use]
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    let mut next = vec![pid];
+    while let Some(pid) = next.pop() {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let children: Vec<i32> =
+            lists.flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
+        next.extend(&children);
+        found.extend(children);
+    }
+    found
 }
 
 /// Reads `proc_pid_stat(5)`: fields 1, 3, 4 and 6.
@@ -126,4 +172,36 @@ pub fn is_held(fifo: &Path) -> bool {
         .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW)
         .open(fifo)
         .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
+    fn the_children_of_children_are_found_and_this_process_has_itself_for_no_descendant() {
+        use std::io::Read;
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", "(sleep 1000 & echo $!; wait)"]).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut said = [0; 16];
+        let count = child.stdout.take().unwrap().read(&mut said).unwrap();
+        let last: i32 = std::str::from_utf8(&said[..count]).unwrap().trim().parse().unwrap();
+
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let found = descendants(me);
+        assert!(found.contains(&i32::try_from(child.id()).unwrap()));
+        assert!(found.contains(&last));
+        assert!(!found.contains(&me));
+
+        for pid in descendants(i32::try_from(child.id()).unwrap()) {
+            rustix::process::kill_process(
+                rustix::process::Pid::from_raw(pid).unwrap(),
+                rustix::process::Signal::KILL,
+            )
+            .unwrap();
+        }
+        child.wait().unwrap();
+    }
 }

@@ -2,7 +2,7 @@
 
 use mcpsup::model::status::StateName;
 
-use crate::host::Host;
+use crate::host::{Host, is_alive};
 
 #[test]
 fn a_killed_server_answers_again_at_the_same_door_and_nobody_else_is_touched() {
@@ -16,6 +16,8 @@ fn a_killed_server_answers_again_at_the_same_door_and_nobody_else_is_touched() {
 
     let pid = i32::try_from(alice.pid.unwrap()).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    // What a dying process may have taken is not sent twice, but answered with 502.
+    host.until("it is dead", || !is_alive(pid));
 
     assert!(host.call("alice", "whoami", "{}").unwrap().contains("alice"));
     let again = host.until_state("alice", StateName::Up);

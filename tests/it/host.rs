@@ -23,21 +23,31 @@ pub(crate) fn example(name: &str) -> PathBuf {
     Path::new(MCPSUP).parent().unwrap().join("examples").join(name)
 }
 
-/// Ports that no other test of this run uses: so many doors, and as many backends.
+/// Ports that no other test of this machine uses now: so many doors, and as many backends.
 struct Block {
     doors: String,
     backends: String,
+    /// The block's first port, listened on for as long as the block is somebody's, so that tests of
+    /// another checkout keep off as well.
+    _claim: std::net::TcpListener,
 }
 
 fn block() -> Block {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Below the ephemeral range (32768), and clear of what people usually run.
     const SIZE: u16 = 600;
-    let first = 11_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 17 * 2 * SIZE;
-    Block {
-        doors: format!("{first}-{}", first + SIZE - 1),
-        backends: format!("{}-{}", first + SIZE, first + 2 * SIZE - 1),
+    for _ in 0..1000 {
+        let first = 11_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 17 * 2 * SIZE;
+        if let Ok(claim) = std::net::TcpListener::bind(("127.0.0.1", first)) {
+            return Block {
+                doors: format!("{}-{}", first + 1, first + SIZE - 1),
+                backends: format!("{}-{}", first + SIZE, first + 2 * SIZE - 1),
+                _claim: claim,
+            };
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    panic!("every block of ports is taken");
 }
 
 /// One test's host.
@@ -47,15 +57,17 @@ pub(crate) struct Host {
     /// Variables for the daemon's own environment.
     pub env: Vec<(String, String)>,
     head: String,
+    _block: Block,
 }
 
 impl Host {
     /// With these `[server.…]` tables; `[ports]` is added. Nothing runs yet.
     pub(crate) fn new(servers: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("mcpsup-it-").tempdir().unwrap();
-        let Block { doors, backends } = block();
+        let block = block();
+        let (doors, backends) = (&block.doors, &block.backends);
         let head = format!("[ports]\nrange = \"{doors}\"\nbackend_range = \"{backends}\"\n");
-        let host = Self { dir, daemon: None, env: Vec::new(), head };
+        let host = Self { dir, daemon: None, env: Vec::new(), head, _block: block };
         std::fs::DirBuilder::new().create(host.env_dir()).unwrap();
         std::fs::set_permissions(host.env_dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
         host.configure(servers);
@@ -104,9 +116,22 @@ impl Host {
 
     /// Starts the daemon and waits for nothing.
     pub(crate) fn spawn(&mut self) {
+        self.spawn_by(Command::new(MCPSUP));
+    }
+
+    /// The same, in the scratch directory and where a core may be of any size.
+    pub(crate) fn spawn_where_cores_are_written(&mut self) {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh", MCPSUP]);
+        self.spawn_by(shell);
+    }
+
+    /// Starts the daemon by another program's command line, to which its own words are added.
+    pub(crate) fn spawn_by(&mut self, mut command: Command) {
         assert!(self.daemon.is_none(), "one daemon at a time");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(MCPSUP);
+        // By this its processes are told from others', see `seen`.
+        command.current_dir(self.path());
         command.arg("--config").arg(self.path().join("mcpsup.toml")).arg("daemon");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.env("MCPSUP_LOG", "debug").env("RUST_BACKTRACE", "1");
@@ -262,6 +287,15 @@ impl Drop for Host {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
                 .unwrap_or_default();
         }
+        // Their cgroups are empty as soon as the last of them is gone.
+        let begun = Instant::now();
+        let group = crate::seen::cgroup_of(self);
+        while group.exists() && begun.elapsed() < Duration::from_secs(2) {
+            for run in crate::seen::cgroups(self) {
+                std::fs::remove_dir(group.join(run)).unwrap_or_default();
+            }
+            std::fs::remove_dir(&group).unwrap_or_default();
+        }
     }
 }
 
@@ -278,7 +312,7 @@ pub(crate) fn notes() -> String {
 /// `[server.unruly]`; `more` goes below it, so it may begin with keys and go on with tables.
 pub(crate) fn unruly(more: &str) -> String {
     format!(
-        "[server.unruly]\ncommand = [{:?}]\ntransport = \"http\"\nport_env = \"UNRULY_PORT\"\n{more}\n",
+        "[server.unruly]\ncommand = [{:?}, \"--port\", \"{{port}}\"]\ntransport = \"http\"\nport_env = \"UNRULY_PORT\"\n{more}\n",
         example("unruly")
     )
 }

@@ -2,11 +2,30 @@
 //! for time; [`host`] holds what the tests say it with.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unnecessary_debug_formatting,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::type_complexity,
+    clippy::needless_for_each,
+    clippy::items_after_statements,
+    clippy::wildcard_enum_match_arm,
     missing_docs,
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]
 
+mod bad_input;
+mod control;
 mod crash;
+mod doors;
+mod failpoints;
+mod files;
 mod host;
+mod outlive;
+mod real;
+mod secrets;
+mod seen;
+mod spawn;
+mod tree;
+mod wire;

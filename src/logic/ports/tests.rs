@@ -192,3 +192,14 @@ fn a_thousand_users_each_get_two_ports_of_their_own() {
         .collect();
     assert_eq!(all.len(), 2000);
 }
+
+#[test]
+fn a_gift_that_is_taken_back_is_given_again_elsewhere() {
+    let mut table = Table::new();
+    assert_eq!(table.assign(&[("alice", None), ("bob", None)]), [Ok(4100), Ok(4101)]);
+
+    table.ports.take_back(&id("alice"));
+    table.blocked.insert(4100);
+
+    assert_eq!(table.assign(&[("alice", None), ("bob", None)]), [Ok(4102), Ok(4101)]);
+}

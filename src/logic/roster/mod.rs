@@ -118,6 +118,12 @@ impl Roster {
         }
     }
 
+    /// True while the user has a file, or had one so recently that it may come back.
+    #[must_use]
+    pub fn has_file(&self, user: &UserName) -> bool {
+        self.users.contains_key(user)
+    }
+
     /// The last good mcpsup.toml.
     #[must_use]
     pub fn config(&self) -> Option<&Arc<Config>> {

@@ -2,7 +2,7 @@
 //!
 //! Ten clients, three formats. [`render`] makes a whole file, [`merge`] puts our entries into a
 //! file that already holds other things, [`find`] reads an entry back. A merge is a list of
-//! insertions and replacements in the text ([`splice`]), so every byte that is not ours stays what
+//! insertions and replacements in the text (`splice`), so every byte that is not ours stays what
 //! it was: comments, order, indentation, line ends. The parsers only say where to cut, and the
 //! result is parsed once more and compared before anybody gets it.
 //!

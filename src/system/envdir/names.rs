@@ -31,6 +31,12 @@ const LEFTOVERS: [&str; 13] = [
     ".rpmsave",
 ];
 
+/// What a user's file may be called: the first is how we call it, the other is understood too.
+#[must_use]
+pub fn names_of(user: &UserName) -> [String; 2] {
+    [format!("{user}.env"), format!(".env.{user}")]
+}
+
 /// Reads a name: `alice.env`, or `.env.alice` as another spelling.
 pub(super) fn meaning(name: &str) -> Meaning {
     if name.starts_with("..") || name == "." {

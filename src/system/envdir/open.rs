@@ -7,9 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::geteuid;
 
 use crate::model::file::SecretBytes;
+use crate::system::account::own_uid;
+use crate::system::cause::plain;
 
 /// The largest env file in bytes (PRODUCT §4 is silent; facts/supervision.md §5.7).
 pub(super) const LIMIT: usize = 64 * 1024;
@@ -153,7 +154,7 @@ fn refusal(errno: Errno) -> NotRead {
     } else if errno == Errno::ELOOP {
         "is a symbolic link that leads in a circle; put a file there".to_owned()
     } else {
-        format!("cannot be read: {}", errno.desc().to_lowercase())
+        format!("cannot be read: {}", plain(&errno.into()))
     })
 }
 
@@ -180,7 +181,7 @@ fn regular(mode: u32) -> Result<(), NotRead> {
 fn permitted(stat: &FileStat, rules: &Rules<'_>) -> Result<(), NotRead> {
     let Rules { account, user, path } = rules;
     let owner = stat.st_uid;
-    if owner != 0 && owner != geteuid().as_raw() && Some(owner) != *account {
+    if owner != 0 && owner != own_uid() && Some(owner) != *account {
         return Err(NotRead::Refused(format!(
             "belongs to uid {owner}, who is neither root nor the daemon nor {user}; chown root {path}"
         )));

@@ -2,7 +2,7 @@
 //!
 //! `mcpsup launch` is started once by each daemon, with an empty environment and a socket as its
 //! standard input. For every run it is sent one end of a socketpair; it copies itself
-//! ([`clone`]) and says the copy's pid. The copy hears its [`orders`](super::orders) on the
+//! (`clone`) and says the copy's pid. The copy hears its [`orders`](super::orders) on the
 //! socketpair, makes its session, sets limits and identity with ordinary calls and ordinary errors,
 //! and executes the server. The launcher itself never hears an order, so it knows no secret; no
 //! code of ours runs between fork and exec in the daemon, which has threads and much memory.
@@ -11,12 +11,13 @@
 //! passes signals on and reaps.
 
 mod clone;
+mod inherited;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -36,7 +37,7 @@ use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write}
 use crate::model::spec::Account;
 use clone::Side;
 
-/// Said by a launcher whose daemon is gone; nobody is left to hear it.
+/// The exit status of a launcher, or a copy of it, whose daemon is gone; nobody is left to hear it.
 const NO_ORDERS: u8 = 125;
 /// This many requests, and the start itself, leave pages behind that are not needed for the next.
 const BURST: u32 = 64;
@@ -49,6 +50,9 @@ const NOT_EXECUTED: u8 = 126;
 /// daemon at the other end is gone.
 #[must_use]
 pub fn main() -> ExitCode {
+    if inherited::drop_all().is_err() {
+        return ExitCode::from(NO_ORDERS);
+    }
     let Ok(control) = own_standard_input() else { return ExitCode::from(NO_ORDERS) };
     // Whatever is sent to the daemon's process group, by a terminal say, is for the daemon.
     if setsid().is_err() || prctl::set_dumpable(false).is_err() {
@@ -60,9 +64,9 @@ pub fn main() -> ExitCode {
         since_rest = since_rest.saturating_add(1);
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
-        let made = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
-        let made = made.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
-        let answer = match made {
+        let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
+        let sides = group.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
+        let answer = match sides {
             Ok(Side::Copy) => {
                 drop(control);
                 return become_server(socket, make.in_namespace());
@@ -103,7 +107,7 @@ fn next_request(control: &OwnedFd) -> io::Result<Option<(Make, OwnedFd)>> {
         recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let socket = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
-        _ => None,
+        RecvAncillaryMessage::ScmCredentials(_) | _ => None,
     });
     match (Make::from_bytes(&bytes[..received.bytes]), socket) {
         (Some(make), Some(socket)) => Ok(Some((make, socket))),
@@ -187,6 +191,10 @@ fn make_own(dir: &Path, account: Option<&Account>) -> io::Result<()> {
     }
     if let Some(parent) = dir.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+        if account.is_some() {
+            // The umask took from others what the account needs to get through.
+            fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
+        }
     }
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

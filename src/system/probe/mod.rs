@@ -59,11 +59,11 @@ pub struct Listening {
 ///
 /// `pids` names the run's processes at that moment. `say` gets the reason it is not ready yet,
 /// each time it changes. No connection is made before the listener is known to be the run's.
-pub async fn until_ready(
+pub async fn until_ready<P: IntoIterator<Item = i32>>(
     probe: &Probe,
     backend: SocketAddr,
     path: &str,
-    pids: impl Fn() -> Vec<i32>,
+    pids: impl Fn() -> P,
     mut say: impl FnMut(String),
 ) -> Listening {
     let began = clock::now();
@@ -100,7 +100,11 @@ struct Watch {
 
 impl Watch {
     /// Finds the run's listener on its port, provided that nobody else can get its connections.
-    fn look(&mut self, pids: impl Fn() -> Vec<i32>, waited: Duration) -> Result<Listening, NotReady> {
+    fn look<P: IntoIterator<Item = i32>>(
+        &mut self,
+        pids: impl Fn() -> P,
+        waited: Duration,
+    ) -> Result<Listening, NotReady> {
         let asked = |cause| NotReady(format!("cannot ask the kernel who listens: {cause}"));
         let places = places(self.backend);
         let mut found = Vec::new();
@@ -110,12 +114,12 @@ impl Watch {
         if found.iter().all(Option::is_none) {
             return Err(self.nothing(pids, waited));
         }
-        let own = socket::sockets_of(pids().into_iter());
+        let owns = |one: &Listener| socket::owned_by(one.inode, pids().into_iter());
         let all = socket::all_at(self.backend.port()).map_err(asked)?;
         let mut stranger = None;
         for (addr, one) in found.into_iter().flatten() {
             let reached = || all.iter().chain([&one]).filter(|other| other.serves(addr.ip()));
-            match reached().find(|other| !own.contains(&other.inode)) {
+            match reached().find(|other| !owns(other)) {
                 None => {
                     return Ok(Listening { inode: one.inode, addr });
                 }
@@ -141,7 +145,7 @@ impl Watch {
         NotReady(words.clone())
     }
 
-    fn nothing(&mut self, pids: impl Fn() -> Vec<i32>, waited: Duration) -> NotReady {
+    fn nothing<P: IntoIterator<Item = i32>>(&mut self, pids: impl Fn() -> P, waited: Duration) -> NotReady {
         let port = self.backend.port();
         if waited >= ELSEWHERE {
             let due = self.elsewhere.is_none_or(|(at, _)| waited >= at + ELSEWHERE);

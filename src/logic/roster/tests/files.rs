@@ -67,6 +67,9 @@ fn a_deleted_file_stops_its_user_and_keeps_the_port() {
     world.files(&[("alice", Some(GOOD)), ("bob", Some(GOOD))]);
     let before = world.one("bob");
     world.files(&[("alice", None)]);
+    assert!(
+        world.roster.has_file(&"alice".parse().unwrap()) && !world.roster.has_file(&"bob".parse().unwrap())
+    );
     let gone = world.one("bob");
     assert_eq!((&gone.want, gone.absent_because, gone.door), (&Want::Never, StateName::Gone, before.door));
     world.files(&[("alice", None), ("bob", Some(GOOD))]);

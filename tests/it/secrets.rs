@@ -1,0 +1,249 @@
+//! No secret value of any env file is to be found anywhere but in its file and its process.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use mcpsup::model::status::StateName;
+use nix::sys::signal::Signal;
+
+use crate::host::{Host, MCPSUP, text, write};
+
+/// Of every kind: plain, with what JSON, URLs and shells write differently, over several lines,
+/// and a short one that is declared.
+const SECRETS: [(&str, &str); 4] = [
+    ("PLAIN_TOKEN", "sk-live-4eC39HqLyjWDarjtT1zdp7dc"),
+    ("ODD_PASSWORD", "pa$$w\"ord\\with+every/thing=&%20 in it"),
+    ("PEM_KEY", "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\nEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----"),
+    ("DECLARED_PIN", "7QX4z1"),
+];
+
+/// The text of an env file with all of them.
+fn file(more: &str) -> String {
+    let quoted = SECRETS.map(|(name, value)| {
+        let value = value.replace('\\', r"\\").replace('"', r#"\""#).replace('$', r"\$");
+        format!("{name}=\"{value}\"\n")
+    });
+    format!("{}{more}", quoted.concat())
+}
+
+/// Everything that would betray one of them: itself, its lines, and its usual encodings.
+fn needles() -> Vec<(String, Vec<u8>)> {
+    let mut needles = Vec::new();
+    for (name, value) in SECRETS {
+        let mut say = |form: &str, bytes: Vec<u8>| needles.push((format!("{name} {form}"), bytes));
+        let json = serde_json::to_string(value).unwrap();
+        say("json", json[1..json.len() - 1].into());
+        let percent = |all: bool| -> String {
+            let one = |byte: u8| match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' if !all => {
+                    (byte as char).to_string()
+                }
+                _ => format!("%{byte:02X}"),
+            };
+            value.bytes().map(one).collect()
+        };
+        say("url", percent(false).into());
+        say("url, all of it", percent(true).into());
+        for line in value.lines().filter(|line| !line.starts_with("-----")) {
+            say("line", line.into());
+        }
+        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+            for before in 0..3 {
+                let encoded = engine.encode([&b"xyz"[..before], value.as_bytes()].concat());
+                // The first and the last characters depend on what stands beside.
+                say("base64", encoded.as_bytes()[4..encoded.len() - 4].into());
+            }
+        }
+    }
+    needles.retain(|(_, needle)| needle.len() >= 6);
+    needles
+}
+
+#[track_caller]
+fn has_none(what: &str, haystack: &[u8]) {
+    for (name, needle) in needles() {
+        let at = haystack.windows(needle.len()).position(|window| window == needle);
+        assert!(at.is_none(), "{what} shows {name}:\n{}", text(haystack));
+    }
+}
+
+/// Looks into every file below a directory, names too.
+fn none_below(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        has_none("a name", path.as_os_str().as_encoded_bytes());
+        if kind.is_dir() && !path.ends_with("env.d") {
+            none_below(&path);
+        } else if kind.is_file() {
+            has_none(&path.display().to_string(), &std::fs::read(&path).unwrap());
+        }
+    }
+}
+
+fn server() -> String {
+    let prints: String = SECRETS
+        .iter()
+        .flat_map(|(name, _)| {
+            ["raw", "split", "json", "base64", "url"]
+                .map(|form| format!(", \"--print\", \"{name}\", \"{form}\""))
+        })
+        .collect();
+    let mut server = crate::host::unruly(
+        "[server.unruly.credential.DECLARED_PIN]\ndescription = \"a pin\"\npattern = \"^[0-9A-Za-z]+$\"",
+    );
+    let command_end = server.find("]\ntransport").unwrap();
+    server.insert_str(command_end, &prints);
+    server
+}
+
+/// Every argument of every process of this machine, for as long as `done` is false.
+fn watch_arguments(done: &AtomicBool, seen: &Mutex<BTreeSet<Vec<u8>>>) {
+    while !done.load(Ordering::Relaxed) {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let name = entry.file_name();
+            if name.as_encoded_bytes()[0].is_ascii_digit() {
+                let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                seen.lock().unwrap().insert(arguments);
+            }
+        }
+    }
+}
+
+/// Says so when it is dropped.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn no_secret_value_is_in_arguments_logs_errors_status_records_or_the_port_map() {
+    let mut host = Host::new(&server());
+    host.save("alice", &file(""));
+    // A broken file, a value that does not match, a value where a name should be.
+    host.save("bob", &format!("{}PLAIN_TOKEN=twice\n{}\n", file(""), SECRETS[0].1));
+    host.save("carol", &file("").replace("7QX4z1", "7QX4z1!sk-live-4eC39HqLyjWDarjtT1zdp7dc"));
+    host.save(
+        "dave",
+        &file(&format!("MCPSUP_SERVERS={0}\nMCPSUP_PORT={0}\nMCPSUP_RUN_AS={0}\n", SECRETS[0].1)),
+    );
+    host.save("erin", &format!("ODD=\"{}", SECRETS[2].1));
+    let (done, seen) = (AtomicBool::new(false), Mutex::new(BTreeSet::new()));
+    let mut shown = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| watch_arguments(&done, &seen));
+        // However this ends, the watching ends.
+        let _done = Done(&done);
+        host.start();
+        host.until_state("alice", StateName::Up);
+        host.ok(&["restart", "alice"]);
+        host.save("alice", &file("MORE=something\n"));
+        let run = host.instance("alice").run;
+        host.ok(&["restart", "alice", "--json"]);
+        host.until("the new file runs", || host.instance("alice").run > run);
+        host.until_state("alice", StateName::Up);
+        for args in [
+            &["status"][..],
+            &["status", "-v"],
+            &["status", "--json"],
+            &["status", "bob"],
+            &["check"],
+            &["check", "--verbose"],
+            &["check", "--json"],
+            &["ports"],
+            &["ports", "--json"],
+            &["logs", "alice"],
+            &["client", "alice", "--for", "claude-code"],
+            &["start", "bob", "--timeout", "1s"],
+            &["restart", "carol", "--timeout", "1s"],
+            &["stop", "dave"],
+        ] {
+            let output = host.cli(args);
+            shown.push((args.join(" "), [output.stdout, output.stderr].concat()));
+        }
+    });
+    for (what, shown) in &shown {
+        has_none(&format!("mcpsup {what}"), shown);
+    }
+    for arguments in seen.lock().unwrap().iter() {
+        has_none("an argument list", arguments);
+    }
+    host.until("the log has come", || host.ok(&["logs", "alice"]).contains("url: [redacted]"));
+    none_below(host.path());
+    for user in ["bob", "carol", "dave", "erin"] {
+        assert!(!host.instance(user).problems.is_empty(), "{user}");
+    }
+    let log = host.ok(&["logs", "alice"]);
+    for form in ["raw: [redacted]", "split: [redacted]", "json: ", "base64: ", "url: "] {
+        assert!(log.contains(form), "{form}: {log}");
+    }
+
+    // A daemon that finds the run again knows what to leave out as well.
+    host.kill_daemon();
+    host.start();
+    host.until_state("alice", StateName::Up);
+    none_below(host.path());
+    assert!(host.stop().success());
+    none_below(host.path());
+}
+
+#[test]
+fn a_daemon_that_dies_leaves_no_core_and_its_memory_is_closed() {
+    let mut host = Host::with_notes();
+    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+    host.spawn_where_cores_are_written();
+    host.until("the daemon answers", || host.cli(&["status"]).status.success());
+    let alice = host.until_state("alice", StateName::Up);
+    for pid in [host.daemon_pid(), i32::try_from(alice.pid.unwrap()).unwrap()] {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        let values: Vec<_> = core.split_whitespace().skip(4).take(2).collect();
+        assert_eq!(values, ["0", "0"], "{core}");
+    }
+    host.signal_daemon(Signal::SIGABRT);
+    let ended = host.wait_for_end();
+    assert_eq!((ended.signal(), ended.core_dumped()), (Some(Signal::SIGABRT as i32), false));
+    let names: Vec<_> =
+        std::fs::read_dir(host.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().starts_with("core")), "{names:?}");
+}
+
+#[test]
+fn the_memory_of_an_ordinary_users_daemon_belongs_to_root() {
+    if !nix::unistd::geteuid().is_root() {
+        // The test's own daemon is an ordinary user's.
+        let mut host = Host::with_notes();
+        host.start();
+        assert_eq!(std::fs::metadata(format!("/proc/{}/mem", host.daemon_pid())).unwrap().uid(), 0);
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("mcpsup-it-").tempdir().unwrap();
+    let (program, config) = (dir.path().join("mcpsup"), dir.path().join("mcpsup.toml"));
+    std::fs::copy(MCPSUP, &program).unwrap();
+    write(&config, "[server.x]\ncommand = [\"/bin/false\"]\ntransport = \"http\"\n", 0o600);
+    for path in [dir.path(), &config] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let mut command = Command::new(&program);
+    command.arg("--config").arg(&config).arg("daemon").uid(65534).gid(65534);
+    let mut daemon = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let socket = dir.path().join("run/control.sock");
+    let begun = std::time::Instant::now();
+    while !socket.exists() {
+        assert!(begun.elapsed() < crate::host::LIMIT && daemon.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let owner = std::fs::metadata(format!("/proc/{}/mem", daemon.id())).unwrap().uid();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert_eq!(owner, 0);
+}

@@ -1,0 +1,184 @@
+//! A run's processes end together: those that detach, that ignore SIGTERM and that close
+//! everything as well, before another run begins and before the daemon ends.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use mcpsup::model::status::StateName;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::host::{Host, MCPSUP, example, is_alive, unruly};
+use crate::seen::{self, Kind, Watch};
+
+const CROWD: usize = 100;
+const GRACE: &str = "[server.unruly.stop]\ngrace = \"100ms\"\n";
+
+fn contained(containment: &str) -> Host {
+    let host = Host::with_unruly("");
+    host.configure(&format!("[daemon]\ncontainment = \"{containment}\"\n{}", unruly(GRACE)));
+    host
+}
+
+/// Starts a hundred that ignore SIGTERM and have two children each, ends the daemon by SIGTERM,
+/// and finds nothing.
+fn a_crowd_ends(mut host: Host, start: impl FnOnce(&mut Host)) {
+    for number in 0..CROWD {
+        host.save(&format!("u{number:02}"), "UNRULY=--ignore-term --child session --child setsid\n");
+    }
+    start(&mut host);
+    host.until_all_up(CROWD);
+    host.until("everybody has children", || {
+        seen::on(&host).iter().filter(|one| one.kind == Kind::Child).count() == 2 * CROWD
+    });
+
+    assert!(host.stop().success());
+
+    let left: Vec<_> = seen::on(&host).into_iter().filter(|one| one.kind != Kind::Launcher).collect();
+    assert_eq!(left, []);
+    // The launcher hears of the end by itself.
+    seen::until_nothing(&host);
+    assert_eq!(seen::names_in(&host.path().join("run/runs")), Vec::<String>::new());
+    assert!(!seen::cgroup_of(&host).exists());
+}
+
+#[test]
+fn stopping_the_daemon_leaves_no_process_behind_in_cgroups() {
+    if seen::has_cgroups() {
+        a_crowd_ends(contained("cgroup"), Host::start);
+    }
+}
+
+#[test]
+fn stopping_the_daemon_leaves_no_process_behind_in_namespaces() {
+    if seen::is_root() {
+        a_crowd_ends(contained("pid-namespace"), Host::start);
+    }
+}
+
+#[test]
+fn stopping_the_daemon_leaves_no_process_behind_in_sessions() {
+    a_crowd_ends(contained("session"), Host::start);
+}
+
+/// Somebody who has no right to anything here.
+const NOBODY: u32 = 65_534;
+
+/// A host that belongs to an ordinary user, programs included.
+fn of_an_ordinary_user() -> Host {
+    let host = contained("session");
+    let bin = host.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for program in [Path::new(MCPSUP), &example("unruly")] {
+        let copy = bin.join(program.file_name().unwrap());
+        std::fs::copy(program, &copy).unwrap();
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let toml = std::fs::read_to_string(host.path().join("mcpsup.toml")).unwrap();
+    let own = toml.replace(&*example("unruly").to_string_lossy(), &bin.join("unruly").to_string_lossy());
+    crate::host::write(&host.path().join("mcpsup.toml"), &own, 0o600);
+    host
+}
+
+fn start_as_nobody(host: &mut Host) {
+    give_to_nobody(host.path());
+    let mut command = Command::new(host.path().join("bin/mcpsup"));
+    command.uid(NOBODY).gid(NOBODY);
+    host.spawn_by(command);
+    host.until("the daemon answers", || host.cli(&["status"]).status.success());
+}
+
+fn give_to_nobody(path: &Path) {
+    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    if path.is_dir() {
+        std::fs::read_dir(path).unwrap().for_each(|entry| give_to_nobody(&entry.unwrap().path()));
+    }
+}
+
+#[test]
+fn stopping_an_ordinary_users_daemon_leaves_no_process_behind() {
+    if seen::is_root() {
+        a_crowd_ends(of_an_ordinary_user(), start_as_nobody);
+    }
+}
+
+#[test]
+fn what_a_run_left_behind_is_gone_before_the_next_begins() {
+    for containment in ["cgroup", "session"] {
+        if containment == "cgroup" && !seen::has_cgroups() {
+            continue;
+        }
+        let mut host = contained(containment);
+        host.save("alice", "UNRULY=--ignore-term --child session --child setsid --child closed\n");
+        host.start();
+        let watch = Watch::over(&host);
+        let mut last = host.until_state("alice", StateName::Up);
+        for _ in 0..5 {
+            host.until("it has three children", || seen::children(&host, "alice").len() == 3);
+            let old = seen::children(&host, "alice");
+            kill(Pid::from_raw(i32::try_from(last.pid.unwrap()).unwrap()), Signal::SIGKILL).unwrap();
+            host.ok(&["start", "alice"]);
+            let again = host.until_some("another is up", || {
+                let now = host.instance("alice");
+                (now.state == StateName::Up && now.run > last.run).then_some(now)
+            });
+            assert!(old.iter().all(|pid| !is_alive(*pid)), "{containment}");
+            last = again;
+        }
+        watch.end();
+        host.until("no zombie is left", || seen::zombies_of(host.daemon_pid()).is_empty());
+    }
+}
+
+#[test]
+fn a_run_that_a_later_daemon_stops_takes_everything_with_it() {
+    for containment in ["cgroup", "pid-namespace", "session"] {
+        if containment != "session" && !seen::has_cgroups() {
+            continue;
+        }
+        let mut host = contained(containment);
+        host.save("alice", "UNRULY=--ignore-term --child session --child setsid --child closed\n");
+        host.start();
+        host.until_all_up(1);
+        host.until("it has three children", || seen::children(&host, "alice").len() == 3);
+        host.kill_daemon();
+        host.start();
+
+        host.ok(&["stop", "alice"]);
+
+        assert_eq!(seen::children(&host, "alice"), Vec::<i32>::new(), "{containment}");
+        assert!(seen::servers(&host).is_empty(), "{containment}");
+    }
+}
+
+#[test]
+fn crashes_leave_no_zombies() {
+    for containment in ["cgroup", "pid-namespace", "session"] {
+        if containment != "session" && !seen::has_cgroups() {
+            continue;
+        }
+        let mut host = contained(containment);
+        let quick = "[server.unruly.restart]\nfirst_wait = \"10ms\"\nmax_wait = \"10ms\"\n";
+        host.configure(&format!(
+            "[daemon]\ncontainment = \"{containment}\"\n{}",
+            unruly(&format!("{GRACE}{quick}"))
+        ));
+        host.save("alice", "UNRULY=--child session --child setsid --exit-after 30 3\n");
+        host.save("bob", "UNRULY=--exit 3\n");
+        host.save("carol", "UNRULY=\n");
+        host.start();
+        host.until("both have crashed often", || {
+            host.status().instances.iter().filter(|one| one.strikes >= 10).count() == 2
+        });
+        let carol = host.until_state("carol", StateName::Up);
+
+        host.ok(&["stop", "alice"]);
+        host.ok(&["stop", "bob"]);
+
+        host.until("no zombie is left", || seen::zombies_of(host.daemon_pid()).is_empty());
+        assert_eq!(host.instance("carol").run, carol.run);
+        assert_eq!(host.instance("carol").strikes, 0);
+    }
+}
