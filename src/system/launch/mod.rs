@@ -23,7 +23,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
@@ -32,17 +31,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, initgroups, setgid, setsid, setuid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::memory;
 use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write};
 use crate::model::spec::Account;
 use clone::Side;
 
 /// The exit status of a launcher, or a copy of it, whose daemon is gone; nobody is left to hear it.
 const NO_ORDERS: u8 = 125;
-/// This many requests, and the start itself, leave pages behind that are not needed for the next.
-const BURST: u32 = 64;
-/// How long no request has come when a burst is over, in milliseconds.
-const CALM: u16 = 1000;
 /// As shells say it: found and not executable, or not found.
 const NOT_EXECUTED: u8 = 126;
 
@@ -58,10 +52,7 @@ pub fn main() -> ExitCode {
     if setsid().is_err() || prctl::set_dumpable(false).is_err() {
         return ExitCode::from(NO_ORDERS);
     }
-    let mut since_rest = BURST;
     loop {
-        rest_after_burst(&control, &mut since_rest);
-        since_rest = since_rest.saturating_add(1);
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
         let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
@@ -76,18 +67,6 @@ pub fn main() -> ExitCode {
         };
         // A daemon that does not hear it is gone, and its copy with it.
         write(&mut socket, &answer).unwrap_or_default();
-    }
-}
-
-/// Gives memory back once, when no request has come for a while after many.
-fn rest_after_burst(control: &OwnedFd, since_rest: &mut u32) {
-    if *since_rest < BURST {
-        return;
-    }
-    let mut request = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
-    if matches!(poll(&mut request, CALM), Ok(0)) {
-        memory::give_back();
-        *since_rest = 0;
     }
 }
 
