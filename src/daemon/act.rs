@@ -11,7 +11,7 @@ use super::event::Ready;
 use crate::logic::fleet::Effect;
 use crate::logic::instance::Want;
 use crate::model::config::Probe;
-use crate::model::{Exit, InstanceId, RunId, Spec};
+use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
 use crate::system::probe::{self, Listening};
 use crate::system::process::{News, What};
 use crate::system::{failpoint, socket};
@@ -50,7 +50,7 @@ impl Current {
 }
 
 impl Daemon {
-    pub(super) fn act(&mut self, effect: Effect) {
+    pub(super) fn act(&mut self, effect: Effect, now: Moment) {
         match effect {
             Effect::Start { instance, run, spec } => self.start_run(&instance, run, spec),
             Effect::Stop { run, signal } => {
@@ -61,12 +61,12 @@ impl Daemon {
                         self.trouble.insert(current.instance.clone(), (run, why));
                     }
                 }
-                self.processes.stop(run, signal);
+                self.processes.stop(run, signal, now);
                 failpoint::pass("stop.signalled");
             }
             Effect::Kill { run } => {
                 if self.processes.knows(run) {
-                    self.processes.kill(run);
+                    self.processes.kill(run, now);
                     failpoint::pass("stop.killed");
                 } else {
                     // It never began, so there is nothing to kill.

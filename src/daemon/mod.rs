@@ -167,13 +167,13 @@ impl Daemon {
     fn turn(&mut self, now: Moment) {
         let (effects, mut touched) = self.fleet.drive(now);
         for effect in effects {
-            self.act(effect);
+            self.act(effect, now);
         }
         while std::mem::take(&mut self.needs_resolve) {
             self.resolve(now);
             let (effects, more) = self.fleet.drive(now);
             for effect in effects {
-                self.act(effect);
+                self.act(effect, now);
             }
             touched.extend(more);
         }

@@ -187,7 +187,7 @@ impl Daemon {
             match dir.read() {
                 Ok(Some(record)) => {
                     if let Some((older, dir)) = found.insert(record.instance.clone(), (record, dir)) {
-                        self.end_older(&older, dir);
+                        self.end_older(&older, dir, now);
                     }
                 }
                 Ok(None) => self.processes.discard(run, dir),
@@ -204,7 +204,7 @@ impl Daemon {
 
     /// Two runs of one instance are recorded: the directory of the first could not be removed when
     /// it was over. If it is not over, it is ended.
-    fn end_older(&mut self, record: &Record, dir: RunDir) {
+    fn end_older(&mut self, record: &Record, dir: RunDir, now: crate::model::Moment) {
         let run = record.run;
         if record.identity.find().is_none() {
             return self.processes.discard(run, dir);
@@ -212,7 +212,7 @@ impl Daemon {
         tracing::error!(user = %record.instance.user, server = %record.instance.server, run = run.0, "a second run of one instance is ended");
         let sink = self.sink_found(&record.instance, run);
         if self.processes.adopt(record, sink) {
-            self.processes.kill(run);
+            self.processes.kill(run, now);
         }
     }
 
