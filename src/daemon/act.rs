@@ -82,6 +82,9 @@ impl Daemon {
             return self.not_started(run, super::store::chain(&error));
         }
         failpoint::pass("spawn.reserved");
+        if let Some((_, older)) = self.older.iter().find(|(id, _)| id == instance) {
+            return self.not_started(run, format!("its earlier run {older} is still being killed"));
+        }
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
             tracing::warn!(user = %instance.user, server = %instance.server, port = spec.backend, holder = stranger, "backend port taken");

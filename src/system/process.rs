@@ -314,6 +314,7 @@ impl Processes {
 
     /// Gives back what was made for all runs together. To be called when none is left.
     pub fn close(&self) {
+        self.launcher.end();
         if let Containment::Cgroup(root) = &self.containment
             && let Err(error) = root.remove()
         {
