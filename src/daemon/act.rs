@@ -11,7 +11,7 @@ use super::event::Ready;
 use crate::logic::fleet::Effect;
 use crate::logic::instance::Want;
 use crate::model::config::Probe;
-use crate::model::{Exit, InstanceId, RunId, Spec};
+use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
 use crate::system::probe::{self, Listening};
 use crate::system::process::{News, What};
 use crate::system::{failpoint, socket};
@@ -57,7 +57,7 @@ impl Current {
 }
 
 impl Daemon {
-    pub(super) fn act(&mut self, effect: Effect) {
+    pub(super) fn act(&mut self, effect: Effect, now: Moment) {
         match effect {
             Effect::Start { instance, run, spec } => self.start_run(&instance, run, spec),
             Effect::Stop { run, signal } => {
@@ -68,12 +68,12 @@ impl Daemon {
                         self.trouble.insert(current.instance.clone(), (run, why));
                     }
                 }
-                self.processes.stop(run, signal);
+                self.processes.stop(run, signal, now);
                 failpoint::pass("stop.signalled");
             }
             Effect::Kill { run } => {
                 if self.processes.knows(run) {
-                    self.processes.kill(run);
+                    self.processes.kill(run, now);
                     failpoint::pass("stop.killed");
                 } else {
                     // It never began, so there is nothing to kill.
@@ -89,6 +89,9 @@ impl Daemon {
             return self.not_started(run, super::store::chain(&error));
         }
         failpoint::pass("spawn.reserved");
+        if let Some((_, older)) = self.older.iter().find(|(id, _)| id == instance) {
+            return self.not_started(run, format!("its earlier run {older} is still being killed"));
+        }
         // Nothing of ours is alive here, so whoever listens there is a stranger.
         if let Some(stranger) = stranger_at(spec.backend) {
             tracing::warn!(user = %instance.user, server = %instance.server, port = spec.backend, holder = stranger, "backend port taken");

@@ -97,6 +97,7 @@ impl Daemon {
             }
             What::Gone => {
                 self.current.remove(&run);
+                self.older.retain(|(_, older)| *older != run);
                 self.fleet.observe(run, Fact::Gone);
                 self.processes.forget(run);
                 self.processes.reap_strays();

@@ -86,6 +86,9 @@ struct Daemon {
     fleet: Fleet,
     processes: Processes,
     current: BTreeMap<RunId, Current>,
+    /// Runs that were found beside a newer one of their instance, until nothing of them is alive:
+    /// so long nothing is started there.
+    older: Vec<(InstanceId, RunId)>,
     /// Why a run was given up before it was ready.
     trouble: BTreeMap<InstanceId, (RunId, String)>,
     sinks: BTreeMap<InstanceId, Arc<SharedSink>>,
@@ -171,13 +174,13 @@ impl Daemon {
     fn turn(&mut self, now: Moment) {
         let (effects, mut touched) = self.fleet.drive(now);
         for effect in effects {
-            self.act(effect);
+            self.act(effect, now);
         }
         while std::mem::take(&mut self.needs_resolve) {
             self.resolve(now);
             let (effects, more) = self.fleet.drive(now);
             for effect in effects {
-                self.act(effect);
+                self.act(effect, now);
             }
             touched.extend(more);
         }
@@ -193,7 +196,7 @@ impl Daemon {
         let is_kept = !self.ports_saver.dirty;
         match self.ending {
             Ending::No => false,
-            Ending::WithTheRuns => is_kept && !self.fleet.is_busy(),
+            Ending::WithTheRuns => is_kept && !self.fleet.is_busy() && self.older.is_empty(),
             Ending::HandOver => is_kept,
         }
     }

@@ -40,6 +40,19 @@ impl Output for SharedSink {
     }
 }
 
+/// For a run whose output would mix with that of another.
+pub(super) struct Nowhere;
+
+impl Output for Nowhere {
+    fn take(&self, _: Moment, _: &[u8]) -> bool {
+        false
+    }
+
+    fn rest(&self) {}
+
+    fn end(&self) {}
+}
+
 impl Daemon {
     /// The sink of an instance whose run begins.
     pub(super) fn sink_for(&mut self, id: &InstanceId, run: RunId, spec: &Arc<Spec>) -> Arc<SharedSink> {

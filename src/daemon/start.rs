@@ -13,6 +13,7 @@ use super::act::Current;
 use super::calm::Calm;
 use super::doors::Doors;
 use super::publish::Shown;
+use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
 use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
@@ -126,6 +127,7 @@ impl Daemon {
             store,
             processes,
             current: BTreeMap::new(),
+            older: Vec::new(),
             trouble: BTreeMap::new(),
             sinks: BTreeMap::new(),
             unknown: Vec::new(),
@@ -189,7 +191,7 @@ impl Daemon {
             match dir.read() {
                 Ok(Some(record)) => {
                     if let Some((older, dir)) = found.insert(record.instance.clone(), (record, dir)) {
-                        self.end_older(&older, dir);
+                        self.end_older(&older, dir, now);
                     }
                 }
                 Ok(None) => self.processes.discard(run, dir),
@@ -205,16 +207,16 @@ impl Daemon {
     }
 
     /// Two runs of one instance are recorded: the directory of the first could not be removed when
-    /// it was over. If it is not over, it is ended.
-    fn end_older(&mut self, record: &Record, dir: RunDir) {
+    /// it was over. If it is not over, it is ended, and until then nothing is started beside it.
+    fn end_older(&mut self, record: &Record, dir: RunDir, now: crate::model::Moment) {
         let run = record.run;
         if record.identity.find().is_none() {
             return self.processes.discard(run, dir);
         }
         tracing::error!(user = %record.instance.user, server = %record.instance.server, run = run.0, "a second run of one instance is ended");
-        let sink = self.sink_found(&record.instance, run);
-        if self.processes.adopt(record, sink) {
-            self.processes.kill(run);
+        if self.processes.adopt(record, Arc::new(Nowhere)) {
+            self.older.push((record.instance.clone(), run));
+            self.processes.kill(run, now);
         }
     }
 

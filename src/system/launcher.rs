@@ -86,6 +86,11 @@ impl Launcher {
         }
     }
 
+    /// Ends it; it would not hear of the daemon's end if it hung.
+    pub(super) fn end(&self) {
+        process::send(&self.present().handle, Signal::KILL);
+    }
+
     fn present(&self) -> Arc<Present> {
         Arc::clone(&self.present.lock().unwrap_or_else(PoisonError::into_inner))
     }

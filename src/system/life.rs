@@ -60,6 +60,8 @@ pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>
         Err(failure) => {
             tracing::debug!(run = life.run.0, %failure, "not started");
             Box::pin(end_copy(&life)).await;
+            drop((instance, spec));
+            sink.end();
             life.set_exited();
             life.tell(What::Exited(Exit::NotStarted(failure.to_string())));
             life.kill.notified().await;
@@ -85,6 +87,7 @@ pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>
     life.kill.notified().await;
     Box::pin(sweep(&life, recorded, false)).await;
     failpoint::pass("adopt.swept");
+    sink.end();
     clean(&life);
 }
 
@@ -504,5 +507,35 @@ mod tests {
         assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
         assert_eq!(news.recv().await.unwrap().what, What::Gone);
         assert!(!life.dir.path().exists());
+    }
+
+    #[tokio::test]
+    async fn the_output_of_a_run_that_never_began_is_ended_before_its_exit_is_told() {
+        let (launcher, _other_end) = Launcher::mute();
+        let (life, mut news) = life("/nowhere".into(), launcher);
+        let ends = Arc::new(Ends::default());
+        let spec = spec();
+        let task = tokio::spawn(begin(Arc::clone(&life), alice(), Arc::clone(&spec), Arc::clone(&ends) as _));
+        assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
+        assert_eq!(ends.0.load(Ordering::Relaxed), 1);
+        assert_eq!(Arc::strong_count(&spec), 1);
+        life.kill.notify_one();
+        task.await.unwrap();
+        assert_eq!(ends.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn the_output_of_a_run_that_was_found_dead_is_ended_before_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, _other_end) = Launcher::mute();
+        let (life, mut news) = life(dir.path().to_path_buf(), launcher);
+        life.dir.create().unwrap();
+        let ends = Arc::new(Ends::default());
+        let task = tokio::spawn(resume(Arc::clone(&life), i32::MAX, Arc::clone(&ends) as _));
+        assert_eq!(news.recv().await.unwrap().what, What::Exited(Exit::Unknown));
+        life.kill.notify_one();
+        assert_eq!(news.recv().await.unwrap().what, What::Gone);
+        assert_eq!(ends.0.load(Ordering::Relaxed), 1);
+        task.await.unwrap();
     }
 }

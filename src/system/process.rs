@@ -188,8 +188,8 @@ impl Life {
     }
 
     /// Sends the run's process group a signal; where the group's number may already be somebody
-    /// else's, each process by its own handle.
-    fn signal(&self, number: i32) {
+    /// else's, each process by its own handle, as they were at some moment not before `since`.
+    fn signal(&self, number: i32, since: Moment) {
         let Some(leader) = self.leader() else {
             *lock(&self.early_signal) = Some(number);
             return;
@@ -207,7 +207,7 @@ impl Life {
             }
         } else {
             send(&leader.handle, signal);
-            for member in tree::members(&self.marks(leader.pid, !self.has_exited()), clock::now(), false) {
+            for member in tree::members(&self.marks(leader.pid, !self.has_exited()), since, false) {
                 send_to(member, signal);
             }
         }
@@ -329,6 +329,7 @@ impl Processes {
 
     /// Gives back what was made for all runs together. To be called when none is left.
     pub fn close(&self) {
+        self.launcher.end();
         if let Containment::Cgroup(root) = &self.containment
             && let Err(error) = root.remove()
         {
@@ -336,21 +337,22 @@ impl Processes {
         }
     }
 
-    /// Asks a run to end.
-    pub fn stop(&self, run: RunId, signal: i32) {
+    /// Asks a run to end. Those that are asked at the same `now` share one look at the machine.
+    pub fn stop(&self, run: RunId, signal: i32, now: Moment) {
         if let Some(life) = self.lives.get(&run) {
-            life.signal(signal);
+            life.signal(signal, now);
         }
     }
 
-    /// Kills whatever there is of a run; [`What::Gone`] says when nothing is.
-    pub fn kill(&self, run: RunId) {
+    /// Kills whatever there is of a run; [`What::Gone`] says when nothing is. Those that are killed
+    /// at the same `now` share one look at the machine.
+    pub fn kill(&self, run: RunId, now: Moment) {
         let Some(life) = self.lives.get(&run) else { return };
         if !life.has_exited() {
             if let Held::Cgroup(group) = &life.held {
                 report("kill a cgroup", run, group.kill());
             }
-            life.signal(Signal::KILL.as_raw());
+            life.signal(Signal::KILL.as_raw(), now);
         }
         life.kill.notify_one();
     }

@@ -222,6 +222,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_looks_for_one_moment_shares_a_look_and_who_looks_for_a_later_one_does_not() {
+        let now = clock::now();
+        let first = census(now);
+        assert!(Rc::ptr_eq(&first, &census(now)));
+        assert!(!Rc::ptr_eq(&first, &census(first.taken + std::time::Duration::from_nanos(1))));
+    }
+
+    #[test]
+    fn a_process_is_seen_with_the_time_it_began() {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        let (identity, _) = crate::system::record::Identity::of(me).unwrap();
+        assert_eq!(look(me).unwrap().start_time, identity.start_time);
+    }
+
+    #[test]
     #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
     fn the_children_of_children_are_found_and_this_process_has_itself_for_no_descendant() {
         use std::io::Read;

@@ -340,6 +340,44 @@ fn a_launcher_that_hangs_is_replaced_and_who_waits_for_it_can_be_stopped() {
 }
 
 #[test]
+fn of_two_runs_of_one_instance_the_older_is_gone_before_anything_is_started() {
+    for containment in containments() {
+        let mut host = contained(containment);
+        host.save("alice", "UNRULY=--ignore-term --child session --child setsid\n");
+        host.start();
+        let older = host.until_state("alice", StateName::Up);
+        host.until("it has children", || seen::children(&host, "alice").len() == 2);
+        // A daemon that does not find the record starts her once more, on another port.
+        host.kill_daemon();
+        let runs = host.path().join("run/runs");
+        let (there, aside) = (runs.join(older.run.unwrap().to_string()), host.path().join("aside"));
+        std::fs::rename(&there, &aside).unwrap();
+        host.start();
+        let newer = host.until_some("there are two", || {
+            let alice = host.instance("alice");
+            (alice.state == StateName::Up && alice.pid != older.pid).then_some(alice)
+        });
+        host.kill_daemon();
+        std::fs::rename(&aside, &there).unwrap();
+        end(newer.pid.unwrap());
+        host.until("the newer is dead", || !is_alive(i32::try_from(newer.pid.unwrap()).unwrap()));
+        let old = seen::children(&host, "alice");
+        let watch = Watch::over(&host);
+
+        host.start();
+
+        let third = host.until_some("she is up once more", || {
+            let alice = host.instance("alice");
+            (alice.state == StateName::Up && alice.run > newer.run).then_some(alice)
+        });
+        watch.end();
+        assert!(!is_alive(i32::try_from(older.pid.unwrap()).unwrap()), "{containment}");
+        assert!(old.iter().all(|pid| !is_alive(*pid)), "{containment}");
+        assert_eq!(seen::names_in(&runs), [third.run.unwrap().to_string()], "{containment}");
+    }
+}
+
+#[test]
 fn a_daemon_whose_launcher_was_killed_starts_another_and_its_runs_go_on() {
     let mut host = Host::with_unruly("");
     host.save("alice", "UNRULY=\n");
