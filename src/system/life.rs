@@ -151,7 +151,7 @@ async fn ask(life: &Life, make: Make) -> Result<(UnixStream, i32), Failure> {
     let asking = tokio::spawn(Arc::clone(&life.launcher).make(make));
     tokio::select! {
         biased;
-        made = asking => made.unwrap_or_else(|error| Err(cannot("ask the launcher")(error.into()))),
+        done = asking => done.unwrap_or_else(|error| Err(cannot("ask the launcher")(error.into()))),
         () = life.kill.notified() => {
             // It is waited for once more.
             life.kill.notify_one();
@@ -265,7 +265,9 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
                     send_to(*member, Signal::KILL);
                 }
                 sleep(pause).await;
-                alive.into_iter().for_each(|member| reap(member.pid));
+                for member in alive {
+                    reap(member.pid);
+                }
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
         }
@@ -423,7 +425,7 @@ impl From<PlanRecord> for Plan {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::sync::mpsc;
@@ -477,9 +479,9 @@ mod tests {
         InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() }
     }
 
-    fn life(runs: PathBuf, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {
+    fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {
         let (tell, news) = mpsc::unbounded_channel();
-        let dir = RunDir::of(&runs, RunId(1));
+        let dir = RunDir::of(runs, RunId(1));
         (
             Arc::new(Life::new(
                 RunId(1),
@@ -498,7 +500,7 @@ mod tests {
     async fn a_run_that_is_killed_while_it_waits_for_the_launcher_does_not_wait_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let (launcher, _other_end) = Launcher::mute();
-        let (life, mut news) = life(dir.path().to_path_buf(), launcher);
+        let (life, mut news) = life(dir.path(), launcher);
         let ends = Arc::new(Ends::default());
         let task = tokio::spawn(begin(Arc::clone(&life), alice(), spec(), Arc::clone(&ends) as _));
         tokio::task::yield_now().await;
@@ -512,7 +514,7 @@ mod tests {
     #[tokio::test]
     async fn the_output_of_a_run_that_never_began_is_ended_before_its_exit_is_told() {
         let (launcher, _other_end) = Launcher::mute();
-        let (life, mut news) = life("/nowhere".into(), launcher);
+        let (life, mut news) = life(Path::new("/nowhere"), launcher);
         let ends = Arc::new(Ends::default());
         let spec = spec();
         let task = tokio::spawn(begin(Arc::clone(&life), alice(), Arc::clone(&spec), Arc::clone(&ends) as _));
@@ -528,7 +530,7 @@ mod tests {
     async fn the_output_of_a_run_that_was_found_dead_is_ended_before_it_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let (launcher, _other_end) = Launcher::mute();
-        let (life, mut news) = life(dir.path().to_path_buf(), launcher);
+        let (life, mut news) = life(dir.path(), launcher);
         life.dir.create().unwrap();
         let ends = Arc::new(Ends::default());
         let task = tokio::spawn(resume(Arc::clone(&life), i32::MAX, Arc::clone(&ends) as _));

@@ -232,6 +232,7 @@ fn a_daemon_killed_while_it_remembers_ports_is_followed_by_one_that_has_everybod
 fn sessions_are_taken_up_at_any_step_of_a_restart() {
     let mut case = Case::new("session");
     case.host.start();
+    case.host.until_all_up(2);
     let watch = Watch::over(&case.host);
     at_a_change(&mut case);
     when_one_is_found_dead(&mut case);
@@ -243,6 +244,8 @@ fn namespaces_are_taken_up_at_any_step_of_a_restart() {
     if seen::is_root() {
         let mut case = Case::new("pid-namespace");
         case.host.start();
+        // The first daemon must have nothing half done, or the second is killed too early.
+        case.host.until_all_up(2);
         let watch = Watch::over(&case.host);
         at_a_change(&mut case);
         watch.end();

@@ -283,9 +283,15 @@ impl Drop for Host {
             daemon.kill().unwrap_or_default();
             daemon.wait().unwrap();
         }
-        for pid in self.processes() {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        let left = self.processes();
+        for pid in &left {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL)
                 .unwrap_or_default();
+        }
+        // Whoever gets the block of ports next must not find one of them still listening.
+        let killed = Instant::now();
+        while left.iter().any(|pid| is_alive(*pid)) && killed.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(2));
         }
         // Their cgroups are empty as soon as the last of them is gone.
         let begun = Instant::now();
