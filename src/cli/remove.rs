@@ -41,7 +41,7 @@ pub struct Args {
 
 /// What was done.
 #[derive(Debug, Serialize)]
-struct Removed<'a> {
+struct Removal<'a> {
     user: &'a UserName,
     /// The files.
     deleted: &'a [PathBuf],
@@ -82,7 +82,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let is_done = removed || args.no_wait;
     if args.json {
         let seconds = spent.as_secs_f64();
-        session.print.json(&Removed { user, deleted: &deleted, removed, seconds, message }, false)?;
+        session.print.json(&Removal { user, deleted: &deleted, removed, seconds, message }, false)?;
     } else if is_done {
         session.print.line(&message)?;
     } else {
