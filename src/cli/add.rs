@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::ValueHint;
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::check::{examine_file, read_config, shown};
@@ -36,6 +37,36 @@ pub struct Args {
     /// Replace the file they have
     #[arg(long)]
     pub force: bool,
+    /// Print what was done as JSON: {"user", "written", "problems", "daemon", "instances"}
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Added<'a> {
+    user: &'a UserName,
+    /// The file; `null` if nothing was written.
+    written: Option<String>,
+    /// Why nothing was.
+    problems: &'a [Problem],
+    /// True if the daemon runs.
+    daemon: bool,
+    /// What became of their servers.
+    instances: &'a [steer::Done],
+}
+
+impl<'a> Added<'a> {
+    fn of(user: &'a UserName) -> Self {
+        Self { user, written: None, problems: &[], daemon: false, instances: &[] }
+    }
+}
+
+fn refused(args: &Args, problems: &[Problem], session: &Session) -> anyhow::Result<Outcome> {
+    if args.json {
+        session.print.json(&Added { problems, ..Added::of(&args.user) }, false)?;
+    }
+    Ok(tell(problems, session))
 }
 
 /// Largest input in bytes.
@@ -71,7 +102,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
             {
                 return Err(error).with_context(|| format!("cannot read {}", places.config.display()));
             }
-            return Ok(tell(&problems, session));
+            return refused(args, &problems, session);
         }
     };
     if let Some(unknown) = args.servers.iter().find(|name| !config.servers.contains_key(name)) {
@@ -79,25 +110,34 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     }
     let text = match input(args, &config, session)? {
         Ok(text) => text,
-        Err(problems) => return Ok(tell(&problems, session)),
+        Err(problems) => return refused(args, &problems, session),
     };
     let shown = shown(places, &name);
     let ours = account::own_uid();
     if let Err(problems) = examine_file(places, &args.user, &shown, text.as_bytes(), ours) {
         session.print.aside("nothing is written:");
-        return Ok(tell(&problems, session));
+        return refused(args, &problems, session);
     }
     files::make_dir(&places.env_dir, 0o700)?;
     files::replace_durably(&path, text.as_bytes(), 0o600)?;
-    session.print.line(&format!("wrote {}", path.display()))?;
-    match session.own_client() {
-        Ok(client) => steer::await_up(&client, &args.user, session),
+    if !args.json {
+        session.print.line(&format!("wrote {}", path.display()))?;
+    }
+    let done = match session.own_client() {
+        Ok(client) => Some(steer::await_up(&client, &args.user, args.json, session)?),
         Err(ClientError::Unreachable { .. }) => {
             session.print.aside("the daemon is not running; it will start this user's servers when it is");
-            Ok(Outcome::Done)
+            None
         }
-        Err(error) => Err(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    let (daemon, instances) = (done.is_some(), done.unwrap_or_default());
+    if args.json {
+        let written = Some(path.to_string_lossy().into_owned());
+        let added = Added { written, daemon, instances: &instances, ..Added::of(&args.user) };
+        session.print.json(&added, false)?;
     }
+    Ok(if instances.iter().all(|done| done.ok) { Outcome::Done } else { Outcome::Failed })
 }
 
 /// Says what is wrong.

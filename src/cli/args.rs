@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
 
-use super::{add, check, client, completions, edit, init, logs, man, ports, remove, status, steer};
+use super::{add, check, client, completions, edit, init, logs, man, ports, reload, remove, status, steer};
 
 /// The exit status, for every page of help.
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 refused or failed, 2 wrong use, \
@@ -54,7 +54,7 @@ pub enum Verb {
     /// Print what an AI client's configuration needs for a user
     Client(client::Args),
     /// Make the daemon read every file again (as SIGHUP does)
-    Reload,
+    Reload(reload::Args),
     /// Print the script that completes commands and user names in a shell
     Completions(completions::Args),
     /// Print the manual
@@ -92,7 +92,13 @@ mod tests {
             "mcpsup edit alice",
             "mcpsup remove alice --yes",
             "mcpsup ports --json",
+            "mcpsup remove alice --no-wait --timeout 2m",
             "mcpsup reload",
+            "mcpsup init --json",
+            "mcpsup add alice --json",
+            "mcpsup edit alice --json",
+            "mcpsup remove alice --yes --json",
+            "mcpsup reload --json",
             "mcpsup completions bash",
             "mcpsup man --dir /usr/share/man/man1",
             "mcpsup --config /srv/mcpsup.toml status",

@@ -87,6 +87,7 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         is_root: account::own_uid() == 0,
         // Nothing is compared with what the daemon runs.
         digest_key: &[0; 32],
+        removing: &BTreeSet::new(),
     };
     let listed = roster.resolve(&mut sticky(places), &host);
     // The roster's own: files of users who have no instance.

@@ -3,12 +3,14 @@
 //! The copy lies in memory-backed storage, in a directory of its own (editors leave swap files
 //! and backups beside what they edit), and goes when we end, whatever happens.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap_complete::ArgValueCompleter;
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::Outcome;
@@ -16,7 +18,7 @@ use super::add::tell;
 use super::check::{examine_file, shown};
 use super::names;
 use super::session::Session;
-use crate::model::UserName;
+use crate::model::{Problem, UserName};
 use crate::system::envdir::names_of;
 use crate::system::{files, terminal};
 
@@ -26,6 +28,19 @@ pub struct Args {
     /// Whose file
     #[arg(value_name = "USER", add = ArgValueCompleter::new(names::users))]
     pub user: UserName,
+    /// Print what was done as JSON: {"user", "file", "changed", "problems"}
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Edited<'a> {
+    user: &'a UserName,
+    file: Cow<'a, str>,
+    changed: bool,
+    /// Why not, if that is why.
+    problems: Vec<Problem>,
 }
 
 /// Largest env file in bytes.
@@ -56,25 +71,43 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         }
         let after = Zeroizing::new(files::read_bounded(&copy, LARGEST)?);
         if after == before {
-            session.print.line("nothing is changed")?;
-            return Ok(Outcome::Done);
+            return say(args, &path, false, session);
         }
         let shown = shown(&session.places, &name);
         match examine_file(&session.places, &args.user, &shown, &after, owner) {
             Ok(()) => {
                 put(&path, &before, &after)?;
-                session.print.line(&format!("saved {}", path.display()))?;
-                return Ok(Outcome::Done);
+                return say(args, &path, true, session);
             }
             Err(problems) => {
                 let outcome = tell(&problems, session);
                 if !again(session)? {
                     session.print.aside("nothing is changed");
+                    if args.json {
+                        session.print.json(&Edited::new(args, &path, false, problems), false)?;
+                    }
                     return Ok(outcome);
                 }
             }
         }
     }
+}
+
+impl<'a> Edited<'a> {
+    fn new(args: &'a Args, path: &'a Path, changed: bool, problems: Vec<Problem>) -> Self {
+        Self { user: &args.user, file: path.to_string_lossy(), changed, problems }
+    }
+}
+
+fn say(args: &Args, path: &Path, changed: bool, session: &Session) -> anyhow::Result<Outcome> {
+    if args.json {
+        session.print.json(&Edited::new(args, path, changed, Vec::new()), false)?;
+    } else if changed {
+        session.print.line(&format!("saved {}", path.display()))?;
+    } else {
+        session.print.line("nothing is changed")?;
+    }
+    Ok(Outcome::Done)
 }
 
 /// The file's name in env.d, and where it really is.

@@ -1,14 +1,19 @@
 //! `mcpsup init`: files to begin with.
 
 use anyhow::{Context, bail};
+use serde_json::json;
 
 use super::Outcome;
 use super::session::Session;
 use crate::system::files;
 
-/// Nothing to say.
+/// How.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Print what was done as JSON: {"written": [FILE, FILE]}
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// mcpsup.toml to begin with.
 pub const CONFIG: &str = include_str!("init/mcpsup.toml");
@@ -20,7 +25,7 @@ pub const EXAMPLE: &str = include_str!("init/example.env");
 /// # Errors
 ///
 /// When something is there already, or cannot be written.
-pub fn run(_args: &Args, session: &Session) -> anyhow::Result<Outcome> {
+pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let places = &session.places;
     let example = places.env_dir.join("example");
     for path in [&places.config, &example] {
@@ -35,6 +40,11 @@ pub fn run(_args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     files::make_dir(&places.env_dir, 0o700)?;
     files::replace(&example, EXAMPLE.as_bytes(), 0o600)?;
     files::replace(&places.config, CONFIG.as_bytes(), 0o644)?;
+    if args.json {
+        let written = [&places.config, &example].map(|path| path.to_string_lossy());
+        session.print.json(&json!({ "written": written }), false)?;
+        return Ok(Outcome::Done);
+    }
     for path in [&places.config, &example] {
         session.print.line(&format!("wrote {}", path.display()))?;
     }

@@ -123,7 +123,7 @@ fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {
         Verb::Remove(args) => remove::run(args, session),
         Verb::Ports(args) => ports::run(args, session),
         Verb::Client(args) => client::run(args, session),
-        Verb::Reload => reload::run(session),
+        Verb::Reload(args) => reload::run(args, session),
         Verb::Completions(args) => completions::run(args, &session.print),
         Verb::Man(args) => man::run(args, &session.print),
     }

@@ -50,15 +50,21 @@ pub struct Args {
 
 /// What became of one instance.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct Done {
-    user: String,
-    server: String,
-    ok: bool,
-    state: Option<StateName>,
-    port: Option<u16>,
+pub struct Done {
+    /// Whose.
+    pub user: String,
+    /// Which.
+    pub server: String,
+    /// It is as asked.
+    pub ok: bool,
+    /// What it is; `None` if it is not there any more.
+    pub state: Option<StateName>,
+    /// Its door.
+    pub port: Option<u16>,
     /// From the request to the verdict.
-    seconds: f64,
-    message: String,
+    pub seconds: f64,
+    /// The same for people.
+    pub message: String,
 }
 
 /// Does it.
@@ -98,12 +104,18 @@ pub fn run(deed: Deed, args: &Args, session: &Session) -> anyhow::Result<Outcome
     Ok(watch.outcome())
 }
 
-/// Waits until the servers of `user`, whose file was just written, are up, and says where.
+/// Waits until the servers of `user`, whose file was just written, are up, and says where, unless
+/// `quiet`.
 ///
 /// # Errors
 ///
 /// When the daemon breaks off.
-pub fn await_up(client: &Client, user: &UserName, session: &Session) -> anyhow::Result<Outcome> {
+pub fn await_up(
+    client: &Client,
+    user: &UserName,
+    quiet: bool,
+    session: &Session,
+) -> anyhow::Result<Vec<Done>> {
     let begun = clock::now();
     let timeout = Duration::from_secs(60);
     // It would look by itself; this way at once.
@@ -127,10 +139,9 @@ pub fn await_up(client: &Client, user: &UserName, session: &Session) -> anyhow::
         report = client.status(&everybody, Some((report.generation, timeout.saturating_sub(spent))))?;
     };
     let accepted = Accepted { generation: report.generation, instances: meant };
-    let mut watch =
-        Watch { goal: Goal::Up, begun, timeout, quiet: false, before: Vec::new(), done: Vec::new() };
+    let mut watch = Watch { goal: Goal::Up, begun, timeout, quiet, before: Vec::new(), done: Vec::new() };
     watch.follow(client, &everybody, accepted, session)?;
-    Ok(watch.outcome())
+    Ok(watch.done)
 }
 
 /// Instances on their way.

@@ -169,6 +169,7 @@ impl Daemon {
         }
         let accepted = self.change(caller, &target, |_, _| ())?;
         self.removing.insert(user.clone());
+        self.resolve(now);
         Ok(accepted)
     }
 }

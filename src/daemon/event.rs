@@ -150,6 +150,7 @@ impl Daemon {
                 runtime: &self.places.runtime,
                 is_root: self.is_root,
                 digest_key: &self.key,
+                removing: &self.removing,
             };
             self.listed = self.roster.resolve(&mut self.ports, &host);
             let doors =

@@ -80,13 +80,13 @@ impl Daemon {
             for id in &all {
                 changed |= self.show(id, now);
             }
-            let before = self.shown.instances.len();
-            self.shown.instances.retain(|id, _| self.fleet.get(id).is_some());
-            changed |= self.shown.instances.len() < before;
         } else {
             for id in touched {
                 changed |= self.show(id, now);
             }
+        }
+        for id in touched.iter().filter(|id| self.fleet.get(id).is_none()).cloned().collect::<Vec<_>>() {
+            changed |= self.let_go(&id);
         }
         changed |= self.finish_removals();
         if changed {
@@ -95,6 +95,13 @@ impl Daemon {
         if self.shown.map.due.is_some_and(|due| due <= now) {
             self.write_map(now);
         }
+    }
+
+    /// Forgets an instance that the fleet has dropped; true if it was shown.
+    fn let_go(&mut self, id: &InstanceId) -> bool {
+        self.sinks.remove(id);
+        self.trouble.remove(id);
+        self.shown.instances.remove(id).is_some()
     }
 
     /// Shows one instance; true if anything about it is new.
@@ -219,7 +226,7 @@ impl Daemon {
             for id in &ids {
                 self.fleet.forget(id);
                 self.listed.remove(id);
-                self.shown.instances.remove(id);
+                self.let_go(id);
             }
             tracing::info!(%user, "user removed");
         }

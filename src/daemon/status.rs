@@ -139,6 +139,12 @@ impl Daemon {
 
     /// One line for people: why it is not as it should be.
     fn note_on(&self, id: &InstanceId, instance: &Instance, now: Moment) -> Option<String> {
+        if self.removing.contains(&id.user) {
+            let is_stuck = matches!(instance.state(), State::Killing { .. })
+                && now.since(instance.entered()).as_secs() >= 5;
+            let why = if is_stuck { "; its processes do not end" } else { "" };
+            return Some(format!("being removed{why}"));
+        }
         let listed = self.listed.get(id);
         let problem = listed.and_then(|listed| listed.problems.first()).or_else(|| self.doors.problem(id));
         let going_on = if instance.current().is_some() { "; the previous version goes on" } else { "" };

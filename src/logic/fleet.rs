@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::logic::instance::{Deed, Fact, Instance, Origin, Want};
+use crate::logic::instance::{Deed, Fact, Instance, Origin, State, Want};
 use crate::model::{InstanceId, Moment, RunId, Spec};
 
 /// Something to be done, and for whom.
@@ -81,7 +81,8 @@ impl Fleet {
         self.apply_want(instance);
     }
 
-    /// Says what the files want of every instance. One that is not named is wanted no more.
+    /// Says what the files want of every instance. One that is not named is wanted no more, and is
+    /// dropped once it is down, unless it is held.
     pub fn want(&mut self, wants: BTreeMap<InstanceId, Want>, now: Moment) {
         let is_new = |id: &&InstanceId| !self.instances.contains_key(*id);
         // Appended in one go: a map that is filled one by one in ascending order stays half empty.
@@ -196,6 +197,7 @@ impl Fleet {
             let old_run = instance.current();
             instance.drive(now, &mut self.next_run, &mut deeds);
             let new_run = instance.current();
+            let is_down = instance.state() == State::Down;
             self.touch(id);
             if old_run != new_run {
                 if let Some(run) = old_run {
@@ -204,6 +206,9 @@ impl Fleet {
                 if let Some(run) = new_run {
                     self.runs.insert(run, id.clone());
                 }
+            }
+            if is_down && !self.wants.contains_key(id) && !self.holds.contains(id) {
+                self.instances.remove(id);
             }
             effects.extend(deeds.drain(..).map(|deed| match deed {
                 Deed::Start(run, spec) => Effect::Start { instance: id.clone(), run, spec },

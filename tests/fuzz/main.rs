@@ -25,6 +25,20 @@ const ENVFILE: &[&[u8]] = &[
 const CONFIG: &[&[u8]] =
     &[include_bytes!("seeds/config/whole.toml"), include_bytes!("seeds/config/short.toml")];
 const TEMPLATE: &[&[u8]] = &[include_bytes!("seeds/template/all.txt")];
+const SNIPPET: &[&[u8]] = &[
+    include_bytes!("seeds/snippet/claude-code"),
+    include_bytes!("seeds/snippet/claude-desktop"),
+    include_bytes!("seeds/snippet/vscode"),
+    include_bytes!("seeds/snippet/cursor"),
+    include_bytes!("seeds/snippet/codex"),
+    include_bytes!("seeds/snippet/gemini"),
+    include_bytes!("seeds/snippet/windsurf"),
+    include_bytes!("seeds/snippet/zed"),
+    include_bytes!("seeds/snippet/opencode"),
+    include_bytes!("seeds/snippet/goose"),
+];
+const REDACT: &[&[u8]] = &[include_bytes!("seeds/redact/several"), include_bytes!("seeds/redact/none")];
+const PORTS: &[&[u8]] = &[include_bytes!("seeds/ports/two.json"), include_bytes!("seeds/ports/outside.json")];
 
 /// Pieces that mean something to one of the readers.
 const PIECES: &[&str] = &[
@@ -80,6 +94,21 @@ const PIECES: &[&str] = &[
     "\u{1b}[2J",
     "😀",
     "\u{2028}",
+    "\"notes\"",
+    "\"mcpServers\": ",
+    "\"http://127.0.0.1:1/\"",
+    "[mcp_servers.notes]",
+    "\n  notes:\n",
+    "extensions:",
+    "/* c */",
+    "// c\n",
+    "null",
+    ": ",
+    "\\u00e9",
+    "%2F",
+    "\"door\":",
+    "3456",
+    "20000",
     targets::MARK,
 ];
 
@@ -130,8 +159,8 @@ impl Dice {
     }
 }
 
-/// Runs `body` on changed seeds; fails with the input that failed or is not done.
-fn drive(seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
+/// Runs `body` on `count` seeds, most of them changed; fails with the input that failed or is not done.
+fn drive(count: usize, seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
     let current = Arc::new(Mutex::new(Vec::new()));
     let (done, result) = mpsc::channel();
     let shared = Arc::clone(&current);
@@ -139,7 +168,7 @@ fn drive(seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
         let mut dice = Dice(seed);
         let original = seeds.iter().map(|seed| seed.to_vec());
         let changed = std::iter::repeat_with(|| dice.input(seeds));
-        for input in original.chain(changed).take(ITERATIONS) {
+        for input in original.chain(changed).take(count) {
             shared.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&input);
             if catch_unwind(AssertUnwindSafe(|| body(&input))).is_err() {
                 return done.send(false);
@@ -158,15 +187,30 @@ fn drive(seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
 
 #[test]
 fn any_env_file_is_read_or_refused_and_never_shown() {
-    drive(0xE17F, ENVFILE, targets::envfile);
+    drive(ITERATIONS, 0xE17F, ENVFILE, targets::envfile);
 }
 
 #[test]
 fn any_configuration_is_read_or_refused_at_places_that_exist() {
-    drive(0xC0F1, CONFIG, targets::config);
+    drive(ITERATIONS, 0xC0F1, CONFIG, targets::config);
 }
 
 #[test]
 fn any_template_is_refused_or_filled() {
-    drive(0x7E41, TEMPLATE, targets::template);
+    drive(ITERATIONS, 0x7E41, TEMPLATE, targets::template);
+}
+
+#[test]
+fn any_file_of_a_client_is_refused_or_holds_the_entry_and_what_it_held() {
+    drive(ITERATIONS, 0x541F, SNIPPET, targets::snippet);
+}
+
+#[test]
+fn any_secret_is_taken_out_of_any_output_however_it_is_cut() {
+    drive(ITERATIONS / 8, 0x4EDA, REDACT, targets::redact);
+}
+
+#[test]
+fn any_table_of_ports_is_refused_or_kept_and_no_port_is_given_twice() {
+    drive(2 * ITERATIONS, 0x9047, PORTS, targets::ports);
 }

@@ -4,12 +4,16 @@
 //! `fuzz_targets/` (under cargo-fuzz). They say nothing about which inputs are right; that is in
 //! the unit tests beside the readers.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use mcpsup::logic::ports::{Pin, Ports};
+use mcpsup::logic::redact::{MARK as REDACTED, Redactor};
+use mcpsup::logic::snippet::{self, ClientKind, Entry, MergeError};
 use mcpsup::logic::{config, envfile, template};
 use mcpsup::model::config::{Piece, Template};
 use mcpsup::model::env::{Variable, Variables};
-use mcpsup::model::{Problem, Secret};
+use mcpsup::model::{InstanceId, Problem, Secret};
 
 /// Stands for a secret in the seeds. It cannot be the name of a variable, so no message may hold
 /// it.
@@ -114,6 +118,121 @@ fn written(template: &Template) -> String {
         Piece::Env(name) => format!("{{env:{name}}}"),
     });
     pieces.collect()
+}
+
+/// A client's file (the first byte says whose) is refused, or holds our entry and, where it held
+/// none of that name, everything else as it was. What is refused is not shown.
+pub(crate) fn snippet(data: &[u8]) {
+    let Some((first, Ok(text))) = data.split_first().map(|(first, rest)| (first, std::str::from_utf8(rest)))
+    else {
+        return;
+    };
+    let kind = ClientKind::ALL[usize::from(first.wrapping_sub(b'0')) % ClientKind::ALL.len()];
+    let url = "http://127.0.0.1:3456/mcp".to_owned();
+    let entries = [Entry { name: "notes".to_owned(), url: url.clone() }];
+    let force = text.len() & 1 == 0;
+    let before = snippet::find(kind, text, "notes");
+    match snippet::merge(kind, text, &entries, force) {
+        Ok(merged) => {
+            assert_eq!(snippet::merge(kind, &merged, &entries, force).as_ref(), Ok(&merged), "{kind}, again");
+            let found = snippet::find(kind, &merged, "notes");
+            assert_eq!(found.map(|found| found.and_then(|found| found.url)), Ok(Some(url)), "{kind}");
+            if before == Ok(None) && kind != ClientKind::Goose {
+                let mut rest = merged.chars();
+                assert!(text.chars().all(|kept| rest.any(|c| c == kept)) || text.trim().is_empty(), "{kind}");
+            }
+        }
+        Err(MergeError::Parse { problem, .. }) => assert!(!problem.contains(MARK), "{kind}: {problem}"),
+        Err(MergeError::Taken { .. }) => assert!(!force, "{kind}: force was not enough"),
+        Err(MergeError::Unsafe(_)) => {}
+    }
+}
+
+/// Lines up to an empty one are secret values, the rest is output: none of them is in what comes
+/// out, which is the same wherever the output is cut.
+pub(crate) fn redact(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (values, output) = text.split_once("\n\n").unwrap_or((text, text));
+    let values: Vec<&str> = values.lines().collect();
+    let secrets: Vec<Secret> = values.iter().map(|value| Secret::new(*value)).collect();
+    // Whatever was done to the seeds, each value is there at least once.
+    let output = format!("{output}\n{}", values.join(" "));
+    let run = |step: fn(usize) -> usize| {
+        let (mut redactor, mut out, mut rest) = (Redactor::new(&secrets), Vec::new(), output.as_bytes());
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(step(rest.len()).clamp(1, rest.len()));
+            redactor.feed(piece, &mut out);
+            rest = more;
+        }
+        redactor.flush(&mut out);
+        assert_eq!(redactor.held(), 0);
+        out
+    };
+    let whole = run(|left| left);
+    assert!(whole == run(|_| 1), "byte by byte it is another");
+    assert!(whole == run(|left| left * 7919 % 31), "in pieces it is another");
+    let whole = String::from_utf8_lossy(&whole);
+    for value in values.iter().filter(|value| value.len() > 3 && !value.trim().is_empty()) {
+        let mark = std::str::from_utf8(REDACTED).unwrap_or_default();
+        assert!(!whole.split(mark).any(|piece| piece.contains(value)), "a value came through");
+    }
+}
+
+/// A kept table is refused, or is the same after it was kept again; and whatever it holds, nobody
+/// loses a port and no two get the same.
+pub(crate) fn ports(data: &[u8]) {
+    let Ok(mut ports) = serde_json::from_slice::<Ports>(data) else {
+        return;
+    };
+    let before: BTreeMap<InstanceId, u16> = ports.doors().map(|(id, door)| (id.clone(), door)).collect();
+    keeps(&ports);
+    let ranges = mcpsup::model::config::Ports {
+        listen: std::net::Ipv4Addr::LOCALHOST.into(),
+        range: read("3456-3460"),
+        backend_range: read("20000-20003"),
+    };
+    let new = ["zoe", "yves"].map(|user| InstanceId { user: read(user), server: read("notes") });
+    let pin = |port: u16| Pin {
+        port,
+        name_of_setting: "MCPSUP_PORT".to_owned(),
+        file: "env.d/x.env".to_owned(),
+        line: 1,
+        privileged: port & 1 == 0,
+    };
+    // Every third is pinned, within the range, out of it, and into the backends.
+    let pins =
+        (0_u16..).map(|number| [None, None, Some(pin(3455 + number * 3))][usize::from(number % 3)].clone());
+    let ids: BTreeSet<InstanceId> = before.keys().cloned().chain(new).collect();
+    let wanted: Vec<(InstanceId, Option<Pin>)> = ids.into_iter().zip(pins).take(3000).collect();
+    let blocked = BTreeSet::from([3457, 20_001]);
+    let answers = ports.assign(&ranges, &wanted, &blocked);
+    for (id, pin) in &wanted {
+        if let Ok(given) = &answers[id] {
+            assert_eq!((ports.door(id), ports.backend(id)), (Some(given.door), Some(given.backend)));
+            assert!(pin.as_ref().is_none_or(|pin| pin.port == given.door), "a pin that is not followed");
+        }
+        if let (None, Some(door)) = (pin, before.get(id)) {
+            assert_eq!(ports.door(id), Some(*door), "a port that was given is another's");
+        }
+    }
+    keeps(&ports);
+    assert!(answers == ports.assign(&ranges, &wanted, &blocked), "asked again, it is another");
+}
+
+fn read<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().unwrap_or_else(|_| panic!("{text:?} is right"))
+}
+
+/// No port stands twice, and the table is the same when it is read back.
+fn keeps(ports: &Ports) {
+    let mut seen = BTreeSet::new();
+    for (id, door) in ports.doors() {
+        assert!(std::iter::once(door).chain(ports.backend(id)).all(|port| seen.insert(port)), "{id}: twice");
+    }
+    let kept = serde_json::to_vec(ports).unwrap_or_default();
+    assert!(serde_json::from_slice::<Ports>(&kept).is_ok_and(|again| again == *ports), "kept as another");
 }
 
 /// There are problems, not too many, each at a place that exists and on one short line that does

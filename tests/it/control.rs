@@ -128,6 +128,47 @@ fn every_question_has_an_answer_in_json() {
     }
 }
 
+#[test]
+fn every_deed_says_in_json_what_was_done() {
+    let host = one_user();
+    let deed = |args: &[&str]| -> serde_json::Value {
+        let mut command = Command::new(MCPSUP);
+        command.arg("--config").arg(host.path().join("mcpsup.toml")).args(args).env("EDITOR", "true");
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{args:?}: {error}: {}", text(&output.stderr)))
+    };
+    assert_eq!(deed(&["reload", "--json"])["reloaded"], true);
+    let edited = deed(&["edit", "alice", "--json"]);
+    assert_eq!((&edited["user"], &edited["changed"]), (&"alice".into(), &false.into()));
+
+    let given = host.path().join("given");
+    std::fs::write(&given, "OTHER=no-token-here\n").unwrap();
+    let add = ["add", "bob", "--from", given.to_str().unwrap(), "--json"];
+    let refused = deed(&add);
+    assert!(refused["written"].is_null() && refused["problems"][0]["text"].is_string(), "{refused}");
+    std::fs::write(&given, "NOTES_TOKEN=bobs-own-token\n").unwrap();
+    let added = deed(&add);
+    assert!(added["written"].as_str().unwrap().ends_with("env.d/bob.env"), "{added}");
+    assert_eq!((&added["daemon"], &added["instances"][0]["state"]), (&true.into(), &"up".into()));
+
+    let removed = deed(&["remove", "bob", "--yes", "--json"]);
+    assert_eq!((&removed["user"], &removed["removed"]), (&"bob".into(), &true.into()));
+    assert_eq!(removed["deleted"][0], added["written"]);
+    assert_eq!(host.status().instances.len(), 1);
+}
+
+#[test]
+fn a_user_is_removed_though_mcpsup_toml_is_broken() {
+    let mut host = one_user();
+    host.kill_daemon();
+    std::fs::write(host.path().join("mcpsup.toml"), "broken\n").unwrap();
+    host.start();
+    host.until("its run is found", || host.instance("alice").pid.is_some());
+    assert!(host.ok(&["remove", "alice", "--yes"]).contains("alice: removed in "));
+    assert!(host.status().instances.is_empty());
+}
+
 /// A verb that goes on until it is ended, and what it prints line by line.
 struct Following {
     child: std::process::Child,
@@ -238,12 +279,13 @@ fn removing_a_user_frees_their_port_and_nothing_else_does() {
     host.save("bob", "NOTES_TOKEN=bobs-own-token\n");
     assert_ne!(host.until_state("bob", StateName::Up).port, alice.port);
 
+    let mut follow = Following::new(&host, &["logs", "alice", "-f"]);
+    follow.until(|line| line == "mcpsup: run 1 started");
     let said = host.ok(&["remove", "alice", "--yes"]);
-    assert!(said.contains("alice"), "{said}");
+    assert!(said.contains("alice: removed in "), "{said}");
     assert!(!host.env_dir().join("alice.env").exists());
-    host.until("alice is forgotten", || {
-        host.status().instances.iter().all(|one| one.user.as_str() != "alice")
-    });
+    assert!(host.status().instances.iter().all(|one| one.user.as_str() != "alice"));
+    assert!(follow.lines.all(|line| line.is_ok()), "nobody will write there any more");
     std::net::TcpListener::bind(("127.0.0.1", alice.port.unwrap())).unwrap();
 
     host.save("carol", "NOTES_TOKEN=carols-own-token\n");
@@ -259,8 +301,9 @@ fn a_user_who_comes_back_while_being_removed_stays() {
     host.save("alice", "UNRULY=--ignore-term\n");
     host.start();
     let before = host.until_state("alice", StateName::Up);
-    host.ok(&["remove", "alice", "--yes"]);
-    host.until_state("alice", StateName::Stopping);
+    host.ok(&["remove", "alice", "--yes", "--no-wait"]);
+    let going = host.until_state("alice", StateName::Stopping);
+    assert_eq!(going.note.as_deref(), Some("being removed"));
     host.save("alice", "A=1\n");
     let again = host.until_some("the new file runs", || {
         let now = host.status().instances.into_iter().find(|one| one.user.as_str() == "alice")?;
@@ -363,6 +406,11 @@ fn init_writes_what_check_accepts_and_overwrites_nothing() {
     assert_eq!(status(&again), 1);
     assert!(text(&again.stderr).contains("it is there already"), "{}", text(&again.stderr));
     assert_eq!(std::fs::read_to_string(&config).unwrap(), written);
+
+    let config = dir.path().join("other/mcpsup.toml");
+    let output = Command::new(MCPSUP).arg("--config").arg(&config).args(["init", "--json"]).output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["written"][0], config.to_str().unwrap());
 }
 
 #[test]

@@ -348,6 +348,9 @@ impl Ledger {
             if self.life.is_some() || alive.leader || alive.children {
                 laws.broken(Law::MapIsTruth, now, format_args!("not shown, and alive"))?;
             }
+            if self.goal() != Goal::Never {
+                laws.broken(Law::MapIsTruth, now, format_args!("not shown, and wanted"))?;
+            }
             return Ok(());
         };
         let state = view.state;
@@ -397,6 +400,13 @@ impl Ledger {
             laws.broken(Law::Wait, now, format_args!("{} strikes, {self:?}", view.strikes))?;
         }
         Ok(())
+    }
+
+    /// It is not shown any more: whoever comes back is new.
+    pub(crate) fn dropped(&mut self) {
+        self.last_run = None;
+        self.renewed = None;
+        self.strikes = 0;
     }
 
     fn strikes_shown(&self, now: Ms) -> u32 {

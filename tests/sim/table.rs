@@ -429,6 +429,29 @@ fn a_held_instance_that_is_adopted_is_stopped() {
 }
 
 #[test]
+fn who_is_not_named_any_more_is_dropped_once_nothing_of_theirs_is_alive() {
+    let mut story = Story::up();
+    assert_eq!(story.file_is_deleted(), ["stop 1"]);
+    assert_eq!(story.hears(1, exit()), ["kill 1"]);
+    assert!(story.fleet.get(&story.id).is_some());
+    assert!(story.hears(1, Fact::Gone).is_empty());
+    assert!(story.fleet.get(&story.id).is_none() && !story.fleet.is_busy());
+    assert!(story.fleet.drive(moment(story.now)).1.is_empty(), "said once");
+}
+
+#[test]
+fn who_is_held_or_named_though_not_wanted_is_not_dropped() {
+    let mut story = Story::new();
+    story.wants(Want::Never);
+    assert!(story.is("down"));
+    story.held();
+    story.file_is_deleted();
+    assert!(story.fleet.get(&story.id).is_some());
+    story.released();
+    assert!(story.fleet.get(&story.id).is_none());
+}
+
+#[test]
 fn a_removed_user_leaves_no_hold_behind_even_if_nothing_of_theirs_was_seen() {
     let id = instance("alice");
     let mut fleet = Fleet::new(RunId(1), BTreeSet::from([id.clone()]));

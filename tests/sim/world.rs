@@ -340,10 +340,13 @@ impl<'a, C: Core> World<'a, C> {
         }
         let mut first = None;
         let mut busy = false;
-        for seat in &self.seats {
+        for seat in &mut self.seats {
             let alive = seat.alive();
             let view = self.core.view(self.stage.id(seat.number, seat.tenant), moment(now));
             seat.ledger.after(now, view.as_ref(), alive)?;
+            if view.is_none() {
+                seat.ledger.dropped();
+            }
             busy |= seat.ledger.is_busy();
             let deadline = view.and_then(|view| view.deadline);
             first = match (first, deadline) {

@@ -46,6 +46,8 @@ pub struct Host<'a> {
     pub is_root: bool,
     /// The key of [`SpecId`](crate::model::SpecId)s, of the state directory.
     pub digest_key: &'a [u8; 32],
+    /// Users whom `mcpsup remove` is freeing of everything: nothing is wanted of theirs.
+    pub removing: &'a BTreeSet<UserName>,
 }
 
 /// What is to be done about one instance, and what to say of it.
@@ -142,6 +144,16 @@ impl Roster {
     ///
     /// Gives ports to those who have none, and keeps everybody else's.
     pub fn resolve(&mut self, ports: &mut Ports, host: &Host<'_>) -> BTreeMap<InstanceId, Listed> {
+        let mut all = self.as_files_say(ports, host);
+        // Whatever is known or not of files and configuration: else they would never be gone.
+        for (_, listed) in all.iter_mut().filter(|(id, _)| host.removing.contains(&id.user)) {
+            listed.want = Want::Never;
+            listed.absent_because = StateName::Gone;
+        }
+        all
+    }
+
+    fn as_files_say(&mut self, ports: &mut Ports, host: &Host<'_>) -> BTreeMap<InstanceId, Listed> {
         let Some(config) = self.config.clone().filter(|_| self.looked) else {
             let all = self.nothing_known(ports);
             self.unsaid = self.users.values().flat_map(|user| user.problems()).cloned().collect();

@@ -157,3 +157,20 @@ fn a_broken_file_is_told_of_even_where_its_user_has_no_instance() {
     let files: Vec<_> = problems.iter().map(|problem| &*problem.file).collect();
     assert_eq!(files, ["env.d/alice.env", "env.d/bob.env"]);
 }
+
+#[test]
+fn whoever_is_being_removed_is_wanted_no_more_whatever_else_is_known() {
+    let mut world = World::new();
+    world.files(&[("alice", Some(GOOD)), ("bob", Some(GOOD))]);
+    assert!(matches!(world.one("alice").want, Want::Always(_)));
+    world.removing.insert(user("alice"));
+    let seen_a_moment_ago = world.one("alice");
+    // As after a start of the daemon with a broken mcpsup.toml.
+    world.roster = Roster::default();
+    world.roster.set_config(Err(vec![Problem::new("mcpsup.toml", "wrong")]));
+    world.files(&[("bob", Some(GOOD))]);
+    for alice in [seen_a_moment_ago, world.one("alice")] {
+        assert_eq!((alice.want, alice.absent_because), (Want::Never, StateName::Gone));
+    }
+    assert_eq!(world.one("bob").want, Want::Keep);
+}

@@ -81,6 +81,7 @@ struct World {
     accounts: RefCell<BTreeMap<String, Account>>,
     is_root: bool,
     uid: u32,
+    removing: BTreeSet<UserName>,
 }
 
 impl World {
@@ -88,8 +89,14 @@ impl World {
     fn new() -> Self {
         let mut roster = Roster::default();
         roster.set_config(Ok(config(&[("notes", server())])));
-        let mut world =
-            Self { roster, ports: Ports::default(), accounts: RefCell::default(), is_root: true, uid: 0 };
+        let mut world = Self {
+            roster,
+            ports: Ports::default(),
+            accounts: RefCell::default(),
+            is_root: true,
+            uid: 0,
+            removing: BTreeSet::new(),
+        };
         world.files(&[]);
         world
     }
@@ -122,6 +129,7 @@ impl World {
             runtime: Path::new("/run/mcpsup"),
             is_root: self.is_root,
             digest_key: &[7; 32],
+            removing: &self.removing,
         };
         self.roster.resolve(&mut self.ports, &host)
     }
