@@ -159,19 +159,19 @@ struct PortsSaver {
 
 impl Daemon {
     async fn serve(&mut self) {
-        self.turn(clock::now());
+        self.turn(clock::now()).await;
         while !self.is_over() {
             self.listen_once_settled(clock::now());
             let event = self.next().await;
             let now = clock::now();
             self.note(event, now);
-            self.turn(now);
+            self.turn(now).await;
         }
         self.end();
     }
 
     /// Does what follows from what was noted, and shows what changed.
-    fn turn(&mut self, now: Moment) {
+    async fn turn(&mut self, now: Moment) {
         let (effects, mut touched) = self.fleet.drive(now);
         for effect in effects {
             self.act(effect, now);
@@ -185,6 +185,8 @@ impl Daemon {
             touched.extend(more);
         }
         self.calm.note(touched.len(), now);
+        // What was begun goes on while we tell: nobody's start waits for the showing of a thousand.
+        tokio::task::yield_now().await;
         self.publish(&touched, now);
         if self.calm.has_come(now) {
             memory::give_back();

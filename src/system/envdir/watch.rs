@@ -20,7 +20,7 @@ use crate::model::Moment;
 use crate::system::clock;
 
 /// Several files are often put in place together: this much is gathered before a quick look,
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_micros(300);
 /// and this much while one look follows another, so that looking does not become the work.
 const GATHER_MORE: Duration = Duration::from_millis(20);
 /// A look this recent counts as following.
