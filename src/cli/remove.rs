@@ -34,7 +34,7 @@ pub struct Args {
     /// How long to wait until nothing of theirs runs
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
-    /// Print what was done as JSON: {"user", "deleted": ["FILE"], "removed", "seconds", "message"}
+    /// Print what was done as JSON: {"user", "deleted" (a list of files), "removed", "seconds", "message"}
     #[arg(long)]
     pub json: bool,
 }
