@@ -24,11 +24,12 @@ use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
 use crate::model::{Config, InstanceId, Problem};
 use crate::system::clock;
+use crate::system::containment::{self, Containment};
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
 use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::places::Places;
-use crate::system::process::{self, Containment, Processes};
+use crate::system::process::{self, Processes};
 use crate::system::record::{self, Record, RunDir};
 use crate::system::signals::Signals;
 
@@ -337,7 +338,7 @@ fn read_config(path: &Path) -> Result<Config, Vec<Problem>> {
 
 fn containment(config: &Config, places: &Places) -> Result<Containment, StartError> {
     let name = daemon_name(&places.state);
-    process::containment(config.daemon.containment, config.daemon.cgroup_root.as_deref(), &name)
+    containment::choose(config.daemon.containment, config.daemon.cgroup_root.as_deref(), &name)
         .map_err(StartError::while_trying("keep process trees together as [daemon] containment asks"))
 }
 

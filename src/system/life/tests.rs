@@ -1,0 +1,117 @@
+//! A life without a server: what is told, and what is let go of, when nothing begins.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+
+use super::super::launcher::Launcher;
+use super::super::process::News;
+use super::*;
+use crate::model::Moment;
+use crate::model::config::{Limits, Probe, Restart, Stop};
+use crate::model::spec::SpecId;
+
+/// Counts how often a run was over.
+#[derive(Default)]
+struct Ends(AtomicUsize);
+
+impl Output for Ends {
+    fn take(&self, _: Moment, _: &[u8]) -> bool {
+        false
+    }
+    fn rest(&self) {}
+    fn end(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn spec() -> Arc<Spec> {
+    let second = Duration::from_secs(1);
+    Arc::new(Spec {
+        id: SpecId([0; 32]),
+        plan: Plan {
+            ready_timeout: second,
+            stop: Stop { signal: 15, grace: second },
+            restart: Restart { first_wait: second, max_wait: second, stable: second },
+        },
+        program: "/bin/true".into(),
+        args: Vec::new(),
+        env: Vec::new(),
+        working_dir: "/".into(),
+        state_dir: "/".into(),
+        runtime_dir: "/".into(),
+        account: None,
+        limits: Limits::default(),
+        backend: 20000,
+        path: "/mcp".into(),
+        probe: Probe::Tcp,
+        secrets: Vec::new(),
+    })
+}
+
+fn alice() -> InstanceId {
+    InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() }
+}
+
+fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {
+    let (tell, news) = mpsc::unbounded_channel();
+    let dir = RunDir::of(runs, RunId(1));
+    (
+        Arc::new(Life::new(
+            RunId(1),
+            dir,
+            Held::Session,
+            (runs.join("tmp"), account::own_uid()),
+            None,
+            tell,
+            launcher,
+        )),
+        news,
+    )
+}
+
+#[tokio::test]
+async fn a_run_that_is_killed_while_it_waits_for_the_launcher_does_not_wait_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, _other_end) = Launcher::mute();
+    let (life, mut news) = life(dir.path(), launcher);
+    let ends = Arc::new(Ends::default());
+    let task = tokio::spawn(begin(Arc::clone(&life), alice(), spec(), Arc::clone(&ends) as _));
+    tokio::task::yield_now().await;
+    life.kill.notify_one();
+    task.await.unwrap();
+    assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
+    assert_eq!(news.recv().await.unwrap().what, What::Gone);
+    assert!(!life.dir.path().exists());
+}
+
+#[tokio::test]
+async fn the_output_of_a_run_that_never_began_is_ended_before_its_exit_is_told() {
+    let (launcher, _other_end) = Launcher::mute();
+    let (life, mut news) = life(Path::new("/nowhere"), launcher);
+    let ends = Arc::new(Ends::default());
+    let spec = spec();
+    let task = tokio::spawn(begin(Arc::clone(&life), alice(), Arc::clone(&spec), Arc::clone(&ends) as _));
+    assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
+    assert_eq!(ends.0.load(Ordering::Relaxed), 1);
+    assert_eq!(Arc::strong_count(&spec), 1);
+    life.kill.notify_one();
+    task.await.unwrap();
+    assert_eq!(ends.0.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_output_of_a_run_that_was_found_dead_is_ended_before_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, _other_end) = Launcher::mute();
+    let (life, mut news) = life(dir.path(), launcher);
+    life.dir.create().unwrap();
+    let ends = Arc::new(Ends::default());
+    let task = tokio::spawn(resume(Arc::clone(&life), i32::MAX, Arc::clone(&ends) as _));
+    assert_eq!(news.recv().await.unwrap().what, What::Exited(Exit::Unknown));
+    life.kill.notify_one();
+    assert_eq!(news.recv().await.unwrap().what, What::Gone);
+    assert_eq!(ends.0.load(Ordering::Relaxed), 1);
+    task.await.unwrap();
+}
