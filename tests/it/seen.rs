@@ -59,6 +59,11 @@ fn look(dir: &Path, pid: i32) -> Option<Seen> {
     let user = place.strip_prefix("state/instances").ok().and_then(|rest| rest.iter().next());
     let user = user.map(|user| user.to_string_lossy().into_owned());
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    // One that is ending has given up its memory and with it its command line, a moment before it
+    // is a zombie; one that is executing has none yet. What it is cannot be told.
+    if command.is_empty() {
+        return None;
+    }
     let says = |word: &str| command.split('\0').any(|it| it == word);
     let kind = match () {
         () if says("daemon") => Kind::Daemon,
