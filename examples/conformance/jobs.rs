@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use crate::ask::{self, Answers};
 use crate::server::Server;
 
+/// Those that have no answer but a task: a client that knows no tasks cannot call them.
+const NEED_TASKS: &[&str] = &["failing_job", "confirm_delete", "multi_input", "test_tool_with_task"];
+
 /// One job, with what it was given.
 enum Job {
     Compute { seconds: f64, label: String },
@@ -31,46 +34,45 @@ pub(crate) async fn call(
     request: &CallToolRequestParams,
     context: &RequestContext<RoleServer>,
 ) -> Option<Result<CallToolResponse, ErrorData>> {
+    let tasks = context.client_capabilities().is_some_and(|able| able.supports_tasks());
+    if !tasks && NEED_TASKS.contains(&&*request.name) {
+        let able = ClientCapabilities::builder().enable_tasks().build();
+        return Some(Err(ErrorData::missing_required_client_capability(able)));
+    }
     let argument = |name: &str| request.arguments.as_ref().and_then(|arguments| arguments.get(name));
     let word = |name: &str| argument(name).and_then(Value::as_str).unwrap_or("?").to_owned();
-    let tasks = context.client_capabilities().is_some_and(|able| able.supports_tasks());
-    let (job, required) = match &*request.name {
+    let job = match &*request.name {
         "slow_compute" => {
             let seconds = argument("seconds").and_then(Value::as_f64).unwrap_or(1.0);
-            (Job::Compute { seconds: seconds.clamp(0.0, 60.0), label: word("label") }, false)
+            Job::Compute { seconds: seconds.clamp(0.0, 60.0), label: word("label") }
         }
-        "protocol_error_job" => (Job::FailingCall, false),
-        "failing_job" => (Job::FailingTool, true),
-        "confirm_delete" => (Job::ConfirmDelete { filename: word("filename") }, true),
-        "multi_input" => (Job::MultiInput, true),
-        "test_tool_with_task" if tasks => {
+        "protocol_error_job" => Job::FailingCall,
+        "failing_job" => Job::FailingTool,
+        "confirm_delete" => Job::ConfirmDelete { filename: word("filename") },
+        "multi_input" => Job::MultiInput,
+        "test_tool_with_task" => {
             // Asks before there is a task, and starts one with the answer.
             let question = [("user_name", ask::form("What is your name?", &["name"]))];
             match ask::ask(context, question, request.input_responses.as_ref(), None).await {
                 Ok(Answers::Given(given)) => {
-                    (Job::Greet { name: ask::words(&given["user_name"], "/content/name") }, true)
+                    Job::Greet { name: ask::words(&given["user_name"], "/content/name") }
                 }
                 Ok(Answers::Wanted(wanted)) => return Some(Ok(wanted.into())),
                 Err(error) => return Some(Err(error)),
             }
         }
-        "test_tool_with_task" => (Job::MultiInput, true),
         _ => return None,
     };
     if tasks {
-        let run = |context: TaskContext| Box::pin(job.as_task(context)) as _;
+        let run = |context: TaskContext| Box::pin(job.run_as_task(context)) as _;
         return Some(Ok(CreateTaskResult::new(server.tasks.spawn(TaskOptions::default(), run)).into()));
-    }
-    if required {
-        let able = ClientCapabilities::builder().enable_tasks().build();
-        return Some(Err(ErrorData::missing_required_client_capability(able)));
     }
     Some(job.run().await.map(Into::into))
 }
 
 impl Job {
     /// The job on its own; whoever started it may ask it to stop.
-    async fn as_task(self, context: TaskContext) -> Result<CallToolResult, TaskExit> {
+    async fn run_as_task(self, context: TaskContext) -> Result<CallToolResult, TaskExit> {
         match self {
             Self::ConfirmDelete { filename } => {
                 let schema = json!({

@@ -22,7 +22,7 @@ pub(crate) struct Legacy<T> {
 
 /// What becomes of a message.
 enum Fate {
-    Pass(ClientJsonRpcMessage),
+    Pass,
     Refuse(RequestId, ErrorCode, &'static str),
     Drop,
 }
@@ -32,20 +32,21 @@ impl<T> Legacy<T> {
         Self { inner, initialized: false }
     }
 
-    fn judge(&mut self, message: ClientJsonRpcMessage) -> Fate {
-        let JsonRpcMessage::Request(mut message) = message else {
+    /// Decides over a message, and takes the modern fields out of it.
+    fn judge(&mut self, message: &mut ClientJsonRpcMessage) -> Fate {
+        let JsonRpcMessage::Request(message) = message else {
             // rmcp gives up on a client that notifies first; an old server shrugs.
-            return if self.initialized { Fate::Pass(message) } else { Fate::Drop };
+            return if self.initialized { Fate::Pass } else { Fate::Drop };
         };
         if is_modern(&message.request) {
-            return Fate::Refuse(message.id, ErrorCode::METHOD_NOT_FOUND, "method not found");
+            return Fate::Refuse(message.id.clone(), ErrorCode::METHOD_NOT_FOUND, "method not found");
         }
         self.initialized |= matches!(message.request, ClientRequest::InitializeRequest(_));
         if !self.initialized && !matches!(message.request, ClientRequest::PingRequest(_)) {
-            return Fate::Refuse(message.id, ErrorCode::INVALID_REQUEST, "not initialized yet");
+            return Fate::Refuse(message.id.clone(), ErrorCode::INVALID_REQUEST, "not initialized yet");
         }
         message.request.get_meta_mut().retain(|key, _| !key.starts_with(MODERN));
-        Fate::Pass(JsonRpcMessage::Request(message))
+        Fate::Pass
     }
 }
 
@@ -66,9 +67,9 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Legacy<T> {
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
         loop {
-            let message = self.inner.receive().await?;
-            match self.judge(message) {
-                Fate::Pass(message) => return Some(message),
+            let mut message = self.inner.receive().await?;
+            match self.judge(&mut message) {
+                Fate::Pass => return Some(message),
                 Fate::Drop => {}
                 Fate::Refuse(id, code, why) => {
                     let error = ErrorData::new(code, why, None);

@@ -133,7 +133,7 @@ pub(crate) async fn call(
     };
     let picture = || ContentBlock::image(PIXEL, "image/png");
     let resource = |uri, kind, text| ContentBlock::resource(resources::text(uri, kind, text));
-    let content = match &*request.name {
+    let blocks = match &*request.name {
         "test_simple_text" => vec![ContentBlock::text("This is a simple text response for testing.")],
         "test_image_content" => vec![picture()],
         "test_audio_content" => vec![ContentBlock::Audio(AudioContent::new(SILENCE, "audio/wav"))],
@@ -200,7 +200,7 @@ pub(crate) async fn call(
         }
         other => return Err(ErrorData::invalid_params(format!("there is no tool {other}"), None)),
     };
-    Ok(CallToolResult::success(content).into())
+    Ok(CallToolResult::success(blocks).into())
 }
 
 async fn log(context: &RequestContext<RoleServer>, level: LoggingLevel, message: &str) {
