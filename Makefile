@@ -1,8 +1,9 @@
-# What one does here. Needs Rust; `make demo` and `make test` need nothing else.
+# What one does here. Needs Rust; `make demo` and `make test` need nothing else, `make conformance`
+# Python and npm.
 
 CARGO ?= cargo
 
-.PHONY: all demo test check bench
+.PHONY: all demo test conformance check bench
 
 all:
 	$(CARGO) build --locked --release
@@ -13,6 +14,13 @@ demo:
 
 test:
 	$(CARGO) test --locked
+
+# MCP's conformance suite, directly and behind mcpsup. Behind the bridge too as soon as there is
+# one: then without TARGETS, which means all of them.
+TARGETS ?= direct http-door
+
+conformance:
+	python3 tests/conformance/run.py $(TARGETS)
 
 # What must hold before a change goes in, beside the tests.
 check:

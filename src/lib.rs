@@ -88,8 +88,9 @@
 //! # Tests, cheapest first
 //!
 //! Beside the code; `tests/sim`, seeded worlds without processes or time against the fleet, and its
-//! laws; `tests/fuzz`, hostile files; `tests/it`, the real program with real processes. A bug that
-//! an outer ring finds gets its test in the innermost ring that can express it.
+//! laws; `tests/fuzz`, hostile files; `tests/it`, the real program with real processes;
+//! `tests/conformance`, MCP's own suite against a server, directly and behind mcpsup. A bug that an
+//! outer ring finds gets its test in the innermost ring that can express it.
 
 pub mod cli;
 pub mod control;
