@@ -229,7 +229,7 @@ impl Daemon {
         }
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
-        self.current.insert(record.run, Current::new(record.instance.clone(), record.backend));
+        self.current.insert(record.run, Box::new(Current::new(record.instance.clone(), record.backend)));
         failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
     }

@@ -103,7 +103,7 @@ impl Door {
         let addr = listener.local_addr()?;
         let known = Mutex::new(Known::default());
         let frame = Arc::new(Frame { instance, settings, route, known });
-        Ok(Self { addr, task: tokio::spawn(accept::accept(listener, frame)) })
+        Ok(Self { addr, task: tokio::spawn(accept::Accept::new(listener, frame)) })
     }
 
     /// Where it listens.

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use super::cgroup::Group;
 use super::containment::Containment;
 use super::launcher::Launcher;
-use super::life;
+use super::life::{self, Beginning};
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks, Member};
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
@@ -256,7 +256,8 @@ impl Processes {
         };
         let uid = spec.account.as_ref().map_or_else(super::account::own_uid, |account| account.uid);
         let life = self.life(run, held, spec.state_dir.join("tmp"), uid, None);
-        tokio::task::spawn(life::begin(life, instance.clone(), spec, sink));
+        let with = Box::new(Beginning { instance: instance.clone(), spec });
+        tokio::task::spawn(life::begin(life, with, sink));
     }
 
     /// Takes over a run that an earlier daemon recorded. One that is dead by now is heard of as
