@@ -18,6 +18,7 @@ use super::cgroup::Group;
 use super::containment::Containment;
 use super::launcher::Launcher;
 use super::life::{self, Beginning};
+use super::ready::Hub;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks, Member};
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
@@ -87,6 +88,7 @@ pub(super) struct Life {
     exited: AtomicBool,
     pub(super) news: mpsc::UnboundedSender<News>,
     pub(super) launcher: Arc<Launcher>,
+    pub(super) hub: Arc<Hub>,
 }
 
 impl Life {
@@ -98,7 +100,7 @@ impl Life {
         (marker, uid): (PathBuf, u32),
         leader: Option<Leader>,
         news: mpsc::UnboundedSender<News>,
-        launcher: Arc<Launcher>,
+        (launcher, hub): (Arc<Launcher>, Arc<Hub>),
     ) -> Self {
         Self {
             run,
@@ -112,6 +114,7 @@ impl Life {
             exited: AtomicBool::new(false),
             news,
             launcher,
+            hub,
         }
     }
 
@@ -223,6 +226,8 @@ pub struct Processes {
     containment: Containment,
     news: mpsc::UnboundedSender<News>,
     launcher: Arc<Launcher>,
+    /// What is waited for of all runs.
+    hub: Arc<Hub>,
 }
 
 impl Processes {
@@ -238,7 +243,8 @@ impl Processes {
         news: mpsc::UnboundedSender<News>,
     ) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
-        Ok(Self { lives: BTreeMap::new(), runs, containment, news, launcher: Arc::new(Launcher::start()?) })
+        let (launcher, hub) = (Arc::new(Launcher::start()?), Arc::new(Hub::new()?));
+        Ok(Self { lives: BTreeMap::new(), runs, containment, news, launcher, hub })
     }
 
     /// What holds runs together here.
@@ -290,8 +296,8 @@ impl Processes {
         leader: Option<Leader>,
     ) -> Arc<Life> {
         let dir = RunDir::of(&self.runs, run);
-        let (news, launcher) = (self.news.clone(), Arc::clone(&self.launcher));
-        let life = Arc::new(Life::new(run, dir, held, (marker, uid), leader, news, launcher));
+        let shared = (Arc::clone(&self.launcher), Arc::clone(&self.hub));
+        let life = Arc::new(Life::new(run, dir, held, (marker, uid), leader, self.news.clone(), shared));
         self.lives.insert(run, Arc::clone(&life));
         life
     }
