@@ -5,18 +5,20 @@
 //! clients do wait in that queue.
 
 use std::io;
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
 use tracing::{debug, warn};
 
 use super::{Frame, answer, guest};
+use crate::system::ready::Awaited;
 
 /// How long to leave the kernel's queue alone when a connection cannot be taken from it.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -32,7 +34,7 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// Written by hand: there is one for every instance and nearly all are idle, and what the compiler
 /// makes of an `async fn` is more than twice as large.
 pub(super) struct Accept {
-    listener: TcpListener,
+    listener: Awaited<TcpListener>,
     frame: Arc<Frame>,
     guests: Guests,
     turned_away: Guests,
@@ -42,7 +44,7 @@ pub(super) struct Accept {
 }
 
 impl Accept {
-    pub(super) fn new(listener: TcpListener, frame: Arc<Frame>) -> Self {
+    pub(super) fn new(listener: Awaited<TcpListener>, frame: Arc<Frame>) -> Self {
         let (guests, turned_away) = (Guests(None), Guests(None));
         Self { listener, frame, guests, turned_away, failing: false, not_before: None }
     }
@@ -81,14 +83,20 @@ impl Future for Accept {
             // Ended connections make room before the next one is judged.
             this.guests.let_go(cx);
             this.turned_away.let_go(cx);
-            match ready!(this.listener.poll_accept(cx)) {
-                Ok((stream, _)) => this.take_in(stream),
+            match ready!(this.listener.poll_with(cx, accept)) {
+                Ok(stream) => this.take_in(stream),
                 // The client was gone before we came.
                 Err(cause) if cause.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(cause) => this.back_off(&cause),
             }
         }
     }
+}
+
+fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// The tasks of connections. Made with the first of them: most doors are idle.

@@ -19,7 +19,7 @@ pub mod places;
 pub mod probe;
 pub mod process;
 pub mod random;
-mod ready;
+pub mod ready;
 pub mod record;
 pub mod signals;
 pub mod socket;

@@ -232,7 +232,7 @@ pub struct Processes {
 
 impl Processes {
     /// With one directory per run below `runs`, which is there. News go to `news`, which holds at
-    /// most four per run.
+    /// most four per run. What becomes of them is waited for in `hub`.
     ///
     /// # Errors
     ///
@@ -241,9 +241,10 @@ impl Processes {
         runs: PathBuf,
         containment: Containment,
         news: mpsc::UnboundedSender<News>,
+        hub: Arc<Hub>,
     ) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
-        let (launcher, hub) = (Arc::new(Launcher::start()?), Arc::new(Hub::new()?));
+        let launcher = Arc::new(Launcher::start()?);
         Ok(Self { lives: BTreeMap::new(), runs, containment, news, launcher, hub })
     }
 

@@ -1,7 +1,7 @@
 //! Waiting for many descriptors through one registration with the runtime.
 //!
-//! tokio keeps 272 bytes for each descriptor it waits for, and a thousand runs have two each: the
-//! pidfd, and the FIFO of their output. Here all of them are in an epoll set of our own (epoll(7)),
+//! tokio keeps 272 bytes for each descriptor it waits for, and a thousand instances have three each:
+//! the pidfd and the output of their run, and their door. Here all of them are in an epoll set of our own (epoll(7)),
 //! and only that set is registered; what is kept for each is a number and whom to wake.
 //!
 //! The set tells each change once (`EPOLLET`), so whoever reads does so until there is nothing more
@@ -21,14 +21,14 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, coop};
 
 /// So many changes are heard of in one call.
 const AT_ONCE: usize = 64;
 
 /// The set. Dropping it ends all waiting: nobody in it is woken any more.
 #[derive(Debug)]
-pub(super) struct Hub {
+pub struct Hub {
     shared: Arc<Shared>,
     task: AbortHandle,
 }
@@ -62,7 +62,7 @@ impl Hub {
     /// # Errors
     ///
     /// When no descriptor is left.
-    pub(super) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         let set = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let registered = register(Arc::clone(&set))?;
         let shared = Arc::new(Shared { set, members: Mutex::default() });
@@ -75,7 +75,7 @@ impl Hub {
     /// # Errors
     ///
     /// When the kernel refuses: it cannot be waited for, or there are too many.
-    pub(super) fn add<F: AsFd>(&self, fd: F) -> io::Result<Awaited<F>> {
+    pub fn add<F: AsFd>(&self, fd: F) -> io::Result<Awaited<F>> {
         let mut members = self.shared.lock();
         let number = members.next;
         epoll::add(&self.shared.set, &fd, EventData::new_u64(number), EventFlags::IN | EventFlags::ET)?;
@@ -94,7 +94,7 @@ impl Drop for Hub {
 
 /// A descriptor that is waited for.
 #[derive(Debug)]
-pub(super) struct Awaited<F: AsFd> {
+pub struct Awaited<F: AsFd> {
     fd: F,
     number: u64,
     shared: Arc<Shared>,
@@ -102,12 +102,13 @@ pub(super) struct Awaited<F: AsFd> {
 
 impl<F: AsFd> Awaited<F> {
     /// The descriptor.
-    pub(super) fn get(&self) -> &F {
+    #[must_use]
+    pub fn get(&self) -> &F {
         &self.fd
     }
 
     /// Ready when it may be read, or has ended. For one task at a time, as polling is.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self.shared.lock().states.get_mut(&self.number) {
             Some(State::Waiting(waker)) => {
                 if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -120,11 +121,13 @@ impl<F: AsFd> Awaited<F> {
     }
 
     /// Does something with the descriptor that must not be waited for, as soon as it is possible.
-    pub(super) fn poll_with<T>(
+    pub fn poll_with<T>(
         &self,
         cx: &mut Context<'_>,
         mut deed: impl FnMut(&F) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
+        // One that always finds something lets others have their turn too.
+        let budget = ready!(coop::poll_proceed(cx));
         loop {
             ready!(self.poll(cx));
             // Before the deed: what comes after it is news then, and makes it ready again.
@@ -134,6 +137,7 @@ impl<F: AsFd> Awaited<F> {
                 done => {
                     // There may be more, which the set has told already.
                     self.set(State::Ready);
+                    budget.made_progress();
                     return Poll::Ready(done);
                 }
             }
