@@ -1,5 +1,6 @@
 //! What can be said on the command line. Each verb's own words stand in its file.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
@@ -22,6 +23,23 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// `mcpsup daemon` as units and scripts say it, with `--config FILE` before the verb or without.
+    /// Anything else, and every mistake, is for the parser.
+    ///
+    /// The daemon stays for good, and so does whatever it once touched: the parser's program text
+    /// and what it leaves on the heap.
+    #[must_use]
+    pub fn plain_daemon(words: &[OsString]) -> Option<Self> {
+        let (config, verb) = match words {
+            [_, verb] => (None, verb),
+            [_, option, file, verb] if option == "--config" && !file.is_empty() => (Some(file.into()), verb),
+            _ => return None,
+        };
+        (verb == "daemon").then_some(Self { config, verb: Verb::Daemon })
+    }
 }
 
 /// The verbs, in the order of PRODUCT §5.
@@ -123,6 +141,25 @@ mod tests {
             "mcpsup completions cmd.exe",
         ] {
             assert!(!parses(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_is_said_plainly_is_the_one_the_parser_would_have_read() {
+        for line in
+            ["mcpsup daemon", "mcpsup --config /srv/mcpsup.toml daemon", "mcpsup --config daemon daemon"]
+        {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let plain = Cli::plain_daemon(&words).unwrap();
+            let parsed = Cli::try_parse_from(words).unwrap();
+            assert!(matches!(plain.verb, Verb::Daemon) && matches!(parsed.verb, Verb::Daemon), "{line}");
+            assert_eq!(plain.config, parsed.config, "{line}");
+        }
+        for line in
+            ["mcpsup status", "mcpsup daemon --help", "mcpsup --config daemon", "mcpsup daemon --config x"]
+        {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert!(Cli::plain_daemon(&words).is_none(), "{line}");
         }
     }
 

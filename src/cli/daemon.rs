@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Outcome;
 use super::session::{Environment, Session};
@@ -22,12 +25,13 @@ pub fn run(session: &Session) -> anyhow::Result<Outcome> {
 /// `info,mcpsup::door=debug`). In a journal, which stamps every line itself, the time is left out.
 fn log_to_stderr(environment: &Environment) {
     let wanted = environment.get("MCPSUP_LOG").and_then(|text| text.to_str()).unwrap_or("info");
-    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter: Targets = wanted.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let colour = std::io::stderr().is_terminal() && environment.get("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(colour);
-    if environment.get("JOURNAL_STREAM").is_some() { lines.without_time().init() } else { lines.init() }
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colour);
+    let registry = tracing_subscriber::registry().with(filter);
+    if environment.get("JOURNAL_STREAM").is_some() {
+        registry.with(lines.without_time()).init();
+    } else {
+        registry.with(lines).init();
+    }
 }

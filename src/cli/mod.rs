@@ -58,6 +58,9 @@ pub struct WrongUse(pub String);
 #[must_use]
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(cli) = Cli::plain_daemon(&words) {
+        return run(&cli);
+    }
     // A shell that completes a line runs us with this variable set, and wants nothing else.
     let here = std::env::current_dir().ok();
     match completions::engine(Cli::command).try_complete(words.clone(), here.as_deref()) {

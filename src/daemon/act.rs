@@ -102,7 +102,7 @@ impl Daemon {
             };
             return self.not_started(run, format!("its port {} is held by {stranger}; {mend}", spec.backend));
         }
-        self.current.insert(run, Current::new(instance.clone(), spec.backend));
+        self.current.insert(run, Box::new(Current::new(instance.clone(), spec.backend)));
         let sink = self.sink_for(instance, run, &spec);
         self.processes.start(run, instance, spec, sink);
     }

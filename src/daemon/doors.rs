@@ -9,11 +9,14 @@ use tokio::sync::watch;
 use crate::door::{Door, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
 use crate::model::{InstanceId, Problem};
+use crate::system::ready::Hub;
 use crate::system::socket;
 
 /// Every door.
 pub(super) struct Doors {
     settings: watch::Sender<Arc<Settings>>,
+    /// Where clients are waited for.
+    hub: Arc<Hub>,
     open: BTreeMap<InstanceId, Open>,
     /// Ports that should be a door's and are somebody else's, and what was said about it.
     taken: BTreeMap<InstanceId, Taken>,
@@ -39,9 +42,9 @@ struct Open {
 }
 
 impl Doors {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, hub: Arc<Hub>) -> Self {
         let (settings, _) = watch::channel(settings(config));
-        Self { settings, open: BTreeMap::new(), taken: BTreeMap::new(), closing: BTreeSet::new() }
+        Self { settings, hub, open: BTreeMap::new(), taken: BTreeMap::new(), closing: BTreeSet::new() }
     }
 
     /// Takes over changed limits; connections that are open keep theirs.
@@ -84,7 +87,7 @@ impl Doors {
 
     fn open(&self, id: &InstanceId, port: u16) -> std::io::Result<Open> {
         let listen = self.settings.borrow().listen;
-        let listener = socket::listen(listen, port)?;
+        let listener = self.hub.add(socket::listen(listen, port)?)?;
         let route = Lead::new(Route::Waiting);
         let door = Door::open(listener, self.settings.subscribe(), id.clone(), route.follow())?;
         Ok(Open { port, route, _door: door })

@@ -85,7 +85,8 @@ struct Daemon {
     listed: BTreeMap<InstanceId, Listed>,
     fleet: Fleet,
     processes: Processes,
-    current: BTreeMap<RunId, Current>,
+    // Boxed: numbers only grow, and a map that is filled in ascending order stays half empty.
+    current: BTreeMap<RunId, Box<Current>>,
     /// Runs that were found beside a newer one of their instance, until nothing of them is alive:
     /// so long nothing is started there.
     older: Vec<(InstanceId, RunId)>,

@@ -30,6 +30,7 @@ use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::places::Places;
 use crate::system::process::{self, Processes};
+use crate::system::ready::Hub;
 use crate::system::record::{self, Record, RunDir};
 use crate::system::signals::Signals;
 
@@ -104,8 +105,10 @@ impl Daemon {
         let config = roster.config().cloned().unwrap_or_default();
         let (tell, news) = mpsc::unbounded_channel();
         let contained = containment(&config, places)?;
-        let processes = Processes::new(places.runtime.join("runs"), contained, tell.clone())
-            .map_err(StartError::while_trying("take care of orphans"))?;
+        let hub = Arc::new(Hub::new().map_err(StartError::while_trying("wait for descriptors"))?);
+        let processes =
+            Processes::new(places.runtime.join("runs"), contained, tell.clone(), Arc::clone(&hub))
+                .map_err(StartError::while_trying("take care of orphans"))?;
         let (say_ready, ready) = mpsc::channel(CALLS);
         let (say_calls, calls) = mpsc::channel(CALLS);
         let (say_saved, saved) = mpsc::channel(1);
@@ -119,7 +122,7 @@ impl Daemon {
             places: places.clone(),
             is_root,
             key,
-            doors: Doors::new(&config),
+            doors: Doors::new(&config, hub),
             config,
             roster,
             ports: store.ports()?,
@@ -229,7 +232,7 @@ impl Daemon {
         }
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
-        self.current.insert(record.run, Current::new(record.instance.clone(), record.backend));
+        self.current.insert(record.run, Box::new(Current::new(record.instance.clone(), record.backend)));
         failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
     }

@@ -4,20 +4,21 @@
 //! client then knows what is wrong instead of hanging. While the daemon is out of descriptors,
 //! clients do wait in that queue.
 
-use std::future::poll_fn;
 use std::io;
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
 use tracing::{debug, warn};
 
 use super::{Frame, answer, guest};
+use crate::system::ready::Awaited;
 
 /// How long to leave the kernel's queue alone when a connection cannot be taken from it.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -28,42 +29,74 @@ const TURNED_AWAY: usize = 16;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// Serves the listener for ever; dropping the future closes it and every connection.
-pub(super) async fn accept(listener: TcpListener, frame: Arc<Frame>) {
-    let mut guests = Guests(None);
-    let mut turned_away = Guests(None);
-    let mut failing = false;
-    loop {
-        let accepted = poll_fn(|cx| {
-            // Ended connections make room before the next one is judged.
-            guests.let_go(cx);
-            turned_away.let_go(cx);
-            listener.poll_accept(cx)
-        });
-        match accepted.await {
-            Ok((stream, _)) => {
-                failing = false;
-                let settings = frame.settings.borrow().clone();
-                let most = usize::try_from(settings.limits.max_connections).unwrap_or(usize::MAX);
-                if guests.len() < most {
-                    guests.spawn(guest::serve(Lingering::new(stream), frame.clone(), settings));
-                } else if turned_away.len() < TURNED_AWAY {
-                    turned_away.spawn(turn_away(Lingering::new(stream)));
-                }
+/// Serves the listener for ever; dropping it closes it and every connection.
+///
+/// Written by hand: there is one for every instance and nearly all are idle, and what the compiler
+/// makes of an `async fn` is more than twice as large.
+pub(super) struct Accept {
+    listener: Awaited<TcpListener>,
+    frame: Arc<Frame>,
+    guests: Guests,
+    turned_away: Guests,
+    failing: bool,
+    /// Not yet, after a connection could not be taken. Boxed: an idle door should not carry it.
+    not_before: Option<Pin<Box<Sleep>>>,
+}
+
+impl Accept {
+    pub(super) fn new(listener: Awaited<TcpListener>, frame: Arc<Frame>) -> Self {
+        let (guests, turned_away) = (Guests(None), Guests(None));
+        Self { listener, frame, guests, turned_away, failing: false, not_before: None }
+    }
+
+    fn take_in(&mut self, stream: TcpStream) {
+        self.failing = false;
+        let settings = self.frame.settings.borrow().clone();
+        let most = usize::try_from(settings.limits.max_connections).unwrap_or(usize::MAX);
+        if self.guests.len() < most {
+            self.guests.spawn(guest::serve(Lingering::new(stream), self.frame.clone(), settings));
+        } else if self.turned_away.len() < TURNED_AWAY {
+            self.turned_away.spawn(turn_away(Lingering::new(stream)));
+        }
+    }
+
+    fn back_off(&mut self, cause: &io::Error) {
+        if !self.failing {
+            let instance = &self.frame.instance;
+            warn!(user = %instance.user, server = %instance.server, %cause, "cannot accept a connection");
+        }
+        self.failing = true;
+        self.not_before = Some(Box::pin(sleep(BACK_OFF)));
+    }
+}
+
+impl Future for Accept {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            if let Some(not_before) = &mut this.not_before {
+                ready!(not_before.as_mut().poll(cx));
+                this.not_before = None;
             }
-            // The client was gone before we came.
-            Err(cause) if cause.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(cause) => {
-                if !failing {
-                    let instance = &frame.instance;
-                    warn!(user = %instance.user, server = %instance.server, %cause, "cannot accept a connection");
-                }
-                failing = true;
-                // Boxed: an idle door should not carry the room for it.
-                Box::pin(sleep(BACK_OFF)).await;
+            // Ended connections make room before the next one is judged.
+            this.guests.let_go(cx);
+            this.turned_away.let_go(cx);
+            match ready!(this.listener.poll_with(cx, accept)) {
+                Ok(stream) => this.take_in(stream),
+                // The client was gone before we came.
+                Err(cause) if cause.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(cause) => this.back_off(&cause),
             }
         }
     }
+}
+
+fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    TcpStream::from_std(stream)
 }
 
 /// The tasks of connections. Made with the first of them: most doors are idle.

@@ -22,15 +22,15 @@ mod link;
 mod route;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::model::config;
 use crate::model::{InstanceId, RunId};
+use crate::system::ready::Awaited;
 
 pub use route::{Follow, Lead};
 
@@ -86,7 +86,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Takes up a listening socket and serves it; must be called on a tokio runtime.
+    /// Takes up a listening socket that does not block, and serves it; must be called on a tokio runtime.
     ///
     /// A connection is served by the settings of the moment it came in; every request goes where
     /// `route` points when it is sent.
@@ -95,15 +95,15 @@ impl Door {
     ///
     /// When the socket has no address, which says that it is no listening socket.
     pub fn open(
-        listener: TcpListener,
+        listener: Awaited<TcpListener>,
         settings: watch::Receiver<Arc<Settings>>,
         instance: InstanceId,
         route: Follow,
     ) -> std::io::Result<Self> {
-        let addr = listener.local_addr()?;
+        let addr = listener.get().local_addr()?;
         let known = Mutex::new(Known::default());
         let frame = Arc::new(Frame { instance, settings, route, known });
-        Ok(Self { addr, task: tokio::spawn(accept::accept(listener, frame)) })
+        Ok(Self { addr, task: tokio::spawn(accept::Accept::new(listener, frame)) })
     }
 
     /// Where it listens.

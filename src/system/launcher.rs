@@ -19,6 +19,7 @@ use rustix::net::{
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::failpoint;
@@ -29,10 +30,20 @@ use super::{process, record};
 /// thousand may have asked before.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
+/// So many launches are under way at once. More end no sooner, for there is one launcher; and what
+/// a thousand need at the same time leaves holes all over the heap.
+const AT_ONCE: usize = 64;
+
 /// The launcher of this daemon.
 #[derive(Debug)]
 pub(super) struct Launcher {
     present: Mutex<Arc<Present>>,
+    turns: Semaphore,
+}
+
+/// A launch that is under way.
+pub(super) struct Turn<'a> {
+    _permit: Option<SemaphorePermit<'a>>,
 }
 
 /// The process that is the launcher now.
@@ -52,7 +63,18 @@ impl Launcher {
     ///
     /// When this program cannot be started once more.
     pub(super) fn start() -> io::Result<Self> {
-        Ok(Self { present: Mutex::new(Arc::new(spawn()?)) })
+        Ok(Self::with(spawn()?))
+    }
+
+    fn with(present: Present) -> Self {
+        Self { present: Mutex::new(Arc::new(present)), turns: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Waits until a launch may begin, which is over when the answer is dropped. First come, first
+    /// served.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        // It is never closed.
+        Turn { _permit: self.turns.acquire().await.ok() }
     }
 
     /// Has a process made, which hears its orders on the socket that comes back with its pid.
@@ -188,7 +210,7 @@ impl Launcher {
         let mut dead = Command::new("/bin/true").spawn().unwrap();
         let handle = record::open_pidfd(i32::try_from(dead.id()).unwrap()).unwrap();
         dead.wait().unwrap();
-        let present = Arc::new(Present { control, handle, answers: AtomicU64::new(0) });
-        (Arc::new(Self { present: Mutex::new(present) }), theirs)
+        let present = Present { control, handle, answers: AtomicU64::new(0) };
+        (Arc::new(Self::with(present)), theirs)
     }
 }

@@ -17,7 +17,8 @@ use tokio::sync::{Notify, mpsc};
 use super::cgroup::Group;
 use super::containment::Containment;
 use super::launcher::Launcher;
-use super::life;
+use super::life::{self, Beginning};
+use super::ready::Hub;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks, Member};
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
@@ -87,6 +88,7 @@ pub(super) struct Life {
     exited: AtomicBool,
     pub(super) news: mpsc::UnboundedSender<News>,
     pub(super) launcher: Arc<Launcher>,
+    pub(super) hub: Arc<Hub>,
 }
 
 impl Life {
@@ -98,7 +100,7 @@ impl Life {
         (marker, uid): (PathBuf, u32),
         leader: Option<Leader>,
         news: mpsc::UnboundedSender<News>,
-        launcher: Arc<Launcher>,
+        (launcher, hub): (Arc<Launcher>, Arc<Hub>),
     ) -> Self {
         Self {
             run,
@@ -112,6 +114,7 @@ impl Life {
             exited: AtomicBool::new(false),
             news,
             launcher,
+            hub,
         }
     }
 
@@ -223,11 +226,13 @@ pub struct Processes {
     containment: Containment,
     news: mpsc::UnboundedSender<News>,
     launcher: Arc<Launcher>,
+    /// What is waited for of all runs.
+    hub: Arc<Hub>,
 }
 
 impl Processes {
     /// With one directory per run below `runs`, which is there. News go to `news`, which holds at
-    /// most four per run.
+    /// most four per run. What becomes of them is waited for in `hub`.
     ///
     /// # Errors
     ///
@@ -236,9 +241,11 @@ impl Processes {
         runs: PathBuf,
         containment: Containment,
         news: mpsc::UnboundedSender<News>,
+        hub: Arc<Hub>,
     ) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
-        Ok(Self { lives: BTreeMap::new(), runs, containment, news, launcher: Arc::new(Launcher::start()?) })
+        let launcher = Arc::new(Launcher::start()?);
+        Ok(Self { lives: BTreeMap::new(), runs, containment, news, launcher, hub })
     }
 
     /// What holds runs together here.
@@ -256,7 +263,8 @@ impl Processes {
         };
         let uid = spec.account.as_ref().map_or_else(super::account::own_uid, |account| account.uid);
         let life = self.life(run, held, spec.state_dir.join("tmp"), uid, None);
-        tokio::task::spawn(life::begin(life, instance.clone(), spec, sink));
+        let with = Box::new(Beginning { instance: instance.clone(), spec });
+        tokio::task::spawn(life::begin(life, with, sink));
     }
 
     /// Takes over a run that an earlier daemon recorded. One that is dead by now is heard of as
@@ -289,8 +297,8 @@ impl Processes {
         leader: Option<Leader>,
     ) -> Arc<Life> {
         let dir = RunDir::of(&self.runs, run);
-        let (news, launcher) = (self.news.clone(), Arc::clone(&self.launcher));
-        let life = Arc::new(Life::new(run, dir, held, (marker, uid), leader, news, launcher));
+        let shared = (Arc::clone(&self.launcher), Arc::clone(&self.hub));
+        let life = Arc::new(Life::new(run, dir, held, (marker, uid), leader, self.news.clone(), shared));
         self.lives.insert(run, Arc::clone(&life));
         life
     }

@@ -123,13 +123,13 @@ fn start_time(pid: i32) -> io::Result<u64> {
 
 /// The directory of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunDir(PathBuf);
+pub struct RunDir(Box<Path>);
 
 impl RunDir {
     /// Where the run's directory is or would be.
     #[must_use]
     pub fn of(runs: &Path, run: RunId) -> Self {
-        Self(runs.join(run.to_string()))
+        Self(runs.join(run.to_string()).into())
     }
 
     /// Its path.
@@ -210,7 +210,7 @@ pub fn left_behind(runs: &Path) -> io::Result<Vec<(RunId, RunDir)>> {
     for entry in fs::read_dir(runs)? {
         let entry = entry?;
         if let Some(run) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            found.push((RunId(run), RunDir(entry.path())));
+            found.push((RunId(run), RunDir(entry.path().into())));
         }
     }
     found.sort_by_key(|(run, _)| *run);

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
+use crate::system::ready::Hub;
 use crate::system::socket;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,6 +25,7 @@ struct World {
     door: Door,
     route: Lead,
     settings: watch::Sender<Arc<Settings>>,
+    _hub: Hub,
 }
 
 fn settings() -> config::Door {
@@ -41,8 +43,10 @@ fn world(limits: config::Door, first: Route) -> World {
     let (settings, seen) = watch::channel(Arc::new(Settings { limits, listen: here }));
     let route = Lead::new(first);
     let instance = InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() };
-    let door = Door::open(socket::listen(here, 0).unwrap(), seen, instance, route.follow()).unwrap();
-    World { door, route, settings }
+    let hub = Hub::new().unwrap();
+    let listener = hub.add(socket::listen(here, 0).unwrap()).unwrap();
+    let door = Door::open(listener, seen, instance, route.follow()).unwrap();
+    World { door, route, settings, _hub: hub }
 }
 
 fn ready(run: u64, addr: SocketAddr) -> Route {

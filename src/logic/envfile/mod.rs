@@ -124,6 +124,8 @@ fn read(lines: &[&str]) -> Result<Variables, Vec<Fault>> {
             Err(fault) => faults.push(fault),
         }
     }
+    // Kept for as long as the file stands.
+    variables.shrink_to_fit();
     if faults.is_empty() { Ok(Variables(variables)) } else { Err(faults) }
 }
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::model::Moment;
 use crate::model::config::{Limits, Probe, Restart, Stop};
 use crate::model::spec::SpecId;
+use crate::system::ready::Hub;
 
 /// Counts how often a run was over.
 #[derive(Default)]
@@ -50,8 +51,9 @@ fn spec() -> Arc<Spec> {
     })
 }
 
-fn alice() -> InstanceId {
-    InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() }
+fn beginning(spec: Arc<Spec>) -> Beginning {
+    let alice = InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() };
+    Beginning { instance: alice, spec }
 }
 
 fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {
@@ -65,7 +67,7 @@ fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedRece
             (runs.join("tmp"), account::own_uid()),
             None,
             tell,
-            launcher,
+            (launcher, Arc::new(Hub::new().unwrap())),
         )),
         news,
     )
@@ -77,7 +79,7 @@ async fn a_run_that_is_killed_while_it_waits_for_the_launcher_does_not_wait_for_
     let (launcher, _other_end) = Launcher::mute();
     let (life, mut news) = life(dir.path(), launcher);
     let ends = Arc::new(Ends::default());
-    let task = tokio::spawn(begin(Arc::clone(&life), alice(), spec(), Arc::clone(&ends) as _));
+    let task = tokio::spawn(begin(Arc::clone(&life), Box::new(beginning(spec())), Arc::clone(&ends) as _));
     tokio::task::yield_now().await;
     life.kill.notify_one();
     task.await.unwrap();
@@ -92,7 +94,11 @@ async fn the_output_of_a_run_that_never_began_is_ended_before_its_exit_is_told()
     let (life, mut news) = life(Path::new("/nowhere"), launcher);
     let ends = Arc::new(Ends::default());
     let spec = spec();
-    let task = tokio::spawn(begin(Arc::clone(&life), alice(), Arc::clone(&spec), Arc::clone(&ends) as _));
+    let task = tokio::spawn(begin(
+        Arc::clone(&life),
+        Box::new(beginning(Arc::clone(&spec))),
+        Arc::clone(&ends) as _,
+    ));
     assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
     assert_eq!(ends.0.load(Ordering::Relaxed), 1);
     assert_eq!(Arc::strong_count(&spec), 1);

@@ -13,15 +13,15 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use tokio::net::{TcpListener, TcpSocket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 pub use diag::{Listener, all_at, everywhere, listener_at};
 
 /// How many connections the kernel keeps for a door that has not accepted them yet; more than any
 /// door's connection limit, so that a burst meets our answer and not a dropped SYN.
-const BACKLOG: u32 = 1024;
+const BACKLOG: i32 = 1024;
 
 /// Opens a listening socket: close-on-exec, non-blocking, and with `SO_REUSEADDR`, so that
 /// connections of an earlier daemon in TIME-WAIT do not keep its port from us.
@@ -29,12 +29,15 @@ const BACKLOG: u32 = 1024;
 /// # Errors
 ///
 /// `AddrInUse` when somebody listens there already ([`holder`] says who), `PermissionDenied` for
-/// a privileged port, or the cause from the kernel. Must be called on a tokio runtime.
+/// a privileged port, or the cause from the kernel.
 pub fn listen(addr: IpAddr, port: u16) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::new(addr, port))?;
-    socket.listen(BACKLOG)
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &SocketAddr::new(addr, port))?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Who holds a listening socket, as far as we may see.
@@ -146,12 +149,12 @@ mod tests {
         assert!(holder.to_string().starts_with("uid "), "{holder}");
     }
 
-    #[tokio::test]
-    async fn a_port_can_be_listened_on_again_at_once() {
+    #[test]
+    fn a_port_can_be_listened_on_again_at_once() {
         let door = listen([127, 0, 0, 1].into(), 0).unwrap();
         let addr = door.local_addr().unwrap();
-        let client = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let (server, _) = door.accept().await.unwrap();
+        let client = std::net::TcpStream::connect(addr).unwrap();
+        let (server, _) = door.accept().unwrap();
         drop(server);
         drop(door);
         drop(client);
