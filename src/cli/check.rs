@@ -17,7 +17,7 @@ use crate::logic::roster::{Host, Roster};
 use crate::logic::{config, envfile};
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState};
-use crate::model::{Config, Problem, UserName};
+use crate::model::{Config, Problem, UserName, Whom};
 use crate::system::cause::plain;
 use crate::system::envdir::{Complete, EnvDir};
 use crate::system::files::{self, FileError};
@@ -89,7 +89,7 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         digest_key: &[0; 32],
         removing: &BTreeSet::new(),
     };
-    let listed = roster.resolve(&mut sticky(places), &host);
+    let listed = roster.resolve(&Whom::All, &mut sticky(places), &host);
     // The roster's own: files of users who have no instance.
     for problem in listed.into_values().flat_map(|one| one.problems).chain(roster.problems()) {
         if !examined.problems.contains(&problem) {

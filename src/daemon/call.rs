@@ -8,7 +8,7 @@ use crate::control::protocol::{
 };
 use crate::logic::access::{Caller, is_shared};
 use crate::logic::roster::Listed;
-use crate::model::{InstanceId, Moment, UserName};
+use crate::model::{InstanceId, Moment, UserName, Whom};
 use crate::system::account;
 use crate::system::envdir::Complete;
 
@@ -155,7 +155,7 @@ impl Daemon {
 
     fn remove(&mut self, caller: Caller, user: &UserName, now: Moment) -> Result<Reply, Refusal> {
         admin_only(caller)?;
-        self.look(now, Complete::Named(&BTreeSet::new()));
+        self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         let target = Target { user: Some(user.clone()), ..Target::default() };
         if let Some(name) = self.env_dir.file_of(user) {
             return Err(refusal(
@@ -169,7 +169,8 @@ impl Daemon {
         }
         let accepted = self.change(caller, &target, |_, _| ())?;
         self.removing.insert(user.clone());
-        self.resolve(now);
+        let whom = self.roster.whom(BTreeSet::from([user.clone()]));
+        self.resolve(now, &whom);
         Ok(accepted)
     }
 }

@@ -102,8 +102,8 @@ struct Daemon {
     ears: Option<Ears>,
     /// A file is being written, or has just vanished.
     settling: bool,
-    /// A port was moved, so the specs must be made again.
-    needs_resolve: bool,
+    /// Whose port was moved, so that their specs must be made again.
+    moved: BTreeSet<UserName>,
     // Given back by the kernel when this process ends, however it ends.
     _lock: Lock,
     /// What was said about mcpsup.toml and env.d.
@@ -176,8 +176,10 @@ impl Daemon {
         for effect in effects {
             self.act(effect, now);
         }
-        while std::mem::take(&mut self.needs_resolve) {
-            self.resolve(now);
+        while !self.moved.is_empty() {
+            let moved = std::mem::take(&mut self.moved);
+            let whom = self.roster.whom(moved);
+            self.resolve(now, &whom);
             let (effects, more) = self.fleet.drive(now);
             for effect in effects {
                 self.act(effect, now);
@@ -188,6 +190,7 @@ impl Daemon {
         // What was begun goes on while we tell: nobody's start waits for the showing of a thousand.
         tokio::task::yield_now().await;
         self.publish(&touched, now);
+        self.begin_saving();
         if self.calm.has_come(now) {
             memory::give_back();
         }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::Daemon;
 use crate::logic::instance::{Cause, Instance, State};
+use crate::logic::roster::Listed;
 use crate::model::status::StateName;
-use crate::model::{InstanceId, Moment, Problem, RunId};
+use crate::model::{InstanceId, Moment, Problem, RunId, Whom};
 use crate::system::{failpoint, files};
 
 /// The port map is written this long after a change: a restart, which is three, writes it once, and
@@ -21,6 +22,8 @@ const MAP_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Shown {
     instances: BTreeMap<InstanceId, Last>,
     all: bool,
+    /// These may have changed, whatever the fleet says of them.
+    some: BTreeSet<InstanceId>,
     /// Something of the report changed that belongs to no instance.
     report: bool,
     map: MapState,
@@ -55,6 +58,15 @@ impl Shown {
         self.all = true;
     }
 
+    /// These users may have changed; `listed` is what they have now.
+    pub(super) fn look_at(&mut self, whom: &Whom, listed: &BTreeMap<InstanceId, Listed>) {
+        match whom {
+            Whom::All => self.all = true,
+            // What is no more is told by the fleet.
+            Whom::Users(_) => self.some.extend(listed.keys().cloned()),
+        }
+    }
+
     /// The report changed in what belongs to no instance.
     pub(super) fn look_at_report(&mut self) {
         self.report = true;
@@ -75,13 +87,14 @@ impl Daemon {
     /// Shows what the last turn changed.
     pub(super) fn publish(&mut self, touched: &BTreeSet<InstanceId>, now: Moment) {
         let mut changed = std::mem::take(&mut self.shown.report);
+        let some = std::mem::take(&mut self.shown.some);
         if std::mem::take(&mut self.shown.all) {
             let all: Vec<InstanceId> = self.fleet.iter().map(|(id, _)| id.clone()).collect();
             for id in &all {
                 changed |= self.show(id, now);
             }
         } else {
-            for id in touched {
+            for id in touched.union(&some) {
                 changed |= self.show(id, now);
             }
         }

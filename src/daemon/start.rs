@@ -22,7 +22,7 @@ use crate::logic;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
-use crate::model::{Config, InstanceId, Problem};
+use crate::model::{Config, InstanceId, Problem, Whom};
 use crate::system::clock;
 use crate::system::containment::{self, Containment};
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
@@ -140,7 +140,7 @@ impl Daemon {
             not_kept: super::NotKept::default(),
             removing: BTreeSet::new(),
             ports_saver: PortsSaver::default(),
-            needs_resolve: false,
+            moved: BTreeSet::new(),
             ending: Ending::No,
             calm: Calm::after_start(now),
             sources: Sources {
@@ -157,7 +157,7 @@ impl Daemon {
             },
         };
         daemon.adopt_runs(now)?;
-        daemon.look(now, Complete::Named(&BTreeSet::new()));
+        daemon.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         // There is a map though there is nobody yet, and it is never an earlier daemon's.
         daemon.shown.look_at_report();
         for note in daemon.notes() {

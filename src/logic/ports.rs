@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::config;
 use crate::model::port::PortRange;
-use crate::model::{InstanceId, Problem, UserName};
+use crate::model::{InstanceId, Problem, UserName, Whom};
 
 use table::Kept;
 
@@ -218,6 +218,17 @@ impl Ports {
     #[must_use]
     pub fn backend(&self, id: &InstanceId) -> Option<u16> {
         self.rows.get(id).and_then(|row| row.backend)
+    }
+
+    /// The part of the table that is `whom`'s, to see what becomes of it.
+    #[must_use]
+    pub fn part(&self, whom: &Whom) -> Self {
+        Self { rows: whom.of(&self.rows).map(|(id, row)| (id.clone(), *row)).collect() }
+    }
+
+    /// Every instance of `whom` that has a door, and its port.
+    pub fn doors_of<'a>(&'a self, whom: &'a Whom) -> impl Iterator<Item = (&'a InstanceId, u16)> {
+        whom.of(&self.rows).map(|(id, row)| (id, row.door))
     }
 
     /// Every instance that has a door, sorted by user and server, and its port.

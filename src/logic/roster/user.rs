@@ -73,23 +73,32 @@ impl User {
         self.checked = None;
     }
 
-    /// Takes what became of the file. A version that cannot be read leaves the last good one.
-    pub(super) fn take(&mut self, state: FileState) {
-        match state {
-            FileState::Unchanged => {}
-            FileState::Refused(problem) => self.faults = vec![problem],
+    /// Takes what became of the file; true if that changes anything. A version that cannot be read
+    /// leaves the last good one.
+    pub(super) fn take(&mut self, state: FileState) -> bool {
+        let faults = match state {
+            FileState::Unchanged => return false,
+            FileState::Refused(problem) => vec![problem],
             FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
                 Ok(vars) => {
-                    self.faults.clear();
                     let good = Good { file: name, owner_uid, vars };
                     if self.good.as_ref() != Some(&good) {
                         self.good = Some(good);
                         self.checked = None;
                     }
+                    Vec::new()
                 }
-                Err(problems) => self.faults = problems,
+                Err(problems) => problems,
             },
-        }
+        };
+        let is_news = self.faults != faults || (self.good.is_some() && self.checked.is_none());
+        self.faults = faults;
+        is_news
+    }
+
+    /// True if the account that was looked for may be there the next time.
+    pub(super) fn misses_account(&self) -> bool {
+        self.checked.as_ref().is_some_and(|checked| checked.account_missing)
     }
 
     /// Finds out what follows from the last good file, unless that is known.

@@ -108,6 +108,11 @@ impl World {
 
     /// env.d is found to hold exactly these; `None`: as it was.
     fn files(&mut self, files: &[(&str, Option<&str>)]) {
+        self.look(true, files);
+    }
+
+    /// The same; or only these were looked at. Says who is changed.
+    fn look(&mut self, whole: bool, files: &[(&str, Option<&str>)]) -> BTreeSet<UserName> {
         let state = |name: &str, text: Option<&str>| match text {
             None => FileState::Unchanged,
             Some(text) => FileState::Read(EnvFile {
@@ -117,10 +122,14 @@ impl World {
             }),
         };
         let files = files.iter().map(|(name, text)| (user(name), state(name, *text))).collect();
-        self.roster.set_files(Look { directory: Ok(()), files, ignored: Vec::new(), again_at: None });
+        self.roster.set_files(Look { directory: Ok(()), whole, files, ignored: Vec::new(), again_at: None })
     }
 
     fn all(&mut self) -> BTreeMap<InstanceId, Listed> {
+        self.of(&Whom::All)
+    }
+
+    fn of(&mut self, whom: &Whom) -> BTreeMap<InstanceId, Listed> {
         let accounts = |name: &str| self.accounts.borrow().get(name).cloned();
         let host = Host {
             blocked: &BTreeSet::new(),
@@ -131,7 +140,7 @@ impl World {
             digest_key: &[7; 32],
             removing: &self.removing,
         };
-        self.roster.resolve(&mut self.ports, &host)
+        self.roster.resolve(whom, &mut self.ports, &host)
     }
 
     fn one(&mut self, instance: &str) -> Listed {
