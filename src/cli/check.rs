@@ -57,7 +57,7 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     if let Err(problems) = &config {
         examined.problems.clone_from(problems);
     }
-    let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
+    let own_uid = |user: &UserName| account::uid_of(user.as_str());
     let mut look = EnvDir::new(&places.env_dir).look(clock::now(), Complete::All, &own_uid);
     if let Some((user, file)) = instead {
         // The first user's file is written before there is a directory for it.

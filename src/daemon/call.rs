@@ -178,7 +178,7 @@ impl Daemon {
 /// The uid by which a user is known on this host. One whose file is gone is still the account of
 /// that name.
 fn owner(id: &InstanceId, listed: &Listed) -> Option<u32> {
-    listed.owner_uid.or_else(|| account::find(id.user.as_str()).map(|account| account.uid))
+    listed.owner_uid.or_else(|| account::uid_of(id.user.as_str()).ok().flatten())
 }
 
 fn admin_only(caller: Caller) -> Result<(), Refusal> {

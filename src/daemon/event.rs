@@ -117,7 +117,7 @@ impl Daemon {
 
     /// Reads env.d, whole or the files of some, and says what is wanted now.
     pub(super) fn look(&mut self, now: Moment, whom: &Whom, complete: Complete<'_>) {
-        let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
+        let own_uid = |user: &UserName| account::uid_of(user.as_str());
         let look = match whom {
             Whom::Users(users) => self.env_dir.look_at(users, now, complete, &own_uid),
             Whom::All => self.env_dir.look(now, complete, &own_uid),
@@ -136,7 +136,11 @@ impl Daemon {
             changed.insert(user);
         }
         if is_whole {
-            changed.extend(self.roster.without_account().cloned());
+            let all = self.accounts_at <= now;
+            if all {
+                self.accounts_at = now + LOOK_EVERY;
+            }
+            changed.extend(self.roster.look_up_again(all, &account::find));
         }
         // What waits for a port is tried again, though no file changed.
         let all = is_whole && self.doors.are_lacking();

@@ -98,6 +98,8 @@ struct Daemon {
     /// Adopted runs whose secret values are not known yet.
     unknown: Vec<RunId>,
     look_at: Moment,
+    /// When users without an account are looked up again.
+    accounts_at: Moment,
     /// The control socket, until it is answered.
     ears: Option<Ears>,
     /// A file is being written, or has just vanished.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::act::Current;
 use super::calm::Calm;
 use super::doors::Doors;
+use super::event::LOOK_EVERY;
 use super::publish::Shown;
 use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
@@ -135,6 +136,7 @@ impl Daemon {
             shown: Shown::default(),
             env_dir: EnvDir::new(&places.env_dir),
             look_at: now,
+            accounts_at: now + LOOK_EVERY,
             _lock: lock,
             problems: Vec::new(),
             not_kept: super::NotKept::default(),

@@ -46,6 +46,9 @@ pub enum Complete<'a> {
     All,
 }
 
+/// A user's own uid on this host, or why that cannot be found out.
+pub type AccountUid<'a> = &'a dyn Fn(&UserName) -> Result<Option<u32>, String>;
+
 /// The directory as it was at the last look.
 #[derive(Debug)]
 pub struct EnvDir {
@@ -74,12 +77,7 @@ impl EnvDir {
     /// `account_uid` tells a user's own uid on this host, who may own their file. A file that is
     /// being written keeps its last state until it rests for 100 ms or `complete` names it; a
     /// vanished one for 500 ms.
-    pub fn look(
-        &mut self,
-        now: Moment,
-        complete: Complete<'_>,
-        account_uid: &dyn Fn(&UserName) -> Option<u32>,
-    ) -> Look {
+    pub fn look(&mut self, now: Moment, complete: Complete<'_>, account_uid: AccountUid<'_>) -> Look {
         match self.list() {
             Ok((dir, listing)) => {
                 let known = std::mem::take(&mut self.known);
@@ -101,7 +99,7 @@ impl EnvDir {
         users: &BTreeSet<UserName>,
         now: Moment,
         complete: Complete<'_>,
-        account_uid: &dyn Fn(&UserName) -> Option<u32>,
+        account_uid: AccountUid<'_>,
     ) -> Look {
         match self.list_of(users) {
             Ok((dir, listing)) => {
@@ -136,7 +134,7 @@ impl EnvDir {
         mut known: BTreeMap<UserName, Known>,
         now: Moment,
         complete: Complete<'_>,
-        account_uid: &dyn Fn(&UserName) -> Option<u32>,
+        account_uid: AccountUid<'_>,
     ) -> (Look, Vec<(UserName, Known)>) {
         let Listing { files, ignored, whole } = listing;
         let mut look = Look { directory: Ok(()), whole, files: BTreeMap::new(), ignored, again_at: None };

@@ -32,12 +32,15 @@ use user::User;
 /// The path of an MCP endpoint whose server is no longer described.
 const USUAL_PATH: &str = "/mcp";
 
+/// How accounts are looked up.
+pub type Accounts<'a> = &'a dyn Fn(&str) -> Result<Option<Account>, String>;
+
 /// What this host adds to what the files say.
 pub struct Host<'a> {
     /// Ports that others on this host have taken: not to be given to anybody new.
     pub blocked: &'a BTreeSet<u16>,
-    /// The system account of a name.
-    pub accounts: &'a dyn Fn(&str) -> Option<Account>,
+    /// The system account of a name; an error, in words, where that cannot be found out.
+    pub accounts: Accounts<'a>,
     /// The daemon's state directory; an instance's own is `instances/USER/SERVER` in it.
     pub state: &'a Path,
     /// The daemon's runtime directory, likewise.
@@ -136,10 +139,17 @@ impl Roster {
         changed
     }
 
-    /// Users whose account was not to be found, who are looked up again when they are
-    /// [resolved](Self::resolve) next.
-    pub fn without_account(&self) -> impl Iterator<Item = &UserName> {
-        self.users.iter().filter(|(_, user)| user.misses_account()).map(|(name, _)| name)
+    /// Looks accounts up again that were not to be found, and says whose are to be
+    /// [resolved](Self::resolve) for that. `all`: also of those who are no worse off without one.
+    pub fn look_up_again(&mut self, all: bool, accounts: Accounts<'_>) -> BTreeSet<UserName> {
+        let mut changed = BTreeSet::new();
+        for (name, user) in &mut self.users {
+            if user.looks_up_again(name, all, accounts) {
+                user.forget_conclusions();
+                changed.insert(name.clone());
+            }
+        }
+        changed
     }
 
     /// Whom to [resolve](Self::resolve) where something changed of these users: everybody, while

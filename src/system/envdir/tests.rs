@@ -21,8 +21,9 @@ fn user(name: &str) -> UserName {
     name.parse().unwrap()
 }
 
-fn nobody(_: &UserName) -> Option<u32> {
-    None
+#[expect(clippy::unnecessary_wraps, reason = "a name service that answers")]
+fn nobody(_: &UserName) -> Result<Option<u32>, String> {
+    Ok(None)
 }
 
 impl World {
@@ -268,7 +269,14 @@ fn a_file_may_belong_to_its_own_user_and_to_no_other() {
     assert!(
         world.refusal("alice").contains("belongs to uid 4711, who is neither root nor the daemon nor alice")
     );
-    let look = world.dir.look(world.now, Complete::All, &|user| (user.as_str() == "alice").then_some(4711));
+    let down = |_: &UserName| Err("connection refused".to_owned());
+    let look = world.dir.look(world.now, Complete::All, &down);
+    assert!(matches!(
+        &look.files[&user("alice")],
+        FileState::Refused(problem) if problem.to_string().contains("cannot be looked up: connection refused; mend")
+    ));
+    let look =
+        world.dir.look(world.now, Complete::All, &|user| Ok((user.as_str() == "alice").then_some(4711)));
     assert!(matches!(&look.files[&user("alice")], FileState::Read(file) if file.owner_uid == 4711));
 }
 

@@ -79,6 +79,8 @@ struct World {
     roster: Roster,
     ports: Ports,
     accounts: RefCell<BTreeMap<String, Account>>,
+    /// The name service is down.
+    no_names: bool,
     is_root: bool,
     uid: u32,
     removing: BTreeSet<UserName>,
@@ -93,6 +95,7 @@ impl World {
             roster,
             ports: Ports::default(),
             accounts: RefCell::default(),
+            no_names: false,
             is_root: true,
             uid: 0,
             removing: BTreeSet::new(),
@@ -104,6 +107,18 @@ impl World {
     fn account(&self, name: &str, uid: u32) {
         let account = Account { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}").into() };
         self.accounts.borrow_mut().insert(name.to_owned(), account);
+    }
+
+    /// What the name service says.
+    fn accounts(&self) -> impl Fn(&str) -> Result<Option<Account>, String> + use<> {
+        let (known, no_names) = (self.accounts.borrow().clone(), self.no_names);
+        move |name| if no_names { Err("connection refused".to_owned()) } else { Ok(known.get(name).cloned()) }
+    }
+
+    /// Accounts are looked up again, those of everybody if `all`.
+    fn look_up_again(&mut self, all: bool) -> BTreeSet<UserName> {
+        let accounts = self.accounts();
+        self.roster.look_up_again(all, &accounts)
     }
 
     /// env.d is found to hold exactly these; `None`: as it was.
@@ -130,7 +145,7 @@ impl World {
     }
 
     fn of(&mut self, whom: &Whom) -> BTreeMap<InstanceId, Listed> {
-        let accounts = |name: &str| self.accounts.borrow().get(name).cloned();
+        let accounts = self.accounts();
         let host = Host {
             blocked: &BTreeSet::new(),
             accounts: &accounts,

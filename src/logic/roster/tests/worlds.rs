@@ -143,7 +143,9 @@ fn asking_those_who_changed_gives_what_asking_everybody_gives() {
                 every.roster.set_config(Ok(described.clone()));
             }
             if whole {
-                changed.extend(some.roster.without_account().cloned());
+                let all = dice.roll(2) == 0;
+                changed.extend(some.look_up_again(all));
+                every.look_up_again(all);
             }
             let whom = some.roster.whom(changed);
             narrow += usize::from(matches!(&whom, Whom::Users(users) if !users.is_empty()));
