@@ -113,30 +113,35 @@ impl Ports {
                 None => open.push((id, pin)),
             }
         }
-        // A door that moves away may free the port that another is pinned to: again, while it does.
-        let mut taken = Taken::of(self);
+        // A door that moves away frees the port that another is pinned to, in a circle too. So all
+        // are taken to move, and whoever cannot for one that stays, stays: again, while there is one.
+        let taken = Taken::of(self);
+        let mut stay = Vec::new();
         loop {
+            let mut left = Taken([0; 1024]);
+            open.iter().filter_map(|(id, _)| self.door(id)).for_each(|door| left.add(door));
+            let mut promised = Taken([0; 1024]);
             let before = open.len();
             open.retain(|(id, pin)| {
-                let stays = taken.has(pin.port);
-                if !stays {
-                    let old = self.rows.get(id).copied();
-                    if let Some(row) = old {
-                        taken.remove(row.door);
-                    }
-                    taken.add(pin.port);
-                    let backend = old.and_then(|row| row.backend);
-                    self.rows.insert((*id).clone(), Row { door: pin.port, backend });
+                let can = (!taken.has(pin.port) || left.has(pin.port)) && !promised.has(pin.port);
+                if can {
+                    promised.add(pin.port);
+                } else {
+                    stay.push((*id, *pin));
                 }
-                stays
+                can
             });
             if open.len() == before {
                 break;
             }
         }
-        if !open.is_empty() {
+        for (id, pin) in open {
+            let backend = self.backend(id);
+            self.rows.insert(id.clone(), Row { door: pin.port, backend });
+        }
+        if !stay.is_empty() {
             let holders = self.holders();
-            for (id, pin) in open {
+            for (id, pin) in stay {
                 let holder = holders.get(&pin.port).map_or_else(String::new, ToString::to_string);
                 refused.insert(id, pin.problem(format!("port {} is {holder}'s; choose another", pin.port)));
             }
@@ -279,10 +284,6 @@ impl Taken {
 
     fn add(&mut self, port: u16) {
         self.0[usize::from(port / 64)] |= 1 << (port % 64);
-    }
-
-    fn remove(&mut self, port: u16) {
-        self.0[usize::from(port / 64)] &= !(1 << (port % 64));
     }
 
     fn has(&self, port: u16) -> bool {
