@@ -15,14 +15,23 @@ use crate::system::envdir::Complete;
 impl Daemon {
     pub(super) fn answer(&mut self, call: Call, now: Moment) {
         let Call { peer, request, reply } = call;
+        self.say_refusals(now);
         let answer = self.decide(peer, request, now);
         if let Err(refusal) = &answer
             && refusal.kind == RefusalKind::NotPermitted
+            && self.refusals.note(peer.uid, now)
         {
             tracing::warn!(uid = peer.uid, pid = peer.pid, refusal = refusal.text, "request refused");
         }
         if reply.send(answer).is_err() {
             tracing::debug!(pid = peer.pid, "a caller did not wait for its answer");
+        }
+    }
+
+    /// Says how often somebody was refused beyond what was said at once.
+    pub(super) fn say_refusals(&mut self, now: Moment) {
+        for (uid, count) in self.refusals.unsaid(now) {
+            tracing::warn!(uid, count, "more requests refused");
         }
     }
 

@@ -76,6 +76,7 @@ impl Daemon {
             Event::Saved(saved) => self.note_saved(saved),
             Event::Time => {
                 if self.look_at <= now {
+                    self.say_refusals(now);
                     // First the watch, then the look: what happens in between is heard or seen.
                     self.sources.watcher.refresh();
                     self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::protocol::Call;
+use crate::control::refusals::Refusals;
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
@@ -113,6 +114,7 @@ struct Daemon {
     /// Why ports or holds could not be remembered; tried again with every look.
     not_kept: NotKept,
     removing: BTreeSet<UserName>,
+    refusals: Refusals,
     ports_saver: PortsSaver,
     ending: Ending,
     calm: Calm,

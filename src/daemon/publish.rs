@@ -8,7 +8,7 @@ use super::Daemon;
 use crate::logic::instance::{Cause, Instance, State};
 use crate::logic::roster::Listed;
 use crate::model::status::StateName;
-use crate::model::{InstanceId, Moment, Problem, RunId, Whom};
+use crate::model::{Exit, InstanceId, Moment, Problem, RunId, Whom};
 use crate::system::{failpoint, files};
 
 /// The port map is written this long after a change: a restart, which is three, writes it once, and
@@ -158,7 +158,11 @@ impl Daemon {
         for problem in &new.problems {
             if !old.is_some_and(|old| old.problems.contains(problem)) {
                 let still = if instance.current().is_some() { "previous version" } else { "nothing" };
-                tracing::warn!(%user, %server, %problem, still, "refused");
+                if self.doors.problem(id) == Some(problem) {
+                    tracing::warn!(%user, %server, %problem, still, "door refused");
+                } else {
+                    tracing::warn!(%user, %server, %problem, still, "file refused");
+                }
             }
         }
         if old.is_some_and(|old| (old.state, old.run, old.entered) == (new.state, new.run, new.entered)) {
@@ -167,7 +171,7 @@ impl Daemon {
         let took = old.map_or(Duration::ZERO, |old| now.since(old.entered)).as_millis();
         let port = self.listed.get(id).and_then(|listed| listed.door).unwrap_or(0);
         if let Some(up_ms) = old.and_then(|old| old.crashed_after) {
-            let (exit, strikes) = (self.ended(id, instance), instance.strikes(now));
+            let (exit, strikes) = (self.ended_as(id, instance, Exit::field), instance.strikes(now));
             let next_ms = match instance.state() {
                 State::Cooling { until, .. } => until.since(now).as_millis(),
                 State::Down

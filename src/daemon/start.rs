@@ -19,6 +19,7 @@ use super::store::{Store, StoreError};
 use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
 use crate::control::protocol::Call;
+use crate::control::refusals::Refusals;
 use crate::logic;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
@@ -141,6 +142,7 @@ impl Daemon {
             problems: Vec::new(),
             not_kept: super::NotKept::default(),
             removing: BTreeSet::new(),
+            refusals: Refusals::default(),
             ports_saver: PortsSaver::default(),
             moved: BTreeSet::new(),
             ending: Ending::No,
@@ -290,16 +292,14 @@ impl Daemon {
 
     /// Leaves nothing that would look alive: the socket and the map go with the daemon.
     pub(super) fn end(&self) {
-        let mut files = vec![self.places.control()];
+        let mut leave = vec![self.places.control()];
         if self.ending == Ending::WithTheRuns {
-            files.push(self.places.port_map());
+            leave.push(self.places.port_map());
             self.processes.close();
         }
-        for file in files {
-            if let Err(error) = std::fs::remove_file(&file)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, file = %file.display(), "cannot remove");
+        for file in leave {
+            if let Err(error) = files::remove(&file) {
+                tracing::warn!(error = super::store::chain(&error), "left behind");
             }
         }
         tracing::info!(runs = if self.ending == Ending::HandOver { "go on" } else { "ended" }, "mcpsup ends");
@@ -347,7 +347,6 @@ fn containment(config: &Config, places: &Places) -> Result<Containment, StartErr
 /// A name for this daemon's cgroup that no other daemon of the host has: its state directory's
 /// device and inode.
 fn daemon_name(state: &Path) -> String {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(state)
-        .map_or_else(|_| "daemon".to_owned(), |meta| format!("{:x}-{:x}", meta.dev(), meta.ino()))
+    files::identity(state)
+        .map_or_else(|_| "daemon".to_owned(), |(device, inode)| format!("{device:x}-{inode:x}"))
 }
