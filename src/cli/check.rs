@@ -17,7 +17,7 @@ use crate::logic::roster::{Host, Roster};
 use crate::logic::{config, envfile};
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState};
-use crate::model::{Config, Problem, UserName};
+use crate::model::{Config, Problem, UserName, Whom};
 use crate::system::cause::plain;
 use crate::system::envdir::{Complete, EnvDir};
 use crate::system::files::{self, FileError};
@@ -57,7 +57,7 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     if let Err(problems) = &config {
         examined.problems.clone_from(problems);
     }
-    let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
+    let own_uid = |user: &UserName| account::uid_of(user.as_str());
     let mut look = EnvDir::new(&places.env_dir).look(clock::now(), Complete::All, &own_uid);
     if let Some((user, file)) = instead {
         // The first user's file is written before there is a directory for it.
@@ -89,7 +89,7 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         digest_key: &[0; 32],
         removing: &BTreeSet::new(),
     };
-    let listed = roster.resolve(&mut sticky(places), &host);
+    let listed = roster.resolve(&Whom::All, &mut sticky(places), &host);
     // The roster's own: files of users who have no instance.
     for problem in listed.into_values().flat_map(|one| one.problems).chain(roster.problems()) {
         if !examined.problems.contains(&problem) {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::names;
 use super::session::Session;
-use super::who::duration;
+use super::who::Wait;
 use super::{Outcome, WrongUse};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{RefusalKind, Target};
@@ -28,12 +28,8 @@ pub struct Args {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
-    /// Return as soon as the daemon knows
-    #[arg(long)]
-    pub no_wait: bool,
-    /// How long to wait until nothing of theirs runs
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub timeout: Duration,
+    #[command(flatten)]
+    wait: Wait,
     /// Print what was done as JSON: {"user", "deleted" (a list of files), "removed", "seconds", "message"}
     #[arg(long)]
     pub json: bool,
@@ -72,14 +68,14 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         Err(error) if is_unknown(&error) && !deleted.is_empty() => {}
         Err(error) => return Err(error.into()),
     }
-    let left = if args.no_wait { None } else { Some(follow(args, &client, begun, session)?) };
+    let left = if args.wait.no_wait { None } else { Some(follow(args, &client, begun, session)?) };
     let spent = clock::now().since(begun);
     let (removed, message) = match &left {
         None => (false, format!("{user}: removed; the ports are free once everything has ended")),
         Some(None) => (true, format!("{user}: removed in {:.1} s; the ports are free", spent.as_secs_f64())),
         Some(Some(why)) => (false, why.clone()),
     };
-    let is_done = removed || args.no_wait;
+    let is_done = removed || args.wait.no_wait;
     if args.json {
         let seconds = spent.as_secs_f64();
         session.print.json(&Removal { user, deleted: &deleted, removed, seconds, message }, false)?;
@@ -124,8 +120,8 @@ fn follow(args: &Args, client: &Client, begun: Moment, session: &Session) -> any
             return Ok(Some(format!("{user}: not removed: {} is back", path.display())));
         }
         let spent = clock::now().since(begun);
-        if spent >= args.timeout {
-            let (server, state, limit) = (&first.server, first.state, args.timeout.as_secs());
+        if spent >= args.wait.timeout {
+            let (server, state, limit) = (&first.server, first.state, args.wait.timeout.as_secs());
             let why = format!(
                 "{user}: still being removed: {user}/{server} is {state} after {limit} s; \
                  the ports are free once everything has ended"
@@ -139,7 +135,7 @@ fn follow(args: &Args, client: &Client, begun: Moment, session: &Session) -> any
             spent.as_secs_f64()
         ));
         // Once a second, to see a file that is back and to show that time goes on.
-        let wait = args.timeout.saturating_sub(spent).min(Duration::from_secs(1));
+        let wait = args.wait.timeout.saturating_sub(spent).min(Duration::from_secs(1));
         after = Some((report.generation, wait));
     }
 }

@@ -10,7 +10,7 @@ use super::Outcome;
 use super::names;
 use super::progress::{Goal, Verdict, is_down, judge};
 use super::session::Session;
-use super::who::{Who, duration, target};
+use super::who::{Wait, Who, target};
 use crate::control::client::Client;
 use crate::control::protocol::{Accepted, Meant, Target};
 use crate::model::UserName;
@@ -37,12 +37,8 @@ pub struct Args {
     /// Every instance of every user
     #[arg(long, conflicts_with = "who")]
     pub all: bool,
-    /// Return as soon as the daemon knows
-    #[arg(long)]
-    pub no_wait: bool,
-    /// How long to wait until it is so
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub timeout: Duration,
+    #[command(flatten)]
+    wait: Wait,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -83,7 +79,7 @@ pub fn run(deed: Deed, args: &Args, session: &Session) -> anyhow::Result<Outcome
         Deed::Stop => client.stop(&target)?,
         Deed::Restart => client.restart(&target)?,
     };
-    if args.no_wait {
+    if args.wait.no_wait {
         if args.json {
             session.print.json(&accepted, false)?;
         }
@@ -94,7 +90,8 @@ pub fn run(deed: Deed, args: &Args, session: &Session) -> anyhow::Result<Outcome
         Deed::Stop => Goal::Down,
         Deed::Restart => Goal::Anew,
     };
-    let mut watch = Watch { goal, begun, timeout: args.timeout, quiet: args.json, before, done: Vec::new() };
+    let mut watch =
+        Watch { goal, begun, timeout: args.wait.timeout, quiet: args.json, before, done: Vec::new() };
     watch.follow(&client, &target, accepted, session)?;
     if args.json {
         session.print.json(&watch.done, false)?;

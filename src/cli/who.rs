@@ -59,6 +59,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Whether to wait until it is so, and how long.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Wait {
+    /// Return as soon as the daemon knows
+    #[arg(long)]
+    pub no_wait: bool,
+    /// How long to wait until it is so
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub timeout: Duration,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

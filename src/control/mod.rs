@@ -3,9 +3,10 @@
 //! [`protocol`] is what is said, [`route`] understands it, [`server`] hears it and hands it to the
 //! daemon's loop as a [`protocol::Call`], [`client`] says it. Nothing here decides who may what: a
 //! call carries the caller's credentials as the kernel gave them, and the loop asks
-//! `logic::access`.
+//! `logic::access`. [`refusals`] keeps those who are refused from filling the log.
 
 pub mod client;
 pub mod protocol;
+pub mod refusals;
 pub mod route;
 pub mod server;

@@ -29,10 +29,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::protocol::{Call, ErrorBody, Peer, Refusal, Reply, Request, Target};
+use super::refusals::Refusals;
 use super::route::{Ask, route};
 use crate::system::cause::plain;
 use crate::system::tail::Tail;
-use crate::system::{account, peer};
+use crate::system::{account, clock, peer};
 use guests::{Guests, Seat};
 use log::{Listener, PIECES_AHEAD, Pieces, deed};
 
@@ -107,9 +108,13 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, generation
     // Connections end when this future does.
     let mut conversations = tokio::task::JoinSet::new();
     let mut failing = false;
+    let mut refusals = Refusals::default();
     loop {
         while conversations.try_join_next().is_some() {}
         let accepted = listener.accept().await;
+        for (uid, count) in refusals.unsaid(clock::now()) {
+            tracing::warn!(uid, count, "more control connections turned away");
+        }
         let failed_before = std::mem::replace(&mut failing, accepted.is_err());
         match accepted {
             Ok((stream, _)) => match peer::credentials(&stream) {
@@ -119,7 +124,8 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, generation
                         let ears = ears.clone();
                         conversations.spawn(converse(stream, peer, ears, seat));
                     } else {
-                        turn_away(&stream, peer);
+                        let is_said = refusals.note(peer.uid, clock::now());
+                        turn_away(&stream, peer, is_said);
                     }
                 }
                 Err(error) => tracing::warn!(%error, "control connection without credentials"),
@@ -136,12 +142,14 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, generation
 }
 
 /// Says why before it hangs up, as far as the socket's buffer takes it.
-fn turn_away(stream: &UnixStream, peer: Peer) {
+fn turn_away(stream: &UnixStream, peer: Peer, is_said: bool) {
     const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
         connection: close\r\ncontent-length: 72\r\n\r\n\
         {\"error\":\"too many connections to the daemon at once; try again later\"}\n";
     let sent = stream.try_write(BUSY).is_ok();
-    tracing::warn!(uid = peer.uid, pid = peer.pid, sent, "control connection turned away");
+    if is_said {
+        tracing::warn!(uid = peer.uid, pid = peer.pid, sent, "control connection turned away");
+    }
 }
 
 async fn converse(stream: UnixStream, peer: Peer, ears: Ears, _seat: Seat) {

@@ -121,7 +121,7 @@ impl Daemon {
         let has_moved = self.ports.move_backend(&self.config.ports, instance, &avoid).is_some();
         if has_moved {
             self.save_ports();
-            self.needs_resolve = true;
+            self.moved.insert(instance.user.clone());
         }
         has_moved
     }

@@ -8,21 +8,30 @@ use crate::control::protocol::{
 };
 use crate::logic::access::{Caller, is_shared};
 use crate::logic::roster::Listed;
-use crate::model::{InstanceId, Moment, UserName};
+use crate::model::{InstanceId, Moment, UserName, Whom};
 use crate::system::account;
 use crate::system::envdir::Complete;
 
 impl Daemon {
     pub(super) fn answer(&mut self, call: Call, now: Moment) {
         let Call { peer, request, reply } = call;
+        self.say_refusals(now);
         let answer = self.decide(peer, request, now);
         if let Err(refusal) = &answer
             && refusal.kind == RefusalKind::NotPermitted
+            && self.refusals.note(peer.uid, now)
         {
             tracing::warn!(uid = peer.uid, pid = peer.pid, refusal = refusal.text, "request refused");
         }
         if reply.send(answer).is_err() {
             tracing::debug!(pid = peer.pid, "a caller did not wait for its answer");
+        }
+    }
+
+    /// Says how often somebody was refused beyond what was said at once.
+    pub(super) fn say_refusals(&mut self, now: Moment) {
+        for (uid, count) in self.refusals.unsaid(now) {
+            tracing::warn!(uid, count, "more requests refused");
         }
     }
 
@@ -155,7 +164,7 @@ impl Daemon {
 
     fn remove(&mut self, caller: Caller, user: &UserName, now: Moment) -> Result<Reply, Refusal> {
         admin_only(caller)?;
-        self.look(now, Complete::Named(&BTreeSet::new()));
+        self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         let target = Target { user: Some(user.clone()), ..Target::default() };
         if let Some(name) = self.env_dir.file_of(user) {
             return Err(refusal(
@@ -169,7 +178,8 @@ impl Daemon {
         }
         let accepted = self.change(caller, &target, |_, _| ())?;
         self.removing.insert(user.clone());
-        self.resolve(now);
+        let whom = self.roster.whom(BTreeSet::from([user.clone()]));
+        self.resolve(now, &whom);
         Ok(accepted)
     }
 }
@@ -177,7 +187,7 @@ impl Daemon {
 /// The uid by which a user is known on this host. One whose file is gone is still the account of
 /// that name.
 fn owner(id: &InstanceId, listed: &Listed) -> Option<u32> {
-    listed.owner_uid.or_else(|| account::find(id.user.as_str()).map(|account| account.uid))
+    listed.owner_uid.or_else(|| account::uid_of(id.user.as_str()).ok().flatten())
 }
 
 fn admin_only(caller: Caller) -> Result<(), Refusal> {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::door::{Door, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
-use crate::model::{InstanceId, Problem};
+use crate::model::{InstanceId, Problem, Whom};
 use crate::system::ready::Hub;
 use crate::system::socket;
 
@@ -56,10 +56,14 @@ impl Doors {
         self.settings.send_replace(new);
     }
 
-    /// Opens what is missing and closes what is nobody's any more.
-    pub(super) fn set(&mut self, wanted: &BTreeMap<InstanceId, u16>) {
-        self.drop_doors(|id, port| wanted.get(id) == Some(&port));
-        self.taken.retain(|id, taken| wanted.get(id) == Some(&taken.port));
+    /// Opens what `whom` lacks and closes what is theirs no more.
+    pub(super) fn set(&mut self, whom: &Whom, wanted: &BTreeMap<InstanceId, u16>) {
+        let is_over = |(id, open): &(&InstanceId, &Open)| wanted.get(*id) != Some(&open.port);
+        let over: Vec<InstanceId> = whom.of(&self.open).filter(is_over).map(|(id, _)| id.clone()).collect();
+        for id in over {
+            self.closing.extend(self.open.remove(&id).map(|open| open.port));
+        }
+        self.taken.retain(|id, taken| !whom.has(&id.user) || wanted.get(id) == Some(&taken.port));
         for (id, port) in wanted {
             if self.open.contains_key(id) {
                 continue;
@@ -103,6 +107,12 @@ impl Doors {
     /// Why an instance's door is not open.
     pub(super) fn problem(&self, id: &InstanceId) -> Option<&Problem> {
         self.taken.get(id).map(|taken| &taken.problem)
+    }
+
+    /// True if a door is not open that should be: it is tried again when it is
+    /// [set](Self::set) the next time.
+    pub(super) fn are_lacking(&self) -> bool {
+        !self.taken.is_empty()
     }
 
     /// Ports that cannot be doors on this host at present.

@@ -1,14 +1,14 @@
 //! What can happen, and how it is written down. Nothing is done here but noting; what follows is
 //! said by `drive`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Daemon, Ending};
 use crate::control::protocol::Call;
 use crate::logic::instance::Fact;
-use crate::logic::roster::Host;
-use crate::model::{InstanceId, Moment, RunId, UserName};
+use crate::logic::roster::{Host, Listed};
+use crate::model::{InstanceId, Moment, RunId, UserName, Whom};
 use crate::system::account;
 use crate::system::envdir::Complete;
 use crate::system::envdir::watch::Hint;
@@ -20,6 +20,9 @@ use crate::system::signals::Signal;
 /// How long the directory of env files may go unseen: lost notifications, symlinks that lead to
 /// other file systems, network file systems.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// A look at the files that changed is followed by a look at all within this time.
+const WHOLE_AFTER: Duration = Duration::from_millis(100);
 
 /// How long a door of ours may take to give its port back.
 const DOOR_CLOSES_IN: Duration = Duration::from_millis(10);
@@ -69,13 +72,14 @@ impl Daemon {
             Event::Signal(Signal::HandOver) => self.ending = Ending::HandOver,
             Event::Signal(Signal::Reload) => self.reload(now),
             Event::Signal(Signal::Child) => self.processes.reap_strays(),
-            Event::Hint(hint) => self.look(now, Complete::Named(&hint.complete)),
+            Event::Hint(Hint { complete, whom }) => self.look(now, &whom, Complete::Named(&complete)),
             Event::Saved(saved) => self.note_saved(saved),
             Event::Time => {
                 if self.look_at <= now {
+                    self.say_refusals(now);
                     // First the watch, then the look: what happens in between is heard or seen.
                     self.sources.watcher.refresh();
-                    self.look(now, Complete::Named(&BTreeSet::new()));
+                    self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
                 }
             }
         }
@@ -108,26 +112,43 @@ impl Daemon {
     /// Reads mcpsup.toml and every env file again. What is broken changes nothing.
     pub(super) fn reload(&mut self, now: Moment) {
         self.read_config();
-        self.look(now, Complete::Named(&BTreeSet::new()));
+        self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         tracing::info!(problems = self.problems.len(), "configuration read");
     }
 
-    /// Reads env.d whole and says what is wanted now.
-    pub(super) fn look(&mut self, now: Moment, complete: Complete<'_>) {
-        let own_uid = |user: &UserName| account::find(user.as_str()).map(|account| account.uid);
-        let look = self.env_dir.look(now, complete, &own_uid);
-        self.settling = look.again_at.is_some();
-        let regular = now + LOOK_EVERY;
-        self.look_at = look.again_at.map_or(regular, |again| again.min(regular));
-        self.roster.set_files(look);
+    /// Reads env.d, whole or the files of some, and says what is wanted now.
+    pub(super) fn look(&mut self, now: Moment, whom: &Whom, complete: Complete<'_>) {
+        let own_uid = |user: &UserName| account::uid_of(user.as_str());
+        let look = match whom {
+            Whom::Users(users) => self.env_dir.look_at(users, now, complete, &own_uid),
+            Whom::All => self.env_dir.look(now, complete, &own_uid),
+        };
+        let is_whole = look.whole;
+        let next = if is_whole { now + LOOK_EVERY } else { self.look_at.min(now + WHOLE_AFTER) };
+        self.look_at = look.again_at.map_or(next, |again| again.min(next));
+        self.settling = look.again_at.is_some() || (self.settling && !is_whole);
+        let mut changed = self.roster.set_files(look);
         // Whoever comes back before the last of theirs has ended is not removed after all.
         let back: Vec<UserName> =
             self.removing.iter().filter(|user| self.env_dir.file_of(user).is_some()).cloned().collect();
         for user in back {
             self.removing.remove(&user);
             tracing::info!(%user, "user not removed: their file is back");
+            changed.insert(user);
         }
-        self.resolve(now);
+        if is_whole {
+            let all = self.accounts_at <= now;
+            if all {
+                self.accounts_at = now + LOOK_EVERY;
+            }
+            changed.extend(self.roster.look_up_again(all, &account::find));
+        }
+        // What waits for a port is tried again, though no file changed.
+        let all = is_whole && self.doors.are_lacking();
+        match if all { Whom::All } else { self.roster.whom(changed) } {
+            Whom::Users(nobody) if nobody.is_empty() => self.say_problems(),
+            whom @ (Whom::Users(_) | Whom::All) => self.resolve(now, &whom),
+        }
         // The disk may have room again.
         if self.not_kept.ports.is_some() {
             self.save_ports();
@@ -138,11 +159,11 @@ impl Daemon {
         self.shown.retry_map();
     }
 
-    /// What the files, as last read, want of everybody.
-    pub(super) fn resolve(&mut self, now: Moment) {
-        let before = self.ports.clone();
+    /// What the files, as last read, want of these users.
+    pub(super) fn resolve(&mut self, now: Moment, whom: &Whom) {
+        let before = self.ports.part(whom);
         let mut blocked = self.doors.blocked();
-        loop {
+        let listed = loop {
             let host = Host {
                 blocked: &blocked,
                 accounts: &account::find,
@@ -152,35 +173,49 @@ impl Daemon {
                 digest_key: &self.key,
                 removing: &self.removing,
             };
-            self.listed = self.roster.resolve(&mut self.ports, &host);
-            let doors =
-                self.listed.iter().filter_map(|(id, listed)| Some((id.clone(), listed.door?))).collect();
-            self.doors.set(&doors);
+            let listed = self.roster.resolve(whom, &mut self.ports, &host);
+            let doors = listed.iter().filter_map(|(id, listed)| Some((id.clone(), listed.door?))).collect();
+            self.doors.set(whom, &doors);
             // Nobody knows a door yet that was given just now: where a stranger listens on its
             // port, it is given another. A pinned one comes back to the same port, once.
-            let is_new =
-                |(id, port): &(&InstanceId, u16)| before.door(id).is_none() && !blocked.contains(port);
+            let is_new = |(id, port): &(&InstanceId, u16)| {
+                whom.has(&id.user) && before.door(id).is_none() && !blocked.contains(port)
+            };
             let unlucky: Vec<(InstanceId, u16)> =
                 self.doors.held().filter(is_new).map(|(id, port)| (id.clone(), port)).collect();
             if unlucky.is_empty() {
-                break;
+                break listed;
             }
             for (id, port) in unlucky {
                 self.ports.take_back(&id);
                 blocked.insert(port);
             }
-        }
-        if self.ports != before {
+        };
+        if self.ports.part(whom) != before {
             self.save_ports();
         }
         self.say_problems();
-        let wants = self.listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
-        self.fleet.want(wants, now);
+        let wants = listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
+        self.fleet.want_of(whom, wants, now);
+        self.shown.look_at(whom, &listed);
+        self.list(whom, listed);
         if self.doors.wait_for_ours() {
             self.look_at = self.look_at.min(now + DOOR_CLOSES_IN);
         }
         self.know_secrets();
-        self.shown.look_at_all();
+    }
+
+    /// Takes over what is listed of these users.
+    fn list(&mut self, whom: &Whom, listed: BTreeMap<InstanceId, Listed>) {
+        if *whom == Whom::All {
+            self.listed = listed;
+            return;
+        }
+        let old: Vec<InstanceId> = whom.of(&self.listed).map(|(id, _)| id.clone()).collect();
+        for id in old.iter().filter(|id| !listed.contains_key(id)) {
+            self.listed.remove(id);
+        }
+        self.listed.extend(listed);
     }
 
     /// One line for each problem with mcpsup.toml or env.d that is new, and for each that is gone.
@@ -198,9 +233,13 @@ impl Daemon {
         self.problems = problems;
     }
 
+    /// The table of ports is to be remembered; what follows from it does not wait for that.
     pub(super) fn save_ports(&mut self) {
         self.ports_saver.dirty = true;
-        if self.ports_saver.saving {
+    }
+
+    pub(super) fn begin_saving(&mut self) {
+        if !self.ports_saver.dirty || self.ports_saver.saving {
             return;
         }
         self.ports_saver = super::PortsSaver { saving: true, dirty: false };
@@ -227,8 +266,5 @@ impl Daemon {
             self.shown.look_at_report();
         }
         self.not_kept.ports = problem;
-        if self.ports_saver.dirty {
-            self.save_ports();
-        }
     }
 }

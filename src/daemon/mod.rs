@@ -28,6 +28,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::protocol::Call;
+use crate::control::refusals::Refusals;
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
@@ -99,12 +100,14 @@ struct Daemon {
     /// Adopted runs whose secret values are not known yet.
     unknown: Vec<RunId>,
     look_at: Moment,
+    /// When users without an account are looked up again.
+    accounts_at: Moment,
     /// The control socket, until it is answered.
     ears: Option<Ears>,
     /// A file is being written, or has just vanished.
     settling: bool,
-    /// A port was moved, so the specs must be made again.
-    needs_resolve: bool,
+    /// Whose port was moved, so that their specs must be made again.
+    moved: BTreeSet<UserName>,
     // Given back by the kernel when this process ends, however it ends.
     _lock: Lock,
     /// What was said about mcpsup.toml and env.d.
@@ -112,6 +115,7 @@ struct Daemon {
     /// Why ports or holds could not be remembered; tried again with every look.
     not_kept: NotKept,
     removing: BTreeSet<UserName>,
+    refusals: Refusals,
     ports_saver: PortsSaver,
     ending: Ending,
     calm: Calm,
@@ -177,8 +181,10 @@ impl Daemon {
         for effect in effects {
             self.act(effect, now);
         }
-        while std::mem::take(&mut self.needs_resolve) {
-            self.resolve(now);
+        while !self.moved.is_empty() {
+            let moved = std::mem::take(&mut self.moved);
+            let whom = self.roster.whom(moved);
+            self.resolve(now, &whom);
             let (effects, more) = self.fleet.drive(now);
             for effect in effects {
                 self.act(effect, now);
@@ -189,6 +195,7 @@ impl Daemon {
         // What was begun goes on while we tell: nobody's start waits for the showing of a thousand.
         tokio::task::yield_now().await;
         self.publish(&touched, now);
+        self.begin_saving();
         if self.calm.has_come(now) {
             memory::give_back();
         }

@@ -263,32 +263,11 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::model::Secret;
-    use crate::model::config::{Limits, Probe, Restart, Stop};
-    use crate::model::spec::{Plan, SpecId};
     use crate::system::logfile;
 
     fn spec(secrets: &[&str]) -> Arc<Spec> {
-        let second = Duration::from_secs(1);
-        Arc::new(Spec {
-            id: SpecId([0; 32]),
-            plan: Plan {
-                ready_timeout: second,
-                stop: Stop { signal: 15, grace: second },
-                restart: Restart { first_wait: second, max_wait: second, stable: second },
-            },
-            program: "/bin/true".into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            working_dir: "/".into(),
-            state_dir: "/".into(),
-            runtime_dir: "/".into(),
-            account: None,
-            limits: Limits::default(),
-            backend: 20000,
-            path: "/mcp".into(),
-            probe: Probe::Tcp,
-            secrets: secrets.iter().map(|secret| Secret::new(*secret)).collect(),
-        })
+        let secrets = secrets.iter().map(|secret| Secret::new(*secret)).collect();
+        Arc::new(Spec { secrets, ..Spec::example() })
     }
 
     fn at(millis: u64) -> Moment {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::Daemon;
 use crate::logic::instance::{Cause, Instance, State};
+use crate::logic::roster::Listed;
 use crate::model::status::StateName;
-use crate::model::{InstanceId, Moment, Problem, RunId};
+use crate::model::{Exit, InstanceId, Moment, Problem, RunId, Whom};
 use crate::system::{failpoint, files};
 
 /// The port map is written this long after a change: a restart, which is three, writes it once, and
@@ -21,6 +22,8 @@ const MAP_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Shown {
     instances: BTreeMap<InstanceId, Last>,
     all: bool,
+    /// These may have changed, whatever the fleet says of them.
+    some: BTreeSet<InstanceId>,
     /// Something of the report changed that belongs to no instance.
     report: bool,
     map: MapState,
@@ -55,6 +58,15 @@ impl Shown {
         self.all = true;
     }
 
+    /// These users may have changed; `listed` is what they have now.
+    pub(super) fn look_at(&mut self, whom: &Whom, listed: &BTreeMap<InstanceId, Listed>) {
+        match whom {
+            Whom::All => self.all = true,
+            // What is no more is told by the fleet.
+            Whom::Users(_) => self.some.extend(listed.keys().cloned()),
+        }
+    }
+
     /// The report changed in what belongs to no instance.
     pub(super) fn look_at_report(&mut self) {
         self.report = true;
@@ -75,13 +87,14 @@ impl Daemon {
     /// Shows what the last turn changed.
     pub(super) fn publish(&mut self, touched: &BTreeSet<InstanceId>, now: Moment) {
         let mut changed = std::mem::take(&mut self.shown.report);
+        let some = std::mem::take(&mut self.shown.some);
         if std::mem::take(&mut self.shown.all) {
             let all: Vec<InstanceId> = self.fleet.iter().map(|(id, _)| id.clone()).collect();
             for id in &all {
                 changed |= self.show(id, now);
             }
         } else {
-            for id in touched {
+            for id in touched.union(&some) {
                 changed |= self.show(id, now);
             }
         }
@@ -145,7 +158,11 @@ impl Daemon {
         for problem in &new.problems {
             if !old.is_some_and(|old| old.problems.contains(problem)) {
                 let still = if instance.current().is_some() { "previous version" } else { "nothing" };
-                tracing::warn!(%user, %server, %problem, still, "refused");
+                if self.doors.problem(id) == Some(problem) {
+                    tracing::warn!(%user, %server, %problem, still, "door refused");
+                } else {
+                    tracing::warn!(%user, %server, %problem, still, "file refused");
+                }
             }
         }
         if old.is_some_and(|old| (old.state, old.run, old.entered) == (new.state, new.run, new.entered)) {
@@ -154,7 +171,7 @@ impl Daemon {
         let took = old.map_or(Duration::ZERO, |old| now.since(old.entered)).as_millis();
         let port = self.listed.get(id).and_then(|listed| listed.door).unwrap_or(0);
         if let Some(up_ms) = old.and_then(|old| old.crashed_after) {
-            let (exit, strikes) = (self.ended(id, instance), instance.strikes(now));
+            let (exit, strikes) = (self.ended_as(id, instance, Exit::field), instance.strikes(now));
             let next_ms = match instance.state() {
                 State::Cooling { until, .. } => until.since(now).as_millis(),
                 State::Down

@@ -12,17 +12,19 @@ use tokio::sync::{mpsc, watch};
 use super::act::Current;
 use super::calm::Calm;
 use super::doors::Doors;
+use super::event::LOOK_EVERY;
 use super::publish::Shown;
 use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
 use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
 use crate::control::protocol::Call;
+use crate::control::refusals::Refusals;
 use crate::logic;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
-use crate::model::{Config, InstanceId, Problem};
+use crate::model::{Config, InstanceId, Problem, Whom};
 use crate::system::clock;
 use crate::system::containment::{self, Containment};
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
@@ -138,12 +140,14 @@ impl Daemon {
             shown: Shown::default(),
             env_dir: EnvDir::new(&places.env_dir),
             look_at: now,
+            accounts_at: now + LOOK_EVERY,
             _lock: lock,
             problems: Vec::new(),
             not_kept: super::NotKept::default(),
             removing: BTreeSet::new(),
+            refusals: Refusals::default(),
             ports_saver: PortsSaver::default(),
-            needs_resolve: false,
+            moved: BTreeSet::new(),
             ending: Ending::No,
             calm: Calm::after_start(now),
             sources: Sources {
@@ -160,7 +164,7 @@ impl Daemon {
             },
         };
         daemon.adopt_runs(now)?;
-        daemon.look(now, Complete::Named(&BTreeSet::new()));
+        daemon.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         // There is a map though there is nobody yet, and it is never an earlier daemon's.
         daemon.shown.look_at_report();
         for note in daemon.notes() {
@@ -291,16 +295,14 @@ impl Daemon {
 
     /// Leaves nothing that would look alive: the socket and the map go with the daemon.
     pub(super) fn end(&self) {
-        let mut files = vec![self.places.control()];
+        let mut leave = vec![self.places.control()];
         if self.ending == Ending::WithTheRuns {
-            files.push(self.places.port_map());
+            leave.push(self.places.port_map());
             self.processes.close();
         }
-        for file in files {
-            if let Err(error) = std::fs::remove_file(&file)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(%error, file = %file.display(), "cannot remove");
+        for file in leave {
+            if let Err(error) = files::remove(&file) {
+                tracing::warn!(error = super::store::chain(&error), "left behind");
             }
         }
         tracing::info!(runs = if self.ending == Ending::HandOver { "go on" } else { "ended" }, "mcpsup ends");
@@ -348,7 +350,6 @@ fn containment(config: &Config, places: &Places) -> Result<Containment, StartErr
 /// A name for this daemon's cgroup that no other daemon of the host has: its state directory's
 /// device and inode.
 fn daemon_name(state: &Path) -> String {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(state)
-        .map_or_else(|_| "daemon".to_owned(), |meta| format!("{:x}-{:x}", meta.dev(), meta.ino()))
+    files::identity(state)
+        .map_or_else(|_| "daemon".to_owned(), |(device, inode)| format!("{device:x}-{inode:x}"))
 }

@@ -171,7 +171,12 @@ impl Daemon {
 
     /// How the newest run ended, with what the probe found last if that was why.
     pub(super) fn ended(&self, id: &InstanceId, instance: &Instance) -> String {
-        let exit = instance.last_exit().map_or_else(|| "ended".to_owned(), ToString::to_string);
+        self.ended_as(id, instance, ToString::to_string)
+    }
+
+    /// The same, the exit in the words of `say`.
+    pub(super) fn ended_as(&self, id: &InstanceId, instance: &Instance, say: fn(&Exit) -> String) -> String {
+        let exit = instance.last_exit().map_or_else(|| "ended".to_owned(), say);
         match (self.trouble.get(id), instance.last_exit()) {
             (Some((_, trouble)), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
                 format!("was not ready in time: {trouble}")

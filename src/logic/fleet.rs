@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::logic::instance::{Deed, Fact, Instance, Origin, State, Want};
-use crate::model::{InstanceId, Moment, RunId, Spec};
+use crate::model::{InstanceId, Moment, RunId, Spec, Whom};
 
 /// Something to be done, and for whom.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +98,28 @@ impl Fleet {
             .collect();
         for id in changed {
             self.apply_want(&id);
+        }
+    }
+
+    /// The same for some users' instances: those of others are wanted as they were.
+    pub fn want_of(&mut self, whom: &Whom, wants: BTreeMap<InstanceId, Want>, now: Moment) {
+        let Whom::Users(_) = whom else {
+            return self.want(wants, now);
+        };
+        let known = whom.of(&self.instances).map(|(id, _)| id);
+        let all: BTreeSet<InstanceId> = known.chain(wants.keys()).cloned().collect();
+        let mut wants = wants;
+        for id in all {
+            let new = wants.remove(&id);
+            let old = match new.clone() {
+                Some(want) => self.wants.insert(id.clone(), want),
+                None => self.wants.remove(&id),
+            };
+            let instance = self.instances.entry(id.clone());
+            instance.or_insert_with(|| Instance::new(now));
+            if old.is_none() || old != new {
+                self.apply_want(&id);
+            }
         }
     }
 

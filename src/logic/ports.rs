@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::config;
 use crate::model::port::PortRange;
-use crate::model::{InstanceId, Problem, UserName};
+use crate::model::{InstanceId, Problem, UserName, Whom};
 
 use table::Kept;
 
@@ -113,30 +113,35 @@ impl Ports {
                 None => open.push((id, pin)),
             }
         }
-        // A door that moves away may free the port that another is pinned to: again, while it does.
-        let mut taken = Taken::of(self);
+        // A door that moves away frees the port that another is pinned to, in a circle too. So all
+        // are taken to move, and whoever cannot for one that stays, stays: again, while there is one.
+        let taken = Taken::of(self);
+        let mut stay = Vec::new();
         loop {
+            let mut left = Taken([0; 1024]);
+            open.iter().filter_map(|(id, _)| self.door(id)).for_each(|door| left.add(door));
+            let mut promised = Taken([0; 1024]);
             let before = open.len();
             open.retain(|(id, pin)| {
-                let stays = taken.has(pin.port);
-                if !stays {
-                    let old = self.rows.get(id).copied();
-                    if let Some(row) = old {
-                        taken.remove(row.door);
-                    }
-                    taken.add(pin.port);
-                    let backend = old.and_then(|row| row.backend);
-                    self.rows.insert((*id).clone(), Row { door: pin.port, backend });
+                let can = (!taken.has(pin.port) || left.has(pin.port)) && !promised.has(pin.port);
+                if can {
+                    promised.add(pin.port);
+                } else {
+                    stay.push((*id, *pin));
                 }
-                stays
+                can
             });
             if open.len() == before {
                 break;
             }
         }
-        if !open.is_empty() {
+        for (id, pin) in open {
+            let backend = self.backend(id);
+            self.rows.insert(id.clone(), Row { door: pin.port, backend });
+        }
+        if !stay.is_empty() {
             let holders = self.holders();
-            for (id, pin) in open {
+            for (id, pin) in stay {
                 let holder = holders.get(&pin.port).map_or_else(String::new, ToString::to_string);
                 refused.insert(id, pin.problem(format!("port {} is {holder}'s; choose another", pin.port)));
             }
@@ -220,6 +225,17 @@ impl Ports {
         self.rows.get(id).and_then(|row| row.backend)
     }
 
+    /// The part of the table that is `whom`'s, to see what becomes of it.
+    #[must_use]
+    pub fn part(&self, whom: &Whom) -> Self {
+        Self { rows: whom.of(&self.rows).map(|(id, row)| (id.clone(), *row)).collect() }
+    }
+
+    /// Every instance of `whom` that has a door, and its port.
+    pub fn doors_of<'a>(&'a self, whom: &'a Whom) -> impl Iterator<Item = (&'a InstanceId, u16)> {
+        whom.of(&self.rows).map(|(id, row)| (id, row.door))
+    }
+
     /// Every instance that has a door, sorted by user and server, and its port.
     pub fn doors(&self) -> impl Iterator<Item = (&InstanceId, u16)> {
         self.rows.iter().map(|(id, row)| (id, row.door))
@@ -268,10 +284,6 @@ impl Taken {
 
     fn add(&mut self, port: u16) {
         self.0[usize::from(port / 64)] |= 1 << (port % 64);
-    }
-
-    fn remove(&mut self, port: u16) {
-        self.0[usize::from(port / 64)] &= !(1 << (port % 64));
     }
 
     fn has(&self, port: u16) -> bool {

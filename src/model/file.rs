@@ -7,14 +7,16 @@ use zeroize::Zeroizing;
 
 use crate::model::{Moment, Problem, UserName};
 
-/// The whole directory at one moment.
+/// The directory at one moment, or what was looked at of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
     /// Whether the directory itself could be read. If not, nothing is known of any file: the
     /// problem is not that all users were deleted.
     pub directory: Result<(), Problem>,
-    /// Every user who has a file. One who is missing here (while the directory could be read) has
-    /// none, and has had none for as long as editors need to put one back.
+    /// True if everything was looked at; else a user who is not in `files` is as they were.
+    pub whole: bool,
+    /// Every user who has a file. One who is missing here (while the directory could be read, and
+    /// whole) has none, and has had none for as long as editors need to put one back.
     pub files: BTreeMap<UserName, FileState>,
     /// Names in the directory that are nobody's file, and why; for `mcpsup check`.
     pub ignored: Vec<(String, String)>,

@@ -1,5 +1,6 @@
 //! Who and what: users, servers, and one server for one user.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -86,6 +87,45 @@ pub struct InstanceId {
     pub server: ServerName,
 }
 
+/// Some users, or everybody: whom a change may concern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// These.
+    Users(BTreeSet<UserName>),
+    /// Everybody.
+    All,
+}
+
+impl Whom {
+    /// True if the user is one of them.
+    #[must_use]
+    pub fn has(&self, user: &UserName) -> bool {
+        match self {
+            Self::Users(users) => users.contains(user),
+            Self::All => true,
+        }
+    }
+
+    /// The entries of a table that are theirs, in order. Costs nothing for those of others.
+    pub fn of<'a, V>(
+        &'a self,
+        table: &'a BTreeMap<InstanceId, V>,
+    ) -> impl Iterator<Item = (&'a InstanceId, &'a V)> {
+        let (all, some) = match self {
+            Self::Users(users) => (None, Some(users)),
+            Self::All => (Some(table), None),
+        };
+        let some = some.into_iter().flatten().flat_map(|user| {
+            let first = InstanceId { user: user.clone(), server: ServerName(FIRST.into()) };
+            table.range(first..).take_while(move |(id, _)| id.user == *user)
+        });
+        all.into_iter().flatten().chain(some)
+    }
+}
+
+/// The first of all names: `0` comes before all that a name may begin with.
+const FIRST: &str = "0";
+
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.user, self.server)
@@ -102,6 +142,23 @@ mod tests {
             assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
         }
         assert!("x".repeat(65).parse::<UserName>().is_err());
+    }
+
+    #[test]
+    fn the_entries_of_some_users_are_theirs_and_nobody_elses() {
+        let id = |user: &str, server: &str| InstanceId {
+            user: user.parse().unwrap(),
+            server: server.parse().unwrap(),
+        };
+        let ids = [id("al", "z"), id("alice", "0"), id("alice", "_x"), id("alice", "zz"), id("alice2", "0")];
+        let table: BTreeMap<_, _> = ids.iter().cloned().map(|id| (id, true)).collect();
+        let of = |whom: &Whom| whom.of(&table).map(|(id, _)| id.clone()).collect::<Vec<_>>();
+
+        let some = |names: &[&str]| Whom::Users(names.iter().map(|name| name.parse().unwrap()).collect());
+        assert_eq!(of(&some(&["zoe", "alice"])), ids[1..4]);
+        assert_eq!(of(&some(&["alice2", "al"])), [ids[0].clone(), ids[4].clone()]);
+        assert_eq!(of(&some(&[])), []);
+        assert_eq!(of(&Whom::All), ids);
     }
 
     #[test]

@@ -30,6 +30,17 @@ pub enum Exit {
     NotStarted(String),
 }
 
+impl Exit {
+    /// The same as a log's field: `status 7`.
+    #[must_use]
+    pub fn field(&self) -> String {
+        match self {
+            Self::Status(status) => format!("status {status}"),
+            Self::Signal(_) | Self::Unknown | Self::NotStarted(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

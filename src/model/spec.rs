@@ -22,6 +22,34 @@ impl fmt::Debug for SpecId {
     }
 }
 
+#[cfg(test)]
+impl Spec {
+    /// Something to run, for tests that do not care what.
+    pub(crate) fn example() -> Self {
+        let second = std::time::Duration::from_secs(1);
+        Self {
+            id: SpecId([0; 32]),
+            plan: Plan {
+                ready_timeout: second,
+                stop: Stop { signal: 15, grace: second },
+                restart: Restart { first_wait: second, max_wait: second, stable: second },
+            },
+            program: "/bin/true".into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            working_dir: "/".into(),
+            state_dir: "/".into(),
+            runtime_dir: "/".into(),
+            account: None,
+            limits: Limits::default(),
+            backend: 20000,
+            path: "/mcp".into(),
+            probe: Probe::Tcp,
+            secrets: Vec::new(),
+        }
+    }
+}
+
 /// What to run for one instance, filled in for its user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {

@@ -4,6 +4,7 @@ use std::ffi::CString;
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
+use super::cause::plain;
 use crate::model::spec::Account;
 
 /// The user this process acts as.
@@ -12,15 +13,30 @@ pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// The account of this name. One that cannot be looked up is none; the next look may find it.
-#[must_use]
-pub fn find(name: &str) -> Option<Account> {
-    User::from_name(name).ok().flatten().map(|user| Account {
+/// The account of this name; none if the name service says that there is none.
+///
+/// # Errors
+///
+/// When the name service cannot say, in words: whoever waits for LDAP has an account all the same.
+/// getpwnam(3) lists `ENOENT`, `ESRCH` and others that some systems give for "not found", but glibc
+/// and musl answer 0 and nothing then. There an `ENOENT` is a service's missing socket or library.
+pub fn find(name: &str) -> Result<Option<Account>, String> {
+    let found = User::from_name(name).map_err(|errno| plain(&errno.into()))?;
+    Ok(found.map(|user| Account {
         name: user.name,
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
         home: user.dir,
-    })
+    }))
+}
+
+/// The uid of the account of this name, likewise.
+///
+/// # Errors
+///
+/// When the name service cannot say.
+pub fn uid_of(name: &str) -> Result<Option<u32>, String> {
+    Ok(find(name)?.map(|account| account.uid))
 }
 
 /// The name of the account with this uid, if it has one.

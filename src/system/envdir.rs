@@ -1,8 +1,9 @@
 //! env.d: one look at it, and the watch that says when to look.
 //!
 //! A look is the truth: the directory is read whole, and a file's contents again only where its
-//! stamp changed. The hints of [`watch`](mod@watch) only say that a look may be worth it. What the
-//! bytes mean is `logic::envfile`'s business, what follows from a missing file `logic::roster`'s.
+//! stamp changed. The hints of [`watch`](mod@watch) only say that a look may be worth it, and
+//! whose files to look at first where that is known. What the bytes mean is `logic::envfile`'s
+//! business, what follows from a missing file `logic::roster`'s.
 
 mod file;
 mod names;
@@ -18,8 +19,8 @@ use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, fstat, fstatat};
 
 use crate::model::file::{FileState, Look};
 use crate::model::{Moment, Problem, UserName};
@@ -44,6 +45,9 @@ pub enum Complete<'a> {
     /// All: for a command that looks once and does not come back.
     All,
 }
+
+/// A user's own uid on this host, or why that cannot be found out.
+pub type AccountUid<'a> = &'a dyn Fn(&UserName) -> Result<Option<u32>, String>;
 
 /// The directory as it was at the last look.
 #[derive(Debug)]
@@ -73,43 +77,71 @@ impl EnvDir {
     /// `account_uid` tells a user's own uid on this host, who may own their file. A file that is
     /// being written keeps its last state until it rests for 100 ms or `complete` names it; a
     /// vanished one for 500 ms.
-    pub fn look(
-        &mut self,
-        now: Moment,
-        complete: Complete<'_>,
-        account_uid: &dyn Fn(&UserName) -> Option<u32>,
-    ) -> Look {
+    pub fn look(&mut self, now: Moment, complete: Complete<'_>, account_uid: AccountUid<'_>) -> Look {
         match self.list() {
-            Ok((dir, listing)) => self.look_at(&dir, listing, now, complete, account_uid),
-            Err(text) => {
-                for known in self.known.values_mut() {
-                    known.missing_since = None;
-                }
-                Look {
-                    directory: Err(Problem::new(self.path.to_string_lossy(), text)),
-                    files: self.known.keys().map(|user| (user.clone(), FileState::Unchanged)).collect(),
-                    ignored: Vec::new(),
-                    again_at: None,
-                }
+            Ok((dir, listing)) => {
+                let known = std::mem::take(&mut self.known);
+                let (look, seen) = self.compare(&dir, listing, known, now, complete, account_uid);
+                // Made in one go: a map that is filled one by one in ascending order stays half empty.
+                self.known = seen.into_iter().collect();
+                look
             }
+            Err(text) => self.unknown(text),
         }
     }
 
-    fn look_at(
+    /// Looks at the files of these users only, in both spellings: as [`look`](Self::look) finds them.
+    ///
+    /// What else happened is not seen, so a whole look must follow soon; that one also decides when
+    /// a missing file is gone.
+    pub fn look_at(
         &mut self,
-        dir: &Dir,
-        listing: Listing,
+        users: &BTreeSet<UserName>,
         now: Moment,
         complete: Complete<'_>,
-        account_uid: &dyn Fn(&UserName) -> Option<u32>,
+        account_uid: AccountUid<'_>,
     ) -> Look {
-        let mut look =
-            Look { directory: Ok(()), files: BTreeMap::new(), ignored: listing.ignored, again_at: None };
+        match self.list_of(users) {
+            Ok((dir, listing)) => {
+                let known = users.iter().filter_map(|user| self.known.remove_entry(user)).collect();
+                let (look, seen) = self.compare(&dir, listing, known, now, complete, account_uid);
+                self.known.extend(seen);
+                look
+            }
+            Err(text) => self.unknown(text),
+        }
+    }
+
+    /// Nothing is known of any file.
+    fn unknown(&mut self, text: String) -> Look {
+        for known in self.known.values_mut() {
+            known.missing_since = None;
+        }
+        Look {
+            directory: Err(Problem::new(self.path.to_string_lossy(), text)),
+            whole: true,
+            files: self.known.keys().map(|user| (user.clone(), FileState::Unchanged)).collect(),
+            ignored: Vec::new(),
+            again_at: None,
+        }
+    }
+
+    /// What `listing` says, seen beside what was known of the same users; and what is known now.
+    fn compare(
+        &self,
+        dir: &Dir,
+        listing: Listing,
+        mut known: BTreeMap<UserName, Known>,
+        now: Moment,
+        complete: Complete<'_>,
+        account_uid: AccountUid<'_>,
+    ) -> (Look, Vec<(UserName, Known)>) {
+        let Listing { files, ignored, whole } = listing;
+        let mut look = Look { directory: Ok(()), whole, files: BTreeMap::new(), ignored, again_at: None };
         let mut again = Again(None);
         let wall = clock::timestamp(now).as_nanosecond();
-        let mut known = std::mem::take(&mut self.known);
-        let mut seen = Vec::with_capacity(listing.files.len());
-        for (user, names) in listing.files {
+        let mut seen = Vec::with_capacity(files.len());
+        for (user, names) in files {
             let mut entry = known.remove(&user).unwrap_or_default();
             let name = match &*names {
                 [name] => name,
@@ -136,17 +168,15 @@ impl EnvDir {
         }
         for (user, mut entry) in known {
             let since = *entry.missing_since.get_or_insert(now);
-            if !entry.handed || since + GRACE <= now {
+            if !entry.handed || (whole && since + GRACE <= now) {
                 continue;
             }
             again.at(since + GRACE);
             look.files.insert(user.clone(), FileState::Unchanged);
             seen.push((user, entry));
         }
-        // Made in one go: a map that is filled one by one in ascending order stays half empty.
-        self.known = seen.into_iter().collect();
         look.again_at = again.0;
-        look
+        (look, seen)
     }
 
     fn two_files(&self, names: &[String]) -> Problem {
@@ -158,12 +188,11 @@ impl EnvDir {
         )
     }
 
-    /// The open directory and the names in it, if they can be trusted to be the administrator's.
-    fn list(&self) -> Result<(Dir, Listing), String> {
-        let cannot = |errno: Errno| format!("cannot be read: {}", plain(&errno.into()));
+    /// The open directory, if what is in it can be trusted to be the administrator's.
+    fn open(&self) -> Result<Dir, String> {
         let (us, path) = (account::own_uid(), shell_word(&self.path));
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut dir = match Dir::open(&self.path, flags, Mode::empty()) {
+        let dir = match Dir::open(&self.path, flags, Mode::empty()) {
             Ok(dir) => dir,
             Err(Errno::ENOENT) => return Err(format!("is not there; mkdir -m 700 {path}")),
             Err(errno) => return Err(cannot(errno)),
@@ -182,7 +211,30 @@ impl EnvDir {
         if by_others && mode & 0o1000 == 0 {
             return Err(format!("others may put files there (mode {mode:04o}); chmod go-w {path}"));
         }
+        Ok(dir)
+    }
+
+    /// The open directory and the names of these users' files in it.
+    fn list_of(&self, users: &BTreeSet<UserName>) -> Result<(Dir, Listing), String> {
+        let dir = self.open()?;
         let mut listing = Listing::default();
+        for user in users {
+            let is_theirs = |name: &String| {
+                names::meaning(name) == Meaning::File(user.clone())
+                    && fstatat(&dir, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) != Err(Errno::ENOENT)
+            };
+            let there: Vec<String> = names_of(user).into_iter().filter(is_theirs).collect();
+            if !there.is_empty() {
+                listing.files.insert(user.clone(), there);
+            }
+        }
+        Ok((dir, listing))
+    }
+
+    /// The open directory and all names in it.
+    fn list(&self) -> Result<(Dir, Listing), String> {
+        let mut dir = self.open()?;
+        let mut listing = Listing { whole: true, ..Listing::default() };
         for (count, entry) in dir.iter().enumerate() {
             if count >= MOST_ENTRIES {
                 return Err(format!("holds more than {MOST_ENTRIES} entries"));
@@ -209,6 +261,11 @@ impl EnvDir {
 struct Listing {
     files: BTreeMap<UserName, Vec<String>>,
     ignored: Vec<(String, String)>,
+    whole: bool,
+}
+
+fn cannot(errno: Errno) -> String {
+    format!("cannot be read: {}", plain(&errno.into()))
 }
 
 /// A path as a shell takes it.

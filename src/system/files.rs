@@ -162,6 +162,28 @@ pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
     read().map_err(FileError::of("read", path))
 }
 
+/// Removes a file; one that is not there is removed already.
+///
+/// # Errors
+///
+/// When its directory cannot be written.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(FileError::of("remove", path)),
+    }
+}
+
+/// Device and inode: nothing else on this host has the same while this is there.
+///
+/// # Errors
+///
+/// When it is not there, or may not be looked at.
+pub fn identity(path: &Path) -> Result<(u64, u64), FileError> {
+    let meta = std::fs::metadata(path).map_err(FileError::of("look at", path))?;
+    Ok((meta.dev(), meta.ino()))
+}
+
 /// Held as long as it lives; given back when it is dropped or its process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mcpsup::logic::fleet::{Effect, Fleet};
 use mcpsup::logic::instance::{Fact, Instance, Origin, State, Want};
-use mcpsup::model::{InstanceId, Moment, RunId, Spec, SpecId};
+use mcpsup::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
 
 use crate::core::{Core, View};
 
@@ -200,6 +200,10 @@ impl Core for Buggy {
         }
         self.wants = wants;
         self.inner.want(misread, now);
+    }
+
+    fn want_of(&mut self, _: &Whom, wants: BTreeMap<InstanceId, Want>, now: Moment) {
+        self.want(wants, now);
     }
 
     fn hold(&mut self, id: &InstanceId) {

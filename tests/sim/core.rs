@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mcpsup::logic::fleet::{Effect, Fleet};
 use mcpsup::logic::instance::{Fact, Instance, Origin, State, Want};
-use mcpsup::model::{InstanceId, Moment, RunId};
+use mcpsup::model::{InstanceId, Moment, RunId, Whom};
 
 /// What is shown of one instance.
 pub(crate) struct View {
@@ -17,6 +17,8 @@ pub(crate) struct View {
 /// The fleet's public face.
 pub(crate) trait Core {
     fn want(&mut self, wants: BTreeMap<InstanceId, Want>, now: Moment);
+    /// The same, where only what is wanted of `whom` is not what it was.
+    fn want_of(&mut self, whom: &Whom, wants: BTreeMap<InstanceId, Want>, now: Moment);
     fn hold(&mut self, id: &InstanceId);
     fn release(&mut self, id: &InstanceId);
     fn renew(&mut self, id: &InstanceId);
@@ -36,6 +38,11 @@ pub(crate) trait Core {
 impl Core for Fleet {
     fn want(&mut self, wants: BTreeMap<InstanceId, Want>, now: Moment) {
         Fleet::want(self, wants, now);
+    }
+
+    fn want_of(&mut self, whom: &Whom, mut wants: BTreeMap<InstanceId, Want>, now: Moment) {
+        wants.retain(|id, _| whom.has(&id.user));
+        Fleet::want_of(self, whom, wants, now);
     }
 
     fn hold(&mut self, id: &InstanceId) {

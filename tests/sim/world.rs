@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mcpsup::logic::fleet::Effect;
 use mcpsup::logic::instance::{Fact, Origin, Want};
-use mcpsup::model::{Exit, InstanceId, RunId};
+use mcpsup::model::{Exit, InstanceId, RunId, Whom};
 
 use crate::core::Core;
 use crate::deck::{Card, Deck, Process};
@@ -120,6 +120,8 @@ pub(crate) struct World<'a, C> {
     stage: &'a Stage,
     boot: Boot<'a, C>,
     core: C,
+    /// What was last wanted of everybody, if this core was ever told.
+    told: Option<BTreeMap<InstanceId, Want>>,
     laws: Laws,
     rng: Rng,
     now: Ms,
@@ -191,6 +193,7 @@ impl<'a, C: Core> World<'a, C> {
             stage,
             boot,
             core: boot(RunId(1), BTreeSet::new()),
+            told: None,
             laws,
             lags: rng.one_in(4),
             mortal: rng.one_in(2),

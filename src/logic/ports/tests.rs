@@ -114,6 +114,23 @@ fn a_pin_may_take_the_port_that_another_pin_leaves() {
 }
 
 #[test]
+fn pins_may_change_places_in_one_save_and_break_off_where_one_cannot_move() {
+    let mut table = Table::new();
+    table.assign(&[("alice", None), ("bob", None), ("carol", None), ("dave", None)]);
+    let circle = [("alice", pin(4101)), ("bob", pin(4102)), ("carol", pin(4100)), ("dave", None)];
+    assert_eq!(table.assign(&circle), [Ok(4101), Ok(4102), Ok(4100), Ok(4103)]);
+
+    // Carol waits for dave, who stays; so nobody of the circle can move.
+    let broken = [("alice", pin(4102)), ("bob", pin(4100)), ("carol", pin(4103)), ("dave", None)];
+    let answers = table.assign(&broken);
+    assert!(answers[..3].iter().all(Result::is_err), "{answers:?}");
+    assert_eq!(
+        ["alice", "bob", "carol"].map(|name| table.ports.door(&id(name))),
+        [Some(4101), Some(4102), Some(4100)]
+    );
+}
+
+#[test]
 fn only_a_file_of_root_may_leave_the_range_and_none_may_enter_the_backends() {
     let mut table = Table::new();
     let refusal = table.assign(&[("alice", pin(443))]).remove(0).unwrap_err();

@@ -20,11 +20,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::logic::instance::Want;
-use crate::logic::ports::Ports;
+use crate::logic::ports::{Pin, Ports};
 use crate::model::file::Look;
 use crate::model::spec::Account;
 use crate::model::status::StateName;
-use crate::model::{Config, InstanceId, Problem, ServerName, UserName};
+use crate::model::{Config, InstanceId, Problem, ServerName, UserName, Whom};
 
 use spec::Constants;
 use user::User;
@@ -32,12 +32,15 @@ use user::User;
 /// The path of an MCP endpoint whose server is no longer described.
 const USUAL_PATH: &str = "/mcp";
 
+/// How accounts are looked up.
+pub type Accounts<'a> = &'a dyn Fn(&str) -> Result<Option<Account>, String>;
+
 /// What this host adds to what the files say.
 pub struct Host<'a> {
     /// Ports that others on this host have taken: not to be given to anybody new.
     pub blocked: &'a BTreeSet<u16>,
-    /// The system account of a name.
-    pub accounts: &'a dyn Fn(&str) -> Option<Account>,
+    /// The system account of a name; an error, in words, where that cannot be found out.
+    pub accounts: Accounts<'a>,
     /// The daemon's state directory; an instance's own is `instances/USER/SERVER` in it.
     pub state: &'a Path,
     /// The daemon's runtime directory, likewise.
@@ -79,7 +82,10 @@ pub struct Roster {
     // Boxed, so that no node of the map has room for users who are not there.
     users: BTreeMap<UserName, Box<User>>,
     /// What is wrong with files of users who have no instance to say it of.
-    unsaid: Vec<Problem>,
+    unsaid: BTreeMap<UserName, Vec<Problem>>,
+    /// Everybody has been asked and everybody has what they asked for, so nobody waits for what
+    /// another gives up: then it is enough to ask those of whom something changed.
+    is_settled: bool,
     constants: Constants,
 }
 
@@ -91,6 +97,7 @@ impl Roster {
         match config {
             Ok(config) => {
                 self.config = Some(Arc::new(config));
+                self.is_settled = false;
                 self.config_problems.clear();
                 self.users.values_mut().for_each(|user| user.forget_conclusions());
             }
@@ -98,26 +105,58 @@ impl Roster {
         }
     }
 
-    /// Takes what a look at env.d found. While the directory is unknown every file is as it was.
-    pub fn set_files(&mut self, look: Look) {
+    /// Takes what a look at env.d found, and says of whom that changed anything. While the directory
+    /// is unknown every file is as it was.
+    pub fn set_files(&mut self, look: Look) -> BTreeSet<UserName> {
+        let mut changed = BTreeSet::new();
         let known = look.directory.is_ok();
         self.directory_problem = look.directory.err();
-        self.looked |= known;
-        if known {
-            self.users.retain(|user, _| look.files.contains_key(user));
+        self.looked |= known && look.whole;
+        if known && look.whole {
+            self.users.retain(|user, _| {
+                let stays = look.files.contains_key(user);
+                if !stays {
+                    changed.insert(user.clone());
+                }
+                stays
+            });
         }
         if known {
             let is_new = |name: &&UserName| !self.users.contains_key(*name);
             // Appended in one go: a map that is filled one by one in ascending order stays half empty.
             let mut new: BTreeMap<_, _> =
                 look.files.keys().filter(is_new).map(|name| (name.clone(), Box::default())).collect();
+            changed.extend(new.keys().cloned());
             self.users.append(&mut new);
         }
         for (name, state) in look.files {
-            if let Some(user) = self.users.get_mut(&name) {
-                user.take(state);
+            if let Some(user) = self.users.get_mut(&name)
+                && user.take(state)
+            {
+                changed.insert(name);
             }
         }
+        changed
+    }
+
+    /// Looks accounts up again that were not to be found, and says whose are to be
+    /// [resolved](Self::resolve) for that. `all`: also of those who are no worse off without one.
+    pub fn look_up_again(&mut self, all: bool, accounts: Accounts<'_>) -> BTreeSet<UserName> {
+        let mut changed = BTreeSet::new();
+        for (name, user) in &mut self.users {
+            if user.looks_up_again(name, all, accounts) {
+                user.forget_conclusions();
+                changed.insert(name.clone());
+            }
+        }
+        changed
+    }
+
+    /// Whom to [resolve](Self::resolve) where something changed of these users: everybody, while
+    /// somebody waits for what another may give up.
+    #[must_use]
+    pub fn whom(&self, changed: BTreeSet<UserName>) -> Whom {
+        if self.is_settled { Whom::Users(changed) } else { Whom::All }
     }
 
     /// True while the user has a file, or had one so recently that it may come back.
@@ -137,14 +176,23 @@ impl Roster {
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {
         let general = self.config_problems.iter().chain(&self.directory_problem);
-        general.chain(&self.unsaid).cloned().collect()
+        general.chain(self.unsaid.values().flatten()).cloned().collect()
     }
 
-    /// What should be, for every instance that is known or has a port, sorted by name.
+    /// What should be, for every instance of `whom` that is known or has a port, sorted by name. An
+    /// instance of theirs that is not named is to be dropped.
+    ///
+    /// `whom` is what [`whom`](Self::whom) makes of those of whom something changed since the last
+    /// call: their file ([`set_files`](Self::set_files)), their ports, or what `host` says of them.
     ///
     /// Gives ports to those who have none, and keeps everybody else's.
-    pub fn resolve(&mut self, ports: &mut Ports, host: &Host<'_>) -> BTreeMap<InstanceId, Listed> {
-        let mut all = self.as_files_say(ports, host);
+    pub fn resolve(
+        &mut self,
+        whom: &Whom,
+        ports: &mut Ports,
+        host: &Host<'_>,
+    ) -> BTreeMap<InstanceId, Listed> {
+        let mut all = self.as_files_say(whom, ports, host);
         // Whatever is known or not of files and configuration: else they would never be gone.
         for (_, listed) in all.iter_mut().filter(|(id, _)| host.removing.contains(&id.user)) {
             listed.want = Want::Never;
@@ -153,25 +201,38 @@ impl Roster {
         all
     }
 
-    fn as_files_say(&mut self, ports: &mut Ports, host: &Host<'_>) -> BTreeMap<InstanceId, Listed> {
+    fn as_files_say(
+        &mut self,
+        whom: &Whom,
+        ports: &mut Ports,
+        host: &Host<'_>,
+    ) -> BTreeMap<InstanceId, Listed> {
         let Some(config) = self.config.clone().filter(|_| self.looked) else {
             let all = self.nothing_known(ports);
-            self.unsaid = self.users.values().flat_map(|user| user.problems()).cloned().collect();
+            let problems = |user: &User| user.problems().cloned().collect();
+            self.unsaid = self.users.iter().map(|(name, user)| (name.clone(), problems(user))).collect();
             return all;
         };
         let mut wanted = Vec::new();
-        for (name, user) in &mut self.users {
-            user.check(name, &config, host);
-            user.ask(name, &config, ports, &mut wanted);
-        }
-        let has_none = |user: &UserName| !wanted.iter().any(|(id, _)| id.user == *user);
-        self.unsaid.clear();
-        for (name, user) in &self.users {
-            if user.problems().next().is_some() && has_none(name) {
-                self.unsaid.extend(user.problems().cloned());
+        match whom {
+            Whom::All => {
+                self.unsaid.clear();
+                for (name, user) in &mut self.users {
+                    ask(name, user, &config, ports, host, &mut wanted, &mut self.unsaid);
+                }
+            }
+            Whom::Users(names) => {
+                for name in names {
+                    self.unsaid.remove(name);
+                    if let Some(user) = self.users.get_mut(name) {
+                        ask(name, user, &config, ports, host, &mut wanted, &mut self.unsaid);
+                    }
+                }
             }
         }
         let answers = ports.assign(&config.ports, &wanted, host.blocked);
+        // Whoever is refused a port may get it when another lets go of it.
+        self.is_settled = answers.values().all(Result::is_ok);
         // Made in one go: a map that is filled one by one in ascending order stays half empty.
         let mut all: BTreeMap<InstanceId, Listed> = answers
             .into_iter()
@@ -181,7 +242,7 @@ impl Roster {
                 Some((id, listed))
             })
             .collect();
-        let left_over: Vec<_> = ports.doors().filter(|(id, _)| !all.contains_key(*id)).collect();
+        let left_over: Vec<_> = ports.doors_of(whom).filter(|(id, _)| !all.contains_key(*id)).collect();
         all.extend(left_over.into_iter().map(|(id, door)| (id.clone(), self.left_over(id, door, &config))));
         all
     }
@@ -208,6 +269,25 @@ impl Roster {
             Some(_) | None => (Want::Never, StateName::Gone),
         };
         Listed::without_spec(want, absent, Some(door), path_of(config, &id.server))
+    }
+}
+
+/// Finds out what follows from one user's file and which ports that needs; what is wrong with one
+/// who needs none is noted in `unsaid`.
+fn ask(
+    name: &UserName,
+    user: &mut User,
+    config: &Config,
+    ports: &Ports,
+    host: &Host<'_>,
+    wanted: &mut Vec<(InstanceId, Option<Pin>)>,
+    unsaid: &mut BTreeMap<UserName, Vec<Problem>>,
+) {
+    let before = wanted.len();
+    user.check(name, config, host);
+    user.ask(name, config, ports, wanted);
+    if wanted.len() == before && user.problems().next().is_some() {
+        unsaid.insert(name.clone(), user.problems().cloned().collect());
     }
 }
 

@@ -13,6 +13,11 @@ use crate::model::spec::Account;
 use crate::model::{Config, Problem, ServerName, UserName};
 
 use super::Host;
+use super::user::Lookup;
+
+/// What mends a name service that does not answer.
+const RETRIED: &str =
+    "mend the host's name service (getent passwd NAME tries it); it is asked again within a minute";
 
 /// What all names that are mcpsup's own begin with.
 const OURS: &str = "MCPSUP_";
@@ -67,27 +72,40 @@ impl<'a> Settings<'a> {
         settings
     }
 
-    /// The account that the user's processes run as; `None` is the daemon's own.
-    pub(super) fn account(&mut self, user: &UserName, host: &Host<'_>) -> Option<Account> {
+    /// The account that the user's processes run as; `None` is the daemon's own. Where that cannot be
+    /// found out it is a problem: nobody is run as root because a name service is down.
+    pub(super) fn account(&mut self, user: &UserName, host: &Host<'_>) -> (Option<Account>, Lookup) {
         let Some(variable) = self.run_as else {
-            // A file called root.env is not how one becomes root.
-            return (host.accounts)(user.as_str()).filter(|account| host.is_root && account.uid != 0);
+            if !host.is_root {
+                return (None, Lookup::Over);
+            }
+            return match (host.accounts)(user.as_str()) {
+                Ok(None) => (None, Lookup::None),
+                // A file called root.env is not how one becomes root.
+                Ok(Some(account)) => (Some(account).filter(|account| account.uid != 0), Lookup::Over),
+                Err(why) => {
+                    let text = format!("cannot look up the account {user}: {why}; {RETRIED}");
+                    self.problems.push(Problem::new(self.file, text));
+                    (None, Lookup::Needed)
+                }
+            };
         };
         if !self.by_root {
             self.wrong(variable, "is honoured only in a file that root owns; remove it");
-        } else if !host.is_root {
-            self.wrong(variable, "needs a daemon that runs as root; remove it");
-        } else if let Some(account) = (host.accounts)(variable.value.reveal()) {
-            return Some(account);
-        } else {
-            self.wrong(variable, "names no account of this host");
+            return (None, Lookup::Over);
         }
-        None
-    }
-
-    /// True if the file says which account it shall be.
-    pub(super) const fn names_account(&self) -> bool {
-        self.run_as.is_some()
+        if !host.is_root {
+            self.wrong(variable, "needs a daemon that runs as root; remove it");
+            return (None, Lookup::Over);
+        }
+        match (host.accounts)(variable.value.reveal()) {
+            Ok(Some(account)) => return (Some(account), Lookup::Over),
+            Ok(None) => self.wrong(variable, "names no account of this host"),
+            Err(why) => {
+                self.wrong(variable, &format!("names an account that cannot be looked up: {why}; {RETRIED}"));
+            }
+        }
+        (None, Lookup::Needed)
     }
 
     fn wrong(&mut self, variable: &Variable, text: &str) {

@@ -14,7 +14,7 @@ use crate::model::{Config, InstanceId, Problem, ServerName, Spec, UserName};
 
 use super::settings::{self, Settings};
 use super::spec::{self, Constants};
-use super::{Host, Listed, path_of};
+use super::{Accounts, Host, Listed, path_of};
 
 /// One user who has a file.
 #[derive(Debug, Default)]
@@ -43,11 +43,21 @@ pub(super) struct Good {
 struct Checked {
     enabled: bool,
     account: Option<Box<Account>>,
-    /// The account that the file names does not exist: it may, the next time.
-    account_missing: bool,
+    lookup: Lookup,
     /// What is wrong for all of the user's instances.
     problems: Vec<Problem>,
     servers: Vec<(ServerName, Judged)>,
+}
+
+/// What became of looking for an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lookup {
+    /// It was found, or none is needed.
+    Over,
+    /// There is none of the user's name: processes run as the daemon.
+    None,
+    /// The file names one that does not exist, or the name service did not say. Nothing is started.
+    Needed,
 }
 
 /// A spec, or what is missing for it.
@@ -73,34 +83,47 @@ impl User {
         self.checked = None;
     }
 
-    /// Takes what became of the file. A version that cannot be read leaves the last good one.
-    pub(super) fn take(&mut self, state: FileState) {
-        match state {
-            FileState::Unchanged => {}
-            FileState::Refused(problem) => self.faults = vec![problem],
+    /// Takes what became of the file; true if that changes anything. A version that cannot be read
+    /// leaves the last good one.
+    pub(super) fn take(&mut self, state: FileState) -> bool {
+        let faults = match state {
+            FileState::Unchanged => return false,
+            FileState::Refused(problem) => vec![problem],
             FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
                 Ok(vars) => {
-                    self.faults.clear();
                     let good = Good { file: name, owner_uid, vars };
                     if self.good.as_ref() != Some(&good) {
                         self.good = Some(good);
                         self.checked = None;
                     }
+                    Vec::new()
                 }
-                Err(problems) => self.faults = problems,
+                Err(problems) => problems,
             },
+        };
+        let is_news = self.faults != faults || (self.good.is_some() && self.checked.is_none());
+        self.faults = faults;
+        is_news
+    }
+
+    /// True if the account that was looked for may be there now; `all`: also one that nobody named.
+    pub(super) fn looks_up_again(&self, name: &UserName, all: bool, accounts: Accounts<'_>) -> bool {
+        match self.checked.as_ref().map(|checked| checked.lookup) {
+            Some(Lookup::Over) | None => false,
+            Some(Lookup::Needed) => true,
+            Some(Lookup::None) => all && accounts(name.as_str()) != Ok(None),
         }
     }
 
     /// Finds out what follows from the last good file, unless that is known.
     pub(super) fn check(&mut self, name: &UserName, config: &Config, host: &Host<'_>) {
-        let is_known = self.checked.as_ref().is_some_and(|checked| !checked.account_missing);
-        let Some(good) = self.good.as_ref().filter(|_| !is_known) else {
+        let Some(good) = self.good.as_ref().filter(|_| self.checked.is_none()) else {
             return;
         };
         let had = |server: &ServerName| of(&self.specs, server).is_some();
         let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
-        let account = settings.account(name, host).map(Box::new);
+        let (account, lookup) = settings.account(name, host);
+        let account = account.map(Box::new);
         let wanted = std::mem::take(&mut settings.servers);
         let mut servers = Vec::with_capacity(wanted.len());
         for server in wanted {
@@ -116,8 +139,8 @@ impl User {
         self.specs.retain(|(server, _)| settings.enabled && of(&servers, server).is_some());
         self.checked = Some(Checked {
             enabled: settings.enabled,
-            account_missing: account.is_none() && settings.names_account(),
             account,
+            lookup,
             problems: settings.problems,
             servers,
         });

@@ -9,7 +9,7 @@ use crate::model::file::{EnvFile, FileState};
 use crate::model::{Moment, Problem, UserName};
 
 use super::open::{self, NotRead, Rules, Stamp};
-use super::{Complete, shell_word};
+use super::{AccountUid, Complete, shell_word};
 
 /// A file that changed less than this ago, and that nobody said was complete, may be half-written.
 pub(super) const SETTLES_IN: Duration = Duration::from_millis(100);
@@ -52,7 +52,7 @@ pub(super) struct One<'a> {
     pub(super) path: &'a Path,
     pub(super) shown: &'a str,
     /// A user's own uid on this host.
-    pub(super) account_uid: &'a dyn Fn(&UserName) -> Option<u32>,
+    pub(super) account_uid: AccountUid<'a>,
 }
 
 impl One<'_> {
@@ -109,7 +109,8 @@ impl Known {
             }
         }
         let whole = shell_word(&one.path.join(one.name));
-        let rules = Rules { account: (one.account_uid)(one.user), user: one.user.as_str(), path: &whole };
+        let account = || (one.account_uid)(one.user);
+        let rules = Rules { account: &account, user: one.user.as_str(), path: &whole };
         match open::read(one.dir, one.name, &rules) {
             Ok((bytes, owner_uid, stamp)) => {
                 self.settling = None;

@@ -83,8 +83,8 @@ pub(super) fn stamp(dir: impl AsFd, name: &str) -> Result<Stamp, NotRead> {
 
 /// Who may own a file, and how it is called in the mend.
 pub(super) struct Rules<'a> {
-    /// The user's own uid on this host.
-    pub(super) account: Option<u32>,
+    /// The user's own uid on this host. Asked only where it matters: it may be slow.
+    pub(super) account: &'a dyn Fn() -> Result<Option<u32>, String>,
     /// The user's name.
     pub(super) user: &'a str,
     /// The whole path, fit for a shell.
@@ -181,10 +181,20 @@ fn regular(mode: u32) -> Result<(), NotRead> {
 fn permitted(stat: &FileStat, rules: &Rules<'_>) -> Result<(), NotRead> {
     let Rules { account, user, path } = rules;
     let owner = stat.st_uid;
-    if owner != 0 && owner != own_uid() && Some(owner) != *account {
-        return Err(NotRead::Refused(format!(
-            "belongs to uid {owner}, who is neither root nor the daemon nor {user}; chown root {path}"
-        )));
+    if owner != 0 && owner != own_uid() {
+        match account() {
+            Ok(account) if account == Some(owner) => {}
+            Ok(_) => {
+                return Err(NotRead::Refused(format!(
+                    "belongs to uid {owner}, who is neither root nor the daemon nor {user}; chown root {path}"
+                )));
+            }
+            Err(why) => {
+                return Err(NotRead::Refused(format!(
+                    "belongs to uid {owner}, and whether that is {user} cannot be looked up: {why}; mend the host's name service, or chown root {path}"
+                )));
+            }
+        }
     }
     let mode = stat.st_mode & 0o7777;
     if mode & 0o077 != 0 {

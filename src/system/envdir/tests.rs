@@ -21,8 +21,9 @@ fn user(name: &str) -> UserName {
     name.parse().unwrap()
 }
 
-fn nobody(_: &UserName) -> Option<u32> {
-    None
+#[expect(clippy::unnecessary_wraps, reason = "a name service that answers")]
+fn nobody(_: &UserName) -> Result<Option<u32>, String> {
+    Ok(None)
 }
 
 impl World {
@@ -268,7 +269,14 @@ fn a_file_may_belong_to_its_own_user_and_to_no_other() {
     assert!(
         world.refusal("alice").contains("belongs to uid 4711, who is neither root nor the daemon nor alice")
     );
-    let look = world.dir.look(world.now, Complete::All, &|user| (user.as_str() == "alice").then_some(4711));
+    let down = |_: &UserName| Err("connection refused".to_owned());
+    let look = world.dir.look(world.now, Complete::All, &down);
+    assert!(matches!(
+        &look.files[&user("alice")],
+        FileState::Refused(problem) if problem.to_string().contains("cannot be looked up: connection refused; mend")
+    ));
+    let look =
+        world.dir.look(world.now, Complete::All, &|user| Ok((user.as_str() == "alice").then_some(4711)));
     assert!(matches!(&look.files[&user("alice")], FileState::Read(file) if file.owner_uid == 4711));
 }
 
@@ -283,4 +291,60 @@ fn everything_else_is_left_alone_with_a_reason() {
     assert!(look.files.is_empty());
     let names: Vec<_> = look.ignored.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["README", "a b.env", "alice.env~", "lost.env"]);
+}
+
+#[test]
+fn a_look_at_some_finds_of_them_what_a_whole_look_finds() {
+    type Deed = fn(&World);
+    let deeds: [Deed; 8] = [
+        |world| world.put("alice.env", "A=1\n"),
+        |world| world.put(".env.alice", "A=2\n"),
+        |world| fs::remove_file(world.path("alice.env")).unwrap_or_default(),
+        |world| fs::remove_file(world.path(".env.alice")).unwrap_or_default(),
+        |world| {
+            world.put("..new", "A=3\n");
+            fs::rename(world.path("..new"), world.path("alice.env")).unwrap();
+        },
+        |world| {
+            fs::remove_file(world.path("alice.env")).unwrap_or_default();
+            symlink("..data/alice.env", world.path("alice.env")).unwrap();
+        },
+        |world| world.put("..data/alice.env", "A=4\n"),
+        |world| world.put(".env.alice.bak", "A=5\n"),
+    ];
+    // Every pair of deeds after every first one.
+    for deeds in (0..8 * 8 * 8).map(|number| [deeds[number / 64], deeds[number / 8 % 8], deeds[number % 8]]) {
+        let mut world = World::new();
+        world.put("bob.env", "B=1\n");
+        fs::create_dir(world.path("..data")).unwrap();
+        let whole = &mut EnvDir::new(&world.path(""));
+        world.settle();
+        while let Some(at) = whole.look(world.now, Complete::All, &nobody).again_at {
+            world.now = at;
+        }
+        for deed in deeds {
+            deed(&world);
+            let alice = user("alice");
+            let some = world.dir.look_at(&BTreeSet::from([alice.clone()]), world.now, Complete::All, &nobody);
+            let all = whole.look(world.now, Complete::All, &nobody);
+            assert!(!some.whole && all.whole);
+            assert_eq!(some.files.get(&alice), all.files.get(&alice));
+            assert!(!some.files.contains_key(&user("bob")));
+            assert_eq!(some.again_at, all.again_at);
+        }
+    }
+}
+
+#[test]
+fn a_look_at_some_does_not_say_that_a_missing_file_is_gone() {
+    let mut world = World::new();
+    world.put("alice.env", "A=1\n");
+    world.settle();
+    fs::remove_file(world.path("alice.env")).unwrap();
+    let alice = BTreeSet::from([user("alice")]);
+    world.dir.look_at(&alice, world.now, Complete::All, &nobody);
+    world.now = world.now + GRACE;
+    let look = world.dir.look_at(&alice, world.now, Complete::All, &nobody);
+    assert_eq!(look.files[&user("alice")], FileState::Unchanged);
+    assert!(!world.look(&[]).files.contains_key(&user("alice")));
 }

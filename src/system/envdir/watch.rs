@@ -2,11 +2,12 @@
 //!
 //! An event is never believed, only taken as a reason to look. What it does say is whether the
 //! look can be quick: a file closed after writing, or renamed into place, is complete; one that is
-//! being written is given 100 ms of rest. Lost events, other hosts' changes and links out of the
-//! directory are found by the caller's look once a minute.
+//! being written is given 100 ms of rest. And whose file to look at first, before a whole look that
+//! finds whatever else there is. Lost events, other hosts' changes and links out of the directory
+//! are found by the caller's look once a minute.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +17,13 @@ use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use crate::model::Moment;
+use crate::model::{Moment, UserName, Whom};
 use crate::system::clock;
 
-/// Several files are often put in place together: this much is gathered before a quick look,
+use super::names::{self, Meaning};
+
+/// Several files are often put in place together: this much is gathered before a quick look at all
+/// of them (none before a look at the one that is named),
 const GATHER: Duration = Duration::from_micros(300);
 /// and this much while one look follows another, so that looking does not become the work.
 const GATHER_MORE: Duration = Duration::from_millis(20);
@@ -33,10 +37,19 @@ const CAP: Duration = Duration::from_secs(1);
 const MOST_NAMES: usize = 4096;
 
 /// A reason to look.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
     /// Names of files that were closed after writing or renamed into place, and not touched since.
     pub complete: BTreeSet<OsString>,
+    /// Whose files to look at. Where it is some users', a whole look must follow within a tenth of
+    /// a second: what else happened meanwhile is not told again.
+    pub whom: Whom,
+}
+
+impl Default for Hint {
+    fn default() -> Self {
+        Self { complete: BTreeSet::new(), whom: Whom::All }
+    }
 }
 
 /// The watch over env.d and the directory it is in.
@@ -62,6 +75,10 @@ struct Shared {
 struct Pending {
     /// The first event that allows a quick look.
     quick: Option<Moment>,
+    /// Whose files such events were about.
+    users: BTreeSet<UserName>,
+    /// Something happened that is not about one user's file.
+    whole: bool,
     /// The first and the newest event that asks for rest.
     unrest: Option<(Moment, Moment)>,
     complete: BTreeSet<OsString>,
@@ -106,16 +123,13 @@ impl Watcher {
         self.last_hint = Some(clock::now());
         // First the watch, then the look: what happens in between is heard or seen.
         self.refresh();
-        let mut pending = self.shared.pending();
-        pending.quick = None;
-        pending.unrest = None;
-        Hint { complete: std::mem::take(&mut pending.complete) }
+        self.shared.hint()
     }
 
     /// When the next hint is due, as far as is known.
     fn due(&self) -> Option<Moment> {
         let follows = self.last_hint.is_some_and(|last| clock::now().since(last) < FOLLOWS);
-        self.shared.pending().due(if follows { GATHER_MORE } else { GATHER })
+        self.shared.pending().due(follows)
     }
 
     /// Watches what is at the path now, if that is not what is watched. [`next`](Self::next) does
@@ -159,16 +173,27 @@ impl Shared {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What happened since the last one.
+    fn hint(&self) -> Hint {
+        let mut pending = self.pending();
+        let was_quick = pending.quick.take().is_some();
+        pending.unrest = None;
+        let users = std::mem::take(&mut pending.users);
+        let is_whole = std::mem::take(&mut pending.whole) || !was_quick;
+        let whom = if is_whole { Whom::All } else { Whom::Users(users) };
+        Hint { complete: std::mem::take(&mut pending.complete), whom }
+    }
+
     /// Called on notify's thread: notes and returns at once.
     fn hear(&self, event: notify::Result<Event>, dir: &Path, now: Moment) {
         let nearer = {
             let mut pending = self.pending();
-            let before = pending.due(GATHER);
+            let before = pending.due(false);
             match event {
                 Ok(event) => pending.note(&event, dir, now),
                 Err(_) => pending.unrest(now),
             }
-            match (before, pending.due(GATHER)) {
+            match (before, pending.due(false)) {
                 (None, Some(_)) => true,
                 (Some(before), Some(after)) => after < before,
                 (Some(_) | None, None) => false,
@@ -186,11 +211,30 @@ impl Pending {
         self.unrest = Some((first, now));
     }
 
+    /// Everything is looked at.
     fn quick(&mut self, now: Moment) {
         self.quick.get_or_insert(now);
+        self.whole = true;
     }
 
-    fn due(&self, gather: Duration) -> Option<Moment> {
+    /// The file of this name is looked at; one that is nobody's is no reason to hurry.
+    fn quick_at(&mut self, name: Option<&OsStr>, now: Moment) {
+        match name.and_then(OsStr::to_str).map(names::meaning) {
+            Some(Meaning::File(user)) if self.users.len() < MOST_NAMES => {
+                self.users.insert(user);
+                self.quick.get_or_insert(now);
+            }
+            Some(Meaning::File(_)) | None => self.quick(now),
+            Some(Meaning::Ignored(_) | Meaning::Silent) => self.unrest(now),
+        }
+    }
+
+    fn due(&self, follows: bool) -> Option<Moment> {
+        let gather = match (follows, self.whole) {
+            (true, _) => GATHER_MORE,
+            (false, true) => GATHER,
+            (false, false) => Duration::ZERO,
+        };
         let quick = self.quick.map(|first| first + gather);
         let rested = self.unrest.map(|(first, newest)| (newest + QUIET).min(first + CAP));
         quick.into_iter().chain(rested).min()
@@ -217,9 +261,14 @@ impl Pending {
                 self.quick(now);
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
+                let name_means = name.and_then(OsStr::to_str).map(names::meaning);
+                // `..data` was swapped, say: users' files may be links that lead through it.
+                if name_means == Some(Meaning::Silent) {
+                    self.quick(now);
+                }
                 self.complete(name, now);
             }
-            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.quick(now),
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.quick_at(name, now),
             EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
                 if let (Some(name), false) =
                     (name, matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_))))
@@ -231,13 +280,13 @@ impl Pending {
         }
     }
 
-    fn complete(&mut self, name: Option<&std::ffi::OsStr>, now: Moment) {
+    fn complete(&mut self, name: Option<&OsStr>, now: Moment) {
         if let Some(name) = name
             && self.complete.len() < MOST_NAMES
         {
             self.complete.insert(name.to_owned());
         }
-        self.quick(now);
+        self.quick_at(name, now);
     }
 }
 
@@ -251,7 +300,7 @@ mod tests {
         let now = Moment::from_boot(Duration::from_secs(1));
         let mut pending = Pending::default();
         pending.note(&Event::new(kind).add_path(path.into()), Path::new("/etc/mcpsup/env.d"), now);
-        pending.due(GATHER).map(|due| due.since(now))
+        pending.due(false).map(|due| due.since(now))
     }
 
     #[test]
@@ -271,6 +320,40 @@ mod tests {
         assert_eq!(due_after(EventKind::Create(CreateKind::Folder), "/etc/mcpsup/env.d"), Some(GATHER));
     }
 
+    /// The hint that these events lead to, if it is due at once.
+    fn told(events: &[(EventKind, &str)]) -> Option<Whom> {
+        let (watcher, now) = (Shared::default(), Moment::from_boot(Duration::from_secs(1)));
+        for (kind, path) in events {
+            watcher.pending().note(&Event::new(*kind).add_path(path.into()), Path::new("/e"), now);
+        }
+        let due = watcher.pending().due(false)?;
+        (due.since(now) < QUIET).then(|| watcher.hint().whom)
+    }
+
+    #[test]
+    fn events_about_users_files_say_whose_and_any_other_says_everybody() {
+        use notify::event::RemoveKind;
+        let some =
+            |names: &[&str]| Some(Whom::Users(names.iter().map(|name| name.parse().unwrap()).collect()));
+        let moved = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        let (from, to) = (moved(RenameMode::From), moved(RenameMode::To));
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let removed = EventKind::Remove(RemoveKind::File);
+
+        assert_eq!(told(&[(written, "/e/alice.env"), (to, "/e/.env.bob")]), some(&["alice", "bob"]));
+        assert_eq!(told(&[(from, "/e/alice.env"), (removed, "/e/bob.env")]), some(&["alice", "bob"]));
+        // An editor's copy, and ours, put into place.
+        assert_eq!(
+            told(&[(from, "/e/4913"), (from, "/e/..alice.env.7.0.tmp"), (to, "/e/alice.env")]),
+            some(&["alice"])
+        );
+        assert_eq!(told(&[(written, "/e/README"), (removed, "/e/.alice.env.swp")]), None);
+        // A volume of Kubernetes is swapped; the directory itself moves; events were lost.
+        assert_eq!(told(&[(to, "/e/alice.env"), (to, "/e/..data")]), Some(Whom::All));
+        assert_eq!(told(&[(to, "/e/alice.env"), (from, "/e")]), Some(Whom::All));
+        assert_eq!(told(&[(to, "/e/alice.env"), (removed, "/e")]), Some(Whom::All));
+    }
+
     #[test]
     fn a_file_being_written_is_given_rest_but_not_for_ever() {
         let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
@@ -280,7 +363,7 @@ mod tests {
         for step in 0..30 {
             pending.note(&event, Path::new("/e"), start + Duration::from_millis(90) * step);
         }
-        assert_eq!(pending.due(GATHER), Some(start + CAP));
+        assert_eq!(pending.due(false), Some(start + CAP));
     }
 
     #[test]
@@ -298,6 +381,6 @@ mod tests {
             Path::new("/e"),
             now,
         );
-        assert_eq!(pending.due(GATHER), Some(now + GATHER));
+        assert_eq!(pending.due(false), Some(now + GATHER));
     }
 }

@@ -9,8 +9,6 @@ use super::super::launcher::Launcher;
 use super::super::process::News;
 use super::*;
 use crate::model::Moment;
-use crate::model::config::{Limits, Probe, Restart, Stop};
-use crate::model::spec::SpecId;
 use crate::system::ready::Hub;
 
 /// Counts how often a run was over.
@@ -28,27 +26,7 @@ impl Output for Ends {
 }
 
 fn spec() -> Arc<Spec> {
-    let second = Duration::from_secs(1);
-    Arc::new(Spec {
-        id: SpecId([0; 32]),
-        plan: Plan {
-            ready_timeout: second,
-            stop: Stop { signal: 15, grace: second },
-            restart: Restart { first_wait: second, max_wait: second, stable: second },
-        },
-        program: "/bin/true".into(),
-        args: Vec::new(),
-        env: Vec::new(),
-        working_dir: "/".into(),
-        state_dir: "/".into(),
-        runtime_dir: "/".into(),
-        account: None,
-        limits: Limits::default(),
-        backend: 20000,
-        path: "/mcp".into(),
-        probe: Probe::Tcp,
-        secrets: Vec::new(),
-    })
+    Arc::new(Spec::example())
 }
 
 fn beginning(spec: Arc<Spec>) -> Beginning {

@@ -32,7 +32,14 @@ impl<C: Core> World<'_, C> {
                 }
             };
         }
-        self.core.want(wants, moment(self.now));
+        let old = self.told.replace(wants.clone());
+        // As the daemon does it: everybody at first, and from then on those of whom something changed.
+        let Some(old) = old else {
+            return self.core.want(wants, moment(self.now));
+        };
+        let is_other = |id: &&InstanceId| old.get(*id) != wants.get(*id);
+        let changed = old.keys().chain(wants.keys()).filter(is_other).map(|id| id.user.clone()).collect();
+        self.core.want_of(&Whom::Users(changed), wants, moment(self.now));
     }
 
     /// Somebody does something to one seat.
@@ -88,7 +95,11 @@ impl<C: Core> World<'_, C> {
             self.fails(Law::OneUserPerPort, "a port is given away while its user's process lives")?;
         }
         let seat = &mut self.seats[place];
-        self.core.forget(self.stage.id(seat.number, seat.tenant));
+        let id = self.stage.id(seat.number, seat.tenant);
+        if let Some(told) = &mut self.told {
+            told.remove(id);
+        }
+        self.core.forget(id);
         seat.tenant = 1 - seat.tenant;
         let mut ledger = Ledger::new(seat.number, self.laws);
         ledger.closed = self.closed;
@@ -128,6 +139,7 @@ impl<C: Core> World<'_, C> {
     pub(super) fn reboot(&mut self) {
         note!(self, "the daemon is killed, another begins");
         self.core = (self.boot)(RunId(self.next_run), self.core.holds());
+        self.told = None;
         self.closed = false;
         self.reading = false;
         self.agenda.retain(|due| !matches!(due.what, What::Tell(..) | What::Read));

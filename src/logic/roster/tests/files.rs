@@ -29,7 +29,13 @@ fn a_file_refused_leaves_its_last_good_version_wanted() {
     let problem =
         Problem::new("env.d/alice.env", "may be read by others (mode 0644); chmod 600 env.d/alice.env");
     let files = BTreeMap::from([(user("alice"), FileState::Refused(problem.clone()))]);
-    world.roster.set_files(Look { directory: Ok(()), files, ignored: Vec::new(), again_at: None });
+    world.roster.set_files(Look {
+        directory: Ok(()),
+        whole: true,
+        files,
+        ignored: Vec::new(),
+        again_at: None,
+    });
     let refused = world.one("alice");
     assert_eq!((refused.want, refused.problems), (good.want, vec![problem]));
 }
@@ -81,6 +87,7 @@ fn a_deleted_file_stops_its_user_and_keeps_the_port() {
 fn a_directory_that_cannot_be_read_changes_nothing() {
     let unknown = || Look {
         directory: Err(Problem::new("env.d", "is not there")),
+        whole: true,
         files: BTreeMap::new(),
         ignored: Vec::new(),
         again_at: None,

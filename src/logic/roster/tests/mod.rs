@@ -79,6 +79,8 @@ struct World {
     roster: Roster,
     ports: Ports,
     accounts: RefCell<BTreeMap<String, Account>>,
+    /// The name service is down.
+    no_names: bool,
     is_root: bool,
     uid: u32,
     removing: BTreeSet<UserName>,
@@ -93,6 +95,7 @@ impl World {
             roster,
             ports: Ports::default(),
             accounts: RefCell::default(),
+            no_names: false,
             is_root: true,
             uid: 0,
             removing: BTreeSet::new(),
@@ -106,8 +109,25 @@ impl World {
         self.accounts.borrow_mut().insert(name.to_owned(), account);
     }
 
+    /// What the name service says.
+    fn accounts(&self) -> impl Fn(&str) -> Result<Option<Account>, String> + use<> {
+        let (known, no_names) = (self.accounts.borrow().clone(), self.no_names);
+        move |name| if no_names { Err("connection refused".to_owned()) } else { Ok(known.get(name).cloned()) }
+    }
+
+    /// Accounts are looked up again, those of everybody if `all`.
+    fn look_up_again(&mut self, all: bool) -> BTreeSet<UserName> {
+        let accounts = self.accounts();
+        self.roster.look_up_again(all, &accounts)
+    }
+
     /// env.d is found to hold exactly these; `None`: as it was.
     fn files(&mut self, files: &[(&str, Option<&str>)]) {
+        self.look(true, files);
+    }
+
+    /// The same; or only these were looked at. Says who is changed.
+    fn look(&mut self, whole: bool, files: &[(&str, Option<&str>)]) -> BTreeSet<UserName> {
         let state = |name: &str, text: Option<&str>| match text {
             None => FileState::Unchanged,
             Some(text) => FileState::Read(EnvFile {
@@ -117,11 +137,15 @@ impl World {
             }),
         };
         let files = files.iter().map(|(name, text)| (user(name), state(name, *text))).collect();
-        self.roster.set_files(Look { directory: Ok(()), files, ignored: Vec::new(), again_at: None });
+        self.roster.set_files(Look { directory: Ok(()), whole, files, ignored: Vec::new(), again_at: None })
     }
 
     fn all(&mut self) -> BTreeMap<InstanceId, Listed> {
-        let accounts = |name: &str| self.accounts.borrow().get(name).cloned();
+        self.of(&Whom::All)
+    }
+
+    fn of(&mut self, whom: &Whom) -> BTreeMap<InstanceId, Listed> {
+        let accounts = self.accounts();
         let host = Host {
             blocked: &BTreeSet::new(),
             accounts: &accounts,
@@ -131,7 +155,7 @@ impl World {
             digest_key: &[7; 32],
             removing: &self.removing,
         };
-        self.roster.resolve(&mut self.ports, &host)
+        self.roster.resolve(whom, &mut self.ports, &host)
     }
 
     fn one(&mut self, instance: &str) -> Listed {

@@ -149,7 +149,50 @@ fn an_account_made_later_is_found() {
     let file = format!("{GOOD}MCPSUP_RUN_AS=svc\n");
     assert_eq!(world.alice(&file).want, Want::Keep);
     world.account("svc", 900);
+    assert_eq!(world.look_up_again(false), BTreeSet::from([user("alice")]));
     assert_eq!(spec(&world.one("alice")).account.as_ref().map(|account| account.uid), Some(900));
+    assert_eq!(world.look_up_again(true), BTreeSet::new());
+}
+
+#[test]
+fn nobody_runs_as_root_because_the_name_service_is_down() {
+    let mut world = World::new();
+    world.account("alice", 1001);
+    world.account("svc", 900);
+    world.no_names = true;
+    let run_as = format!("{GOOD}MCPSUP_RUN_AS=svc\n");
+    world.files(&[("alice", Some(GOOD)), ("bob", Some(&run_as)), ("zoe", Some(GOOD))]);
+    for (name, said_of) in [("alice", "cannot look up the account alice"), ("bob", "cannot be looked up")] {
+        let listed = world.one(name);
+        assert_eq!(listed.want, Want::Keep, "{name}");
+        let said = said(&listed).join("\n");
+        assert!(said.contains(said_of) && said.contains(": connection refused; mend"), "{said}");
+        assert!(!said.contains("svc"), "{said}");
+    }
+    // Still down: asked again, and nothing else follows.
+    world.look_up_again(false);
+    assert_eq!(world.one("alice").want, Want::Keep);
+
+    world.no_names = false;
+    let everybody = ["alice", "bob", "zoe"].map(user);
+    assert_eq!(world.look_up_again(false), BTreeSet::from(everybody));
+    let uid = |listed: &Listed| spec(listed).account.as_ref().map(|account| account.uid);
+    assert_eq!(["alice", "bob", "zoe"].map(|name| uid(&world.one(name))), [Some(1001), Some(900), None]);
+
+    // One who has none is asked after now and then.
+    world.account("zoe", 1002);
+    assert_eq!(world.look_up_again(false), BTreeSet::new());
+    assert_eq!(world.look_up_again(true), BTreeSet::from([user("zoe")]));
+    assert_eq!(uid(&world.one("zoe")), Some(1002));
+
+    // What runs goes on where a changed file meets a name service that is down.
+    world.no_names = true;
+    world.files(&[("alice", Some("TOKEN=tok-2\n")), ("bob", None), ("zoe", None)]);
+    assert_eq!(uid(&world.one("alice")), Some(1001));
+    // As an ordinary user nobody is asked.
+    world.is_root = false;
+    world.files(&[("dave", Some(GOOD))]);
+    assert_eq!(uid(&world.one("dave")), None);
 }
 
 #[test]

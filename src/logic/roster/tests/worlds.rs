@@ -94,6 +94,72 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
     }
 }
 
+/// What those of whom something changed are told is what everybody would be told, whatever the
+/// sequence: files that come, break, ask for each other's ports and go, and ports that run out.
+#[test]
+fn asking_those_who_changed_gives_what_asking_everybody_gives() {
+    let names = ["alice", "bob", "carol", "dave", "svc"];
+    let more = Server { for_all: false, port_env: None, ..server() };
+    let mut narrow = 0;
+    for seed in 1..600 {
+        let mut dice = Dice(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+        let mut described = config(&[("notes", server()), ("more", more.clone())]);
+        if seed % 2 == 0 {
+            described.ports.range = "4900-4905".parse().unwrap();
+            described.ports.backend_range = "20000-20004".parse().unwrap();
+        }
+        let world = || {
+            let mut world = World::new();
+            world.roster.set_config(Ok(described.clone()));
+            world
+        };
+        let (mut some, mut every) = (world(), world());
+        let mut listed = BTreeMap::new();
+        let mut here = BTreeSet::new();
+        for step in 0..12 {
+            let whole = dice.roll(3) == 0;
+            // Accounts are looked up again where everything is looked at.
+            if whole && dice.roll(6) == 0 {
+                some.account("svc", 900);
+                every.account("svc", 900);
+            }
+            let mut files = BTreeMap::new();
+            for name in names {
+                let is_here = here.contains(name);
+                let number = usize::try_from(dice.roll(3)).unwrap();
+                let text = if dice.roll(3) == 0 { dice.file(number) } else { None };
+                if text.is_some() || (whole && is_here && dice.roll(6) > 0) {
+                    here.insert(name);
+                    files.insert(name, text);
+                } else if whole {
+                    here.remove(name);
+                }
+            }
+            let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_deref())).collect();
+            let mut changed = some.look(whole, &files);
+            every.look(whole, &files);
+            if dice.roll(8) == 0 {
+                some.roster.set_config(Ok(described.clone()));
+                every.roster.set_config(Ok(described.clone()));
+            }
+            if whole {
+                let all = dice.roll(2) == 0;
+                changed.extend(some.look_up_again(all));
+                every.look_up_again(all);
+            }
+            let whom = some.roster.whom(changed);
+            narrow += usize::from(matches!(&whom, Whom::Users(users) if !users.is_empty()));
+            let new = some.of(&whom);
+            listed.retain(|id: &InstanceId, _| !whom.has(&id.user));
+            listed.extend(new);
+            assert_eq!(listed, every.all(), "seed {seed}, step {step}");
+            assert_eq!(some.ports, every.ports, "seed {seed}, step {step}");
+            assert_eq!(some.roster.problems(), every.roster.problems(), "seed {seed}, step {step}");
+        }
+    }
+    assert!(narrow > 500, "{narrow} looks showed that less than everything is enough");
+}
+
 #[test]
 fn one_more_among_a_thousand_users_derives_only_that_one() {
     let mut world = World::new();
