@@ -515,3 +515,35 @@ fn a_stream_that_breaks_is_taken_up_where_it_was_and_one_that_cannot_be_is_answe
     assert!(lost["error"]["message"].as_str().unwrap().contains("may have taken effect"), "{lost}");
     assert!(talk.end().success());
 }
+
+#[test]
+fn a_snippet_of_this_form_starts_a_client_that_reaches_the_instance() {
+    let host = two_users();
+    let file = host.path().join("claude.json");
+    let file = file.to_str().unwrap();
+    let client = |more: &[&str]| {
+        let args = ["client", "alice", "--for", "claude-desktop", "--file", file];
+        host.cli(&[&args[..], more].concat())
+    };
+    assert_eq!(client(&["--check"]).status.code(), Some(1), "nothing is written yet");
+    assert!(client(&["--write"]).status.success());
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let entry = &written["mcpServers"]["notes"];
+    let mut command = Command::new(entry["command"].as_str().unwrap());
+    command.args(entry["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()));
+    let mut talk = Talk::by(command);
+    talk.open();
+    assert!(text_of(&talk.ask(&call(1, "whoami", &json!({})))).contains("alice"));
+    assert!(talk.end().success());
+    let checked = client(&["--check"]);
+    assert!(
+        checked.status.success() && text(&checked.stdout).contains("answers"),
+        "{}",
+        text(&checked.stdout)
+    );
+    // What is checked is the command itself, not what the port map says.
+    host.ok(&["stop", "alice"]);
+    let checked = client(&["--check"]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(text(&checked.stdout).contains("does not answer"), "{}", text(&checked.stdout));
+}
