@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
 
-use super::{add, check, client, completions, edit, init, logs, man, ports, reload, remove, status, steer};
+use super::{
+    add, check, client, completions, connect, edit, init, logs, man, ports, reload, remove, status, steer,
+};
 
 /// The exit status, for every page of help.
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 refused or failed, 2 wrong use, \
@@ -71,6 +73,8 @@ pub enum Verb {
     Ports(ports::Args),
     /// Print what an AI client's configuration needs for a user
     Client(client::Args),
+    /// Speak MCP on stdin and stdout with an instance, for clients that speak only that
+    Connect(connect::Args),
     /// Make the daemon read every file again (as SIGHUP does)
     Reload(reload::Args),
     /// Print the script that completes commands and user names in a shell
@@ -110,6 +114,9 @@ mod tests {
             "mcpsup edit alice",
             "mcpsup remove alice --yes",
             "mcpsup ports --json",
+            "mcpsup connect alice/notes",
+            "mcpsup connect",
+            "mcpsup client alice --stdio",
             "mcpsup remove alice --no-wait --timeout 2m",
             "mcpsup reload",
             "mcpsup init --json",
@@ -167,7 +174,7 @@ mod tests {
     fn a_verb_that_is_not_there_yet_is_not_listed() {
         let command = Cli::command();
         let listed: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
-        for verb in ["launch", "connect", "headers", "set", "seal", "token", "audit", "doctor"] {
+        for verb in ["launch", "headers", "set", "seal", "token", "audit", "doctor"] {
             assert!(!listed.contains(&verb), "{verb}");
         }
     }

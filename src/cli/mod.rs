@@ -18,6 +18,7 @@ pub mod args;
 pub mod check;
 pub mod client;
 pub mod completions;
+pub mod connect;
 pub mod daemon;
 pub mod edit;
 pub mod init;
@@ -126,6 +127,7 @@ fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {
         Verb::Remove(args) => remove::run(args, session),
         Verb::Ports(args) => ports::run(args, session),
         Verb::Client(args) => client::run(args, session),
+        Verb::Connect(args) => connect::run(args, session),
         Verb::Reload(args) => reload::run(args, session),
         Verb::Completions(args) => completions::run(args, &session.print),
         Verb::Man(args) => man::run(args, &session.print),

@@ -37,6 +37,8 @@ pub struct Session {
     pub print: Print,
     /// The environment.
     pub environment: Environment,
+    /// The mcpsup.toml that the caller named.
+    pub config: Option<PathBuf>,
     /// Where the daemon is that the caller asks: their own, or else the host's.
     daemon: Places,
 }
@@ -48,12 +50,14 @@ impl Session {
     ///
     /// When an ordinary user has no home directory.
     pub fn new(config: Option<&Path>, environment: Environment, print: Print) -> anyhow::Result<Self> {
-        let config = config.or_else(|| environment.get("MCPSUP_CONFIG").map(Path::new));
+        let config =
+            config.or_else(|| environment.get("MCPSUP_CONFIG").map(Path::new)).map(Path::to_path_buf);
         let is_root = account::own_uid() == 0;
-        let places = Places::find(config, is_root, |name| environment.get(name).map(OsString::from))?;
+        let places =
+            Places::find(config.as_deref(), is_root, |name| environment.get(name).map(OsString::from))?;
         let own_is_meant = config.is_some() || is_root;
         let daemon = whose(&places, own_is_meant, Path::exists);
-        Ok(Self { places, print, environment, daemon })
+        Ok(Self { places, print, environment, config, daemon })
     }
 
     /// The socket of the daemon that is asked.

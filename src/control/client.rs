@@ -4,6 +4,8 @@
 //! a daemon that was restarted in between is no trouble. What an error means for the exit status
 //! is the command line's business; here it is a kind.
 
+pub mod way;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -8,6 +8,8 @@
 //! | `GET /v1/logs` | `user`, `server`, `lines`, `follow` | text, streamed |
 //! | `DELETE /v1/users/NAME` | | [`Accepted`]; its ports are freed once it ended; its state and logs stay |
 //! | `POST /v1/reload` | | [`Accepted`] |
+//! | `OPTIONS /v1/mcp/USER/SERVER` | | [`InstanceId`](crate::model::InstanceId): the caller may do the next thing; the names may be left out where they are clear |
+//! | `POST`, `GET`, `DELETE` there | MCP's Streamable HTTP | the instance's, as at its door; without the header `mcpsup-version` |
 //!
 //! A refusal is `{"error": "…"}` with 400 (wrong use), 403 (not permitted), 404 (no such user or
 //! server), 409 (known, but cannot be done now), 503 (too many connections, or the daemon is
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
+use super::passage::Passage;
 use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
 use crate::model::{RunId, ServerName, UserName};
@@ -67,6 +70,8 @@ pub enum Request {
     Remove(UserName),
     /// Read every file again.
     Reload,
+    /// The way to one instance.
+    Mcp(Target),
 }
 
 /// What is answered.
@@ -80,6 +85,8 @@ pub enum Reply {
     Ports(PortMap),
     /// To [`Request::Logs`].
     Log(LogHandle),
+    /// To [`Request::Mcp`].
+    Passage(Passage),
 }
 
 /// The change is made in the wants; what runs follows.

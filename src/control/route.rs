@@ -10,7 +10,8 @@ use super::protocol::{Request, Target};
 
 /// What can be asked, for whoever asked something else.
 pub const ROUTES: &str = "GET /v1/status, POST /v1/start, POST /v1/stop, POST /v1/restart, \
-                          GET /v1/ports, GET /v1/logs, DELETE /v1/users/NAME, POST /v1/reload";
+                          GET /v1/ports, GET /v1/logs, DELETE /v1/users/NAME, POST /v1/reload, \
+                          POST /v1/mcp/USER/SERVER";
 
 /// The longest a request for a later status waits.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -44,6 +45,38 @@ pub enum Ask {
         /// Go on with what is written later.
         follow: bool,
     },
+}
+
+/// Where the ways to the instances begin.
+const MCP: &str = "/v1/mcp";
+
+/// Whose instance a path leads to; `None` if to none. Names may be left out from the end.
+///
+/// # Errors
+///
+/// 400 for what is no name, and for anything that an instance's own path or query would be.
+#[must_use]
+pub fn instance(path: &str, query: Option<&str>) -> Option<Result<Target, Misunderstanding>> {
+    let rest = path.strip_prefix(MCP)?;
+    if !rest.is_empty() && !rest.starts_with('/') {
+        return None;
+    }
+    let mut names = rest.split('/').skip(1);
+    let mut target = || {
+        Query(query.unwrap_or_default()).only(&[])?;
+        // No user's name; so is the caller meant whose server is named.
+        let user = names.next().filter(|name| *name != "-").map(str::parse).transpose();
+        let server = names.next().map(str::parse).transpose();
+        if names.next().is_some() {
+            return Err(wrong(format!("cannot understand {path}; there is {MCP}/USER/SERVER")));
+        }
+        Ok(Target {
+            user: user.map_err(|error| wrong(format!("cannot understand the user: {error}")))?,
+            server: server.map_err(|error| wrong(format!("cannot understand the server: {error}")))?,
+            all: false,
+        })
+    };
+    Some(target())
 }
 
 /// Why it was not understood: the status of the answer, and its text.
@@ -229,6 +262,31 @@ mod tests {
             let path = format!("/v1/users/{name}");
             assert_eq!(status(&route(&Method::DELETE, &path, None, b"")), 400, "{name}");
         }
+    }
+
+    #[test]
+    fn a_way_to_an_instance_is_its_two_names() {
+        let target = |path, query| instance(path, query);
+        let alice: Target = Target { user: Some("alice".parse().unwrap()), ..Target::default() };
+        let notes = Target { server: Some("notes".parse().unwrap()), ..alice.clone() };
+        assert_eq!(target("/v1/mcp/alice/notes", None), Some(Ok(notes)));
+        assert_eq!(target("/v1/mcp/alice", None), Some(Ok(alice)));
+        let own = Target { server: Some("notes".parse().unwrap()), ..Target::default() };
+        assert_eq!(target("/v1/mcp/-/notes", None), Some(Ok(own)));
+        assert_eq!(target("/v1/mcp", Some("")), Some(Ok(Target::default())));
+        for other in ["/v1/mcpx", "/v1/mc", "/v1/status", "/mcp/alice/notes"] {
+            assert_eq!(target(other, None), None, "{other}");
+        }
+        for wrong in [
+            "/v1/mcp/",
+            "/v1/mcp/alice/",
+            "/v1/mcp/alice/notes/",
+            "/v1/mcp/alice/notes/mcp",
+            "/v1/mcp/../notes",
+        ] {
+            assert!(matches!(target(wrong, None), Some(Err((StatusCode::BAD_REQUEST, _)))), "{wrong}");
+        }
+        assert!(matches!(target("/v1/mcp/alice", Some("user=bob")), Some(Err(_))));
     }
 
     #[test]

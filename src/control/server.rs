@@ -2,7 +2,11 @@
 //!
 //! Each connection is a task of its own; each request becomes a [`Call`] to the daemon's loop and
 //! waits for its answer. Everything has a limit: connections, heads, bodies, waits. Who may what is
-//! not decided here. What a request means is [`route`](super::route).
+//! not decided here. What a request means is [`route`](super::route); one for an instance is passed on
+//! as it comes, body and all.
+//!
+//! A connection that passes requests on sits on another bench than one that asks the daemon: a
+//! client that keeps its streams open must not keep its user from asking.
 
 mod guests;
 mod log;
@@ -28,9 +32,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::passage::Passage;
 use super::protocol::{Call, ErrorBody, Peer, Refusal, Reply, Request, Target};
 use super::refusals::Refusals;
-use super::route::{Ask, route};
+use super::route::{self, Ask, route};
 use crate::system::cause::plain;
 use crate::system::tail::Tail;
 use crate::system::{account, clock, peer};
@@ -42,6 +47,8 @@ pub const VERSION_HEADER: &str = "mcpsup-version";
 
 /// Longest body of a request in bytes; the longest right one is a few hundred.
 const MAX_BODY: usize = 64 * 1024;
+/// What somebody hears who has too many connections.
+const BUSY: &str = "too many connections to the daemon at once; try again later";
 /// How long a caller may take for a request's head, for its body, or in silence between two.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -152,10 +159,18 @@ fn turn_away(stream: &UnixStream, peer: Peer, is_said: bool) {
     }
 }
 
-async fn converse(stream: UnixStream, peer: Peer, ears: Ears, _seat: Seat) {
-    let service = service_fn(|request| {
-        let ears = ears.clone();
-        async move { Ok::<_, std::convert::Infallible>(ears.answer(peer, request).await) }
+async fn converse(stream: UnixStream, peer: Peer, ears: Ears, seat: Seat) {
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (ears, seat) = (ears.clone(), &seat);
+        async move {
+            let uri = request.uri();
+            let answer = match route::instance(uri.path(), uri.query()) {
+                Some(Ok(target)) => ears.pass(peer, seat, target, request).await,
+                Some(Err((status, text))) => refuse(status, text),
+                None => ears.answer(peer, request).await,
+            };
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -203,13 +218,46 @@ impl Ears {
         }
     }
 
+    /// Passes a request on to an instance, if the caller may.
+    async fn pass(
+        self,
+        peer: Peer,
+        seat: &Seat,
+        target: Target,
+        request: hyper::Request<Incoming>,
+    ) -> Answer {
+        let passage = match self.passage(peer, target).await {
+            Ok(passage) => passage,
+            Err(answer) => return *answer,
+        };
+        if !seat.moves() {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, BUSY.to_owned());
+        }
+        if request.method() == hyper::Method::OPTIONS {
+            return json(StatusCode::OK, &passage.instance);
+        }
+        let mut answer = passage.pass(request).await;
+        // By this our own answers are told from an instance's.
+        answer.headers_mut().remove(VERSION_HEADER);
+        answer
+    }
+
+    async fn passage(&self, peer: Peer, target: Target) -> Result<Passage, Box<Answer>> {
+        match self.ask(peer, Request::Mcp(target)).await? {
+            Reply::Passage(passage) => Ok(passage),
+            Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Log(_) => {
+                Err(Box::new(refuse(StatusCode::INTERNAL_SERVER_ERROR, "no way was given".to_owned())))
+            }
+        }
+    }
+
     async fn ask_once(&self, peer: Peer, request: Request) -> Answer {
         match self.ask(peer, request).await {
             Ok(Reply::Status(report)) => json(StatusCode::OK, &report),
             Ok(Reply::Accepted(accepted)) => json(StatusCode::ACCEPTED, &accepted),
             Ok(Reply::Ports(ports)) => json(StatusCode::OK, &ports),
-            Ok(Reply::Log(_)) => {
-                refuse(StatusCode::INTERNAL_SERVER_ERROR, "a log was not asked for".to_owned())
+            Ok(Reply::Log(_) | Reply::Passage(_)) => {
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, "that was not asked for".to_owned())
             }
             Err(answer) => *answer,
         }
@@ -230,7 +278,7 @@ impl Ears {
     async fn logs(self, peer: Peer, target: Target, lines: usize, follow: bool) -> Answer {
         let handle = match self.ask(peer, Request::Logs(target.clone())).await {
             Ok(Reply::Log(handle)) => handle,
-            Ok(Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_)) => {
+            Ok(Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Passage(_)) => {
                 return refuse(StatusCode::INTERNAL_SERVER_ERROR, "no log was given".to_owned());
             }
             Err(answer) => return *answer,

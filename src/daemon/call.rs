@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Daemon;
+use crate::control::passage::Passage;
 use crate::control::protocol::{
     Accepted, Call, LogHandle, Meant, Peer, Refusal, RefusalKind, Reply, Request, Target,
 };
@@ -55,6 +56,7 @@ impl Daemon {
             // The map is a public file.
             Request::Ports => Ok(Reply::Ports(self.port_map(*self.sources.generation.borrow()))),
             Request::Logs(target) => self.log_of(caller, &target),
+            Request::Mcp(target) => self.way_to(caller, &target),
             Request::Remove(user) => self.remove(caller, &user, now),
             Request::Reload => {
                 admin_only(caller)?;
@@ -154,12 +156,29 @@ impl Daemon {
     }
 
     fn log_of(&mut self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {
-        let meant = self.meant(caller, target)?;
-        let [id] = meant.as_slice() else {
+        let id = self.the_one(caller, target)?;
+        Ok(Reply::Log(LogHandle { path: self.log_path(&id), written: Some(self.bell(&id)) }))
+    }
+
+    /// The one instance the caller means and may mean.
+    fn the_one(&self, caller: Caller, target: &Target) -> Result<InstanceId, Refusal> {
+        let mut meant = self.meant(caller, target)?;
+        if meant.len() > 1 {
             let names: Vec<String> = meant.iter().take(10).map(ToString::to_string).collect();
             return Err(refusal(RefusalKind::WrongUse, format!("say which: {}", names.join(", "))));
+        }
+        meant.pop().ok_or_else(|| refusal(RefusalKind::Unknown, "no instance here is yours".to_owned()))
+    }
+
+    /// The way to an instance for whoever may steer it.
+    fn way_to(&self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {
+        let id = self.the_one(caller, target)?;
+        let path = self.listed.get(&id).map(|listed| listed.path.clone());
+        let Some(entrance) = path.and_then(|path| self.doors.entrance(&id, path)) else {
+            let why = self.doors.problem(&id).map_or_else(String::new, |problem| format!(": {problem}"));
+            return Err(refusal(RefusalKind::Failed, format!("{id} has no door at present{why}")));
         };
-        Ok(Reply::Log(LogHandle { path: self.log_path(id), written: Some(self.bell(id)) }))
+        Ok(Reply::Passage(Passage::new(id, move |request| entrance.clone().pass(request))))
     }
 
     fn remove(&mut self, caller: Caller, user: &UserName, now: Moment) -> Result<Reply, Refusal> {

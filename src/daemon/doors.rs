@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::door::{Door, Lead, Route, Settings};
+use crate::door::{Door, Entrance, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
 use crate::model::{InstanceId, Problem, Whom};
 use crate::system::ready::Hub;
@@ -37,8 +37,8 @@ struct Taken {
 struct Open {
     port: u16,
     route: Lead,
-    // Held for what dropping it does: the port is free then.
-    _door: Door,
+    /// Dropping it frees the port.
+    door: Door,
 }
 
 impl Doors {
@@ -94,7 +94,7 @@ impl Doors {
         let listener = self.hub.add(socket::listen(listen, port)?)?;
         let route = Lead::new(Route::Waiting);
         let door = Door::open(listener, self.settings.subscribe(), id.clone(), route.follow())?;
-        Ok(Open { port, route, _door: door })
+        Ok(Open { port, route, door })
     }
 
     /// Says where an instance's requests go now.
@@ -102,6 +102,11 @@ impl Doors {
         if let Some(open) = self.open.get(id) {
             open.route.point(route);
         }
+    }
+
+    /// The way to an instance from inside, to its endpoint at `path`; `None` while its door is shut.
+    pub(super) fn entrance(&self, id: &InstanceId, path: String) -> Option<Entrance> {
+        self.open.get(id).map(|open| open.door.entrance(path))
     }
 
     /// Why an instance's door is not open.

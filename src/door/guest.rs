@@ -39,7 +39,7 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let guest = Arc::new(Guest { frame, settings, link: Mutex::default(), fate: Arc::default() });
+    let guest = Guest::new(frame, settings);
     let service = service_fn(|request| {
         let guest = guest.clone();
         async move { Ok::<_, Infallible>(guest.answer(request).await) }
@@ -80,6 +80,10 @@ pub(super) struct Guest {
 }
 
 impl Guest {
+    pub(super) fn new(frame: Arc<Frame>, settings: Arc<Settings>) -> Arc<Self> {
+        Arc::new(Self { frame, settings, link: Mutex::default(), fate: Arc::default() })
+    }
+
     /// Takes back a connection whose answer has been read to its end.
     pub(super) fn keep(&self, mut link: Link) {
         // A process that answered before it had read the request may read on; then it is not free.
@@ -120,6 +124,15 @@ impl Guest {
         passed.unwrap_or_else(|refusal| refusal.response())
     }
 
+    /// The same for somebody who did not come through the port.
+    pub(super) async fn answer_insider(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
+        let passed = match self.check_size(&request) {
+            Ok(()) => self.pass(request).await,
+            Err(refusal) => Err(refusal),
+        };
+        passed.unwrap_or_else(|refusal| refusal.response())
+    }
+
     /// What can be said about a request before anything is done for it.
     fn check(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
         let Settings { limits, listen } = &*self.settings;
@@ -138,10 +151,12 @@ impl Guest {
         if !origins.all(|origin| text(origin).is_some_and(|origin| hosts.origin_ok(Some(origin)))) {
             return Err(Refusal::ForeignOrigin);
         }
-        if request.body().size_hint().lower() > limits.max_body {
-            return Err(Refusal::TooLarge);
-        }
-        Ok(())
+        self.check_size(request)
+    }
+
+    fn check_size(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
+        let is_right = request.body().size_hint().lower() <= self.settings.limits.max_body;
+        is_right.then_some(()).ok_or(Refusal::TooLarge)
     }
 
     /// Sends a request to the process, waiting for one within limits, and hands back its answer.

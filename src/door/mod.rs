@@ -16,6 +16,7 @@
 mod accept;
 mod answer;
 mod body;
+mod entrance;
 mod guest;
 mod headers;
 mod link;
@@ -32,6 +33,7 @@ use crate::model::config;
 use crate::model::{InstanceId, RunId};
 use crate::system::ready::Awaited;
 
+pub use entrance::Entrance;
 pub use route::{Follow, Lead};
 
 /// Asks whether the run's processes hold the socket with this inode: a server that replaces its
@@ -79,9 +81,9 @@ impl fmt::Debug for Upstream {
 }
 
 /// An instance's open door. Dropping it closes the port and every connection.
-#[derive(Debug)]
 pub struct Door {
     addr: SocketAddr,
+    frame: Arc<Frame>,
     task: JoinHandle<()>,
 }
 
@@ -103,13 +105,26 @@ impl Door {
         let addr = listener.get().local_addr()?;
         let known = Mutex::new(Known::default());
         let frame = Arc::new(Frame { instance, settings, route, known });
-        Ok(Self { addr, task: tokio::spawn(accept::Accept::new(listener, frame)) })
+        let task = tokio::spawn(accept::Accept::new(listener, frame.clone()));
+        Ok(Self { addr, frame, task })
+    }
+
+    /// The way in from inside the house, to the endpoint at `path`.
+    #[must_use]
+    pub fn entrance(&self, path: String) -> Entrance {
+        Entrance::new(self.frame.clone(), path)
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "door of {} at {}", self.frame.instance, self.addr)
     }
 }
 

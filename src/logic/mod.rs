@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod config;
+pub mod connect;
 pub mod envfile;
 pub mod fleet;
 pub mod instance;

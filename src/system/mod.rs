@@ -4,6 +4,7 @@ pub mod account;
 pub mod cause;
 pub mod cgroup;
 pub mod clock;
+pub mod command;
 pub mod containment;
 pub mod envdir;
 pub mod failpoint;

@@ -16,6 +16,7 @@
 )]
 
 mod bad_input;
+mod connect;
 mod control;
 mod crash;
 mod doors;

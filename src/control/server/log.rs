@@ -100,7 +100,7 @@ impl Listener {
                 self.handle = handle;
                 true
             }
-            Ok(Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_)) | Err(_) => false,
+            Ok(Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Passage(_)) | Err(_) => false,
         }
     }
 }

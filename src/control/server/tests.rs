@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as Blocking;
 use std::sync::mpsc as blocking;
 
-use super::guests::{MAX_CONNECTIONS, MAX_PER_USER};
+use super::guests::{MAX_CONNECTIONS, MAX_PASSING_PER_USER, MAX_PER_USER};
 use super::*;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Accepted, LogHandle, RefusalKind};
@@ -111,10 +111,27 @@ fn pretend(
         Request::Restart(_) => {
             Err(Refusal { kind: RefusalKind::Unknown, text: "there is no user \"zoe\"".to_owned() })
         }
+        Request::Mcp(target) => {
+            let names = target.user.clone().zip(target.server.clone());
+            let (user, server) =
+                names.unwrap_or_else(|| ("alice".parse().unwrap(), "notes".parse().unwrap()));
+            Ok(Reply::Passage(Passage::new(crate::model::InstanceId { user, server }, echo)))
+        }
         Request::Remove(_) => {
             Err(Refusal { kind: RefusalKind::Failed, text: "env.d/zoe.env is still there".to_owned() })
         }
     }
+}
+
+/// An instance that says what it was sent.
+async fn echo(request: hyper::Request<Incoming>) -> Answer {
+    let head = format!("{} {} ", request.method(), request.uri());
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let text = [head.as_bytes(), &body].concat();
+    let mut answer =
+        say(StatusCode::OK, "text/plain", BoxBody::new(Full::from(text).map_err(|never| match never {})));
+    answer.headers_mut().insert(VERSION_HEADER, hyper::header::HeaderValue::from_static("a lie"));
+    answer
 }
 
 fn alice() -> Target {
@@ -216,6 +233,45 @@ fn strangers_together_leave_room_for_the_daemons_own_user() {
     seats.clear();
     assert!(guests.seat(own + 10).is_some());
     assert!(guests.is_empty(), "nobody is counted for ever");
+}
+
+#[test]
+fn whoever_passes_requests_on_takes_no_seat_from_those_who_ask() {
+    let guests = Guests::default();
+    let own = account::own_uid();
+    let passing: Vec<_> = (0..MAX_PASSING_PER_USER)
+        .map(|_| {
+            let seat = guests.seat(own).unwrap();
+            assert!(seat.moves() && seat.moves());
+            seat
+        })
+        .collect();
+    let asking = guests.seat(own).unwrap();
+    assert!(!asking.moves(), "nobody has more than so many");
+    drop(passing);
+    assert!(asking.moves());
+    drop(asking);
+    assert!(guests.is_empty(), "nobody is counted for ever");
+}
+
+#[test]
+fn a_request_for_an_instance_is_passed_on_whole_and_its_answer_is_never_taken_for_the_daemons() {
+    let fake = Fake::start();
+    let mut stream = Blocking::connect(&fake.path).unwrap();
+    let body = "x".repeat(2 * MAX_BODY);
+    write!(
+        stream,
+        "POST /v1/mcp/alice/notes HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, said) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200") && !head.contains(VERSION_HEADER), "{head}");
+    assert_eq!(said, format!("POST /v1/mcp/alice/notes {body}"));
+    let target = Target { server: Some("notes".parse().unwrap()), ..alice() };
+    assert_eq!(fake.seen.recv().unwrap().1, Request::Mcp(target));
 }
 
 #[test]

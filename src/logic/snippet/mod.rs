@@ -25,6 +25,7 @@ use std::str::FromStr;
 
 pub use address::{is_loopback, shown};
 pub use place::{Bases, Scope, files};
+pub use shape::is_connect;
 
 use crate::model::ServerName;
 use shape::Format;
@@ -94,7 +95,7 @@ impl ClientKind {
                 Some("entries of a project file wait until you approve them: run claude once there")
             }
             Self::ClaudeDesktop => Some(
-                "Claude Desktop speaks only stdio, so the entry goes through npx mcp-remote (Node 18 or later); restart it after a change",
+                "Claude Desktop speaks only stdio, so the entry starts mcpsup connect; restart it after a change",
             ),
             Self::Codex => Some("a project file counts only in a project that Codex trusts"),
             Self::Gemini => Some("Gemini uses no server at all in a folder it does not trust"),
@@ -134,13 +135,17 @@ pub struct Entry {
     pub name: String,
     /// Where it is: `http://127.0.0.1:3456/mcp`.
     pub url: String,
+    /// The program and its arguments that lead there instead, for a client that is to speak stdio.
+    pub command: Option<Vec<String>>,
 }
 
 /// What a client's file says about one server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// Where it points; `None` if the entry has no URL in a place the client would look at.
     pub url: Option<String>,
+    /// The program it starts, with its arguments.
+    pub command: Option<Vec<String>>,
     /// The user switched it off in the client.
     pub off: bool,
 }
@@ -178,10 +183,15 @@ pub fn entry_name(server: &ServerName) -> String {
     server.as_str().replace('.', "-")
 }
 
+/// All entries of a file are of one form.
+fn is_stdio(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.command.is_some())
+}
+
 /// A whole file with these entries and nothing else, ending in a line end.
 #[must_use]
 pub fn render(kind: ClientKind, entries: &[Entry]) -> String {
-    let shape = shape::of(kind);
+    let shape = shape::of(kind, is_stdio(entries));
     match shape.format {
         Format::Json { .. } => json::render(shape, entries),
         Format::Toml => toml::render(shape, entries),
@@ -204,7 +214,7 @@ pub fn merge(kind: ClientKind, existing: &str, entries: &[Entry], force: bool) -
     let merged = if text.trim().is_empty() {
         render(kind, entries)
     } else {
-        let shape = shape::of(kind);
+        let shape = shape::of(kind, is_stdio(entries));
         match shape.format {
             Format::Json { comments } => json::merge(shape, comments, text, entries, force)?,
             Format::Toml => toml::merge(shape, text, entries, force)?,
@@ -224,7 +234,7 @@ pub fn find(kind: ClientKind, existing: &str, name: &str) -> Result<Option<Found
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let shape = shape::of(kind);
+    let shape = shape::of(kind, false);
     match shape.format {
         Format::Json { comments } => json::find(shape, comments, text, name),
         Format::Toml => toml::find(shape, text, name),

@@ -34,6 +34,12 @@ pub(super) enum Content {
     Flag(bool),
     /// A number.
     Number(u32),
+    /// The program that an entry starts.
+    Program,
+    /// Its arguments.
+    Args,
+    /// Both in one list.
+    Words,
     /// The arguments that make mcp-remote a stdio shim for the door.
     ShimArgs,
 }
@@ -140,8 +146,57 @@ const GOOSE: Shape = Shape {
     ],
 };
 
-/// The shape of a client's file.
-pub(super) const fn of(kind: ClientKind) -> &'static Shape {
+// For stdio. Claude Code and VS Code name the transport, opencode calls it `local` and takes one
+// list, goose says `cmd`; the others tell it by `command`.
+const PROGRAM: &[Field] = &[set("command", Content::Program), set("args", Content::Args)];
+const TYPED_PROGRAM: &[Field] =
+    &[set("type", Content::Text("stdio")), set("command", Content::Program), set("args", Content::Args)];
+const CLAUDE_CODE_STDIO: Shape = Shape { url_key: "", fields: TYPED_PROGRAM, ..CLAUDE_CODE };
+const CLAUDE_DESKTOP_STDIO: Shape = Shape { fields: PROGRAM, ..CLAUDE_DESKTOP };
+const VSCODE_STDIO: Shape = Shape { url_key: "", fields: TYPED_PROGRAM, ..VSCODE };
+const CURSOR_STDIO: Shape = Shape { url_key: "", fields: TYPED_PROGRAM, ..CURSOR };
+const CODEX_STDIO: Shape = Shape { url_key: "", fields: PROGRAM, ..CODEX };
+const GEMINI_STDIO: Shape = Shape { url_key: "", fields: PROGRAM, ..GEMINI };
+const WINDSURF_STDIO: Shape = Shape { url_key: "", fields: PROGRAM, ..WINDSURF };
+const ZED_STDIO: Shape = Shape { url_key: "", fields: PROGRAM, ..ZED };
+const OPENCODE_STDIO: Shape = Shape {
+    url_key: "",
+    fields: &[
+        set("type", Content::Text("local")),
+        set("command", Content::Words),
+        once("enabled", Content::Flag(true)),
+    ],
+    ..OPENCODE
+};
+const GOOSE_STDIO: Shape = Shape {
+    url_key: "",
+    fields: &[
+        once("enabled", Content::Flag(true)),
+        set("type", Content::Text("stdio")),
+        once("name", Content::Name),
+        set("cmd", Content::Program),
+        set("args", Content::Args),
+        once("timeout", Content::Number(300)),
+    ],
+    ..GOOSE
+};
+
+/// The shape of a client's file, for doors or for programs that lead to them.
+pub(super) const fn of(kind: ClientKind, stdio: bool) -> &'static Shape {
+    if stdio {
+        return match kind {
+            ClientKind::ClaudeCode => &CLAUDE_CODE_STDIO,
+            ClientKind::ClaudeDesktop => &CLAUDE_DESKTOP_STDIO,
+            ClientKind::Vscode => &VSCODE_STDIO,
+            ClientKind::Cursor => &CURSOR_STDIO,
+            ClientKind::Codex => &CODEX_STDIO,
+            ClientKind::Gemini => &GEMINI_STDIO,
+            ClientKind::Windsurf => &WINDSURF_STDIO,
+            ClientKind::Zed => &ZED_STDIO,
+            ClientKind::Opencode => &OPENCODE_STDIO,
+            ClientKind::Goose => &GOOSE_STDIO,
+        };
+    }
     match kind {
         ClientKind::ClaudeCode => &CLAUDE_CODE,
         ClientKind::ClaudeDesktop => &CLAUDE_DESKTOP,
@@ -170,6 +225,23 @@ pub(super) fn shim_args(url: &str) -> Vec<&str> {
         args.push("--allow-http");
     }
     args
+}
+
+/// The program of an entry and its arguments; nothing of one that has none.
+pub(super) fn program(entry: &Entry) -> &str {
+    entry.command.as_deref().and_then(<[String]>::first).map_or("", String::as_str)
+}
+
+/// The arguments of that program.
+pub(super) fn args(entry: &Entry) -> &[String] {
+    entry.command.as_deref().and_then(|words| words.get(1..)).unwrap_or_default()
+}
+
+/// True if a command is `mcpsup connect`, wherever the program lies and whomever it means.
+#[must_use]
+pub fn is_connect(words: &[String]) -> bool {
+    let name = words.first().and_then(|program| program.rsplit('/').next());
+    name == Some("mcpsup") && words.iter().any(|word| word == "connect")
 }
 
 /// Refuses an entry that points at somebody else's server. Where doors listen on another address

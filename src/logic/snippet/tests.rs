@@ -5,7 +5,7 @@ use super::*;
 const URL: &str = "http://127.0.0.1:3456/mcp";
 
 fn notes() -> Vec<Entry> {
-    vec![Entry { name: "notes".to_owned(), url: URL.to_owned() }]
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None }]
 }
 
 fn merged(kind: ClientKind, existing: &str) -> Result<String, MergeError> {
@@ -29,7 +29,7 @@ fn adds(kind: ClientKind, marked: &str) {
         assert_eq!(got, wanted, "{kind}");
         assert_eq!(merged(kind, &got).unwrap(), got, "{kind}, second time");
         let found = find(kind, &got, "notes").unwrap().unwrap();
-        assert_eq!(found, Found { url: Some(URL.to_owned()), off: false });
+        assert_eq!(found, Found { url: Some(URL.to_owned()), command: found.command.clone(), off: false });
         // A byte order mark stays where it is.
         assert_eq!(merged(kind, &format!("\u{feff}{before}")).unwrap(), format!("\u{feff}{wanted}"));
     }
@@ -91,8 +91,8 @@ fn a_printed_snippet_is_laid_out_for_reading() {
 #[test]
 fn a_rendered_file_holds_all_entries_and_merging_them_again_changes_nothing() {
     let two = vec![
-        Entry { name: "notes".to_owned(), url: URL.to_owned() },
-        Entry { name: "7of9".to_owned(), url: "http://127.0.0.1:3457/mcp".to_owned() },
+        Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None },
+        Entry { name: "7of9".to_owned(), url: "http://127.0.0.1:3457/mcp".to_owned(), command: None },
     ];
     for kind in ClientKind::ALL {
         let file = render(kind, &two);
@@ -330,7 +330,14 @@ fn a_stale_entry_is_brought_up_to_date_and_keeps_what_its_user_added() {
         assert_ne!(got, before);
         assert_eq!(merged(kind, &got).unwrap(), got, "{kind}");
         let off = kind == ClientKind::Opencode;
-        assert_eq!(find(kind, &got, "notes").unwrap(), Some(Found { url: Some(URL.to_owned()), off }));
+        assert_eq!(
+            find(kind, &got, "notes").unwrap(),
+            Some(Found {
+                url: Some(URL.to_owned()),
+                command: find(kind, &got, "notes").unwrap().unwrap().command,
+                off
+            })
+        );
     }
 }
 
@@ -604,4 +611,77 @@ fn no_note_promises_that_a_door_knows_who_connects() {
 #[test]
 fn a_server_is_named_by_letters_every_client_takes() {
     assert_eq!(entry_name(&"notes.v2".parse().unwrap()), "notes-v2");
+}
+
+const WORDS: [&str; 3] = ["/opt/bin/mcpsup", "connect", "alice/notes"];
+
+fn connects() -> Vec<Entry> {
+    let command = Some(WORDS.map(str::to_owned).to_vec());
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command }]
+}
+
+#[test]
+fn every_client_gets_the_shape_in_which_it_starts_a_program() {
+    let json = |kind| serde_json::from_str::<serde_json::Value>(&render(kind, &connects())).unwrap();
+    let servers = |key: &str, entry: &serde_json::Value| serde_json::json!({ key: { "notes": entry } });
+    let plain = serde_json::json!({ "command": WORDS[0], "args": &WORDS[1..] });
+    let typed = serde_json::json!({ "type": "stdio", "command": WORDS[0], "args": &WORDS[1..] });
+    for (kind, key, entry) in [
+        (ClientKind::ClaudeCode, "mcpServers", &typed),
+        (ClientKind::ClaudeDesktop, "mcpServers", &plain),
+        (ClientKind::Vscode, "servers", &typed),
+        (ClientKind::Cursor, "mcpServers", &typed),
+        (ClientKind::Gemini, "mcpServers", &plain),
+        (ClientKind::Windsurf, "mcpServers", &plain),
+        (ClientKind::Zed, "context_servers", &plain),
+        (
+            ClientKind::Opencode,
+            "mcp",
+            &serde_json::json!({ "type": "local", "command": WORDS, "enabled": true }),
+        ),
+    ] {
+        assert_eq!(json(kind), servers(key, entry), "{kind}");
+    }
+    assert_eq!(
+        render(ClientKind::Codex, &connects()),
+        "[mcp_servers.notes]\ncommand = \"/opt/bin/mcpsup\"\nargs = [\"connect\", \"alice/notes\"]\n"
+    );
+    assert_eq!(
+        render(ClientKind::Goose, &connects()),
+        "extensions:\n  notes:\n    enabled: true\n    type: stdio\n    name: notes\n    \
+         cmd: \"/opt/bin/mcpsup\"\n    args: [\"connect\", \"alice/notes\"]\n    timeout: 300\n"
+    );
+}
+
+#[test]
+fn a_command_of_ours_is_brought_up_to_date_and_keeps_what_the_user_added() {
+    for kind in ClientKind::ALL {
+        let whole = render(kind, &connects());
+        assert_eq!(merge(kind, &whole, &connects(), false).unwrap(), whole, "{kind}, a second time");
+        let found = find(kind, &whole, "notes").unwrap().unwrap();
+        assert_eq!(found.command, connects()[0].command, "{kind}");
+        let old = whole.replace("/opt/bin/mcpsup", "/usr/bin/mcpsup").replace("alice/notes", "alice/old");
+        assert_eq!(merge(kind, &old, &connects(), false).unwrap(), whole, "{kind}");
+        let others = whole.replace("/opt/bin/mcpsup", "/opt/bin/another");
+        assert!(merge(kind, &others, &connects(), false).is_err(), "{kind} takes over another's command");
+    }
+    let added = r#"{"mcpServers": {"notes": {"command": "mcpsup", "args": ["connect"], "env": {"A": "b"}}}}"#;
+    let got = merge(ClientKind::Cursor, added, &connects(), false).unwrap();
+    assert!(got.contains(r#""env": {"A": "b"}"#) && got.contains("alice/notes"), "{got}");
+}
+
+#[test]
+fn a_door_and_a_command_of_ours_take_each_others_place() {
+    for kind in ClientKind::ALL {
+        let (door, command) = (render(kind, &notes()), render(kind, &connects()));
+        let is_json = !matches!(kind, ClientKind::Codex | ClientKind::Goose);
+        let to_command = merge(kind, &door, &connects(), false);
+        let to_door = merge(kind, &command, &notes(), false);
+        if is_json {
+            assert_eq!(to_command.unwrap(), command, "{kind}");
+            assert_eq!(to_door.unwrap(), door, "{kind}");
+        } else {
+            assert!(to_command.is_err() && to_door.is_err(), "{kind}: left to people");
+        }
+    }
 }

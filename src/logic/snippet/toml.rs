@@ -42,7 +42,7 @@ pub(super) fn merge(shape: &Shape, text: &str, entries: &[Entry], force: bool) -
     let merged = splice.apply();
     let right = |entry: &Entry| {
         find(shape, &merged, &entry.name)
-            .is_ok_and(|found| found.is_some_and(|found| found.url.as_deref() == Some(&entry.url)))
+            .is_ok_and(|found| found.is_some_and(|found| leads_there(&found, entry)))
     };
     if entries.iter().all(right) && rest(&merged, shape, entries) == rest(text, shape, entries) {
         Ok(merged)
@@ -56,9 +56,22 @@ pub(super) fn find(shape: &Shape, text: &str, name: &str) -> Result<Option<Found
     let Some(item) = servers(shape, text, &file)?.and_then(|servers| servers.get(name)) else {
         return Ok(None);
     };
-    let url = item.get(shape.url_key).and_then(Item::as_str).map(str::to_owned);
+    let text_of = |key: &str| item.get(key).and_then(Item::as_str).map(str::to_owned);
+    let url = text_of("url");
+    let args = item.get("args").and_then(Item::as_array);
+    let args: Vec<String> = args.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let command = text_of("command").map(|program| [vec![program], args].concat());
     let off = item.get("enabled").and_then(Item::as_bool) == Some(false);
-    Ok(Some(Found { url, off }))
+    Ok(Some(Found { url, command, off }))
+}
+
+/// True if an entry leads where ours does.
+fn leads_there(found: &Found, entry: &Entry) -> bool {
+    if entry.command.is_some() {
+        found.command == entry.command && found.url.is_none()
+    } else {
+        found.url.as_deref() == Some(&entry.url)
+    }
 }
 
 fn parse(text: &str) -> Result<Document<&str>, MergeError> {
@@ -84,8 +97,17 @@ fn servers<'f>(
 
 fn table(shape: &Shape, entry: &Entry, newline: &str) -> String {
     let name = Key::new(entry.name.as_str());
+    let head = format!("[{}.{name}]{newline}", shape.container);
+    if entry.command.is_some() {
+        let (program, args) = (Value::from(shape::program(entry)), args(entry));
+        return format!("{head}command = {program}{newline}args = {args}{newline}");
+    }
     let url = Value::from(entry.url.as_str());
-    format!("[{}.{name}]{newline}{} = {url}{newline}", shape.container, shape.url_key)
+    format!("{head}{} = {url}{newline}", shape.url_key)
+}
+
+fn args(entry: &Entry) -> Value {
+    Value::from(shape::args(entry).iter().map(String::as_str).collect::<toml_edit::Array>())
 }
 
 fn update(
@@ -102,6 +124,23 @@ fn update(
         ))
     };
     let fields = item.as_table_like().ok_or_else(by_hand)?;
+    if entry.command.is_some() {
+        let there = |key| fields.get(key).ok_or_else(by_hand);
+        let (program, old) = (there("command")?, there("args")?);
+        let program_text = program.as_str().ok_or_else(by_hand)?;
+        let words =
+            old.as_array().into_iter().flatten().map(|word| word.as_str().unwrap_or_default().to_owned());
+        let words: Vec<String> = [program_text.to_owned()].into_iter().chain(words).collect();
+        if Some(&words) == entry.command.as_ref() {
+            return Ok(());
+        }
+        if !shape::is_connect(&words) {
+            return Err(if force { by_hand() } else { shape::taken(entry, "a command") });
+        }
+        splice.replace(program.span().ok_or_else(by_hand)?, Value::from(shape::program(entry)).to_string());
+        splice.replace(old.span().ok_or_else(by_hand)?, args(entry).to_string());
+        return Ok(());
+    }
     match standing(fields, entry) {
         Ok(()) => {}
         // Headers meant for somebody else must not go to our door, nor the other way round.
@@ -150,6 +189,10 @@ fn rest(text: &str, shape: &Shape, entries: &[Entry]) -> Option<::toml::Table> {
         for entry in entries {
             if let Some(fields) = servers.get_mut(&entry.name).and_then(::toml::Value::as_table_mut) {
                 fields.remove(shape.url_key);
+                if entry.command.is_some() {
+                    fields.remove("command");
+                    fields.remove("args");
+                }
                 if fields.is_empty() {
                     servers.remove(&entry.name);
                 }

@@ -45,10 +45,19 @@ pub(super) fn merge(shape: &Shape, text: &str, entries: &[Entry], force: bool) -
     let merged = splice.apply();
     let right = |entry: &Entry| {
         find(shape, &merged, &entry.name)
-            .is_ok_and(|found| found.is_some_and(|found| found.url.as_deref() == Some(&entry.url)))
+            .is_ok_and(|found| found.is_some_and(|found| leads_there(&found, entry)))
     };
     let kept = rest(shape, text, entries)? == rest(shape, &merged, entries).unwrap_or_default();
     if kept && entries.iter().all(right) { Ok(merged) } else { Err(not_as_meant(shape.container)) }
+}
+
+/// True if an entry leads where ours does.
+fn leads_there(found: &Found, entry: &Entry) -> bool {
+    if entry.command.is_some() {
+        found.command == entry.command
+    } else {
+        found.url.as_deref() == Some(&entry.url)
+    }
 }
 
 pub(super) fn find(shape: &Shape, text: &str, name: &str) -> Result<Option<Found>, MergeError> {
@@ -59,11 +68,25 @@ pub(super) fn find(shape: &Shape, text: &str, name: &str) -> Result<Option<Found
         return Ok(None);
     };
     let Some(YamlNode::Mapping(fields)) = entry.value_node() else {
-        return Ok(Some(Found { url: None, off: false }));
+        return Ok(Some(Found::default()));
     };
-    let url = scalar(fields.get(shape.url_key));
+    let url = scalar(fields.get("uri"));
+    let command = command(&fields);
     let off = scalar(fields.get("enabled")).as_deref() == Some("false");
-    Ok(Some(Found { url, off }))
+    Ok(Some(Found { url, command, off }))
+}
+
+/// The program and its arguments, if those are written as a list in one line.
+fn command(fields: &Mapping) -> Option<Vec<String>> {
+    let program = scalar(fields.get("cmd"))?;
+    let args = match fields.get("args") {
+        Some(YamlNode::Sequence(list)) => serde_json::from_str(list.to_string().trim()).ok()?,
+        Some(YamlNode::Scalar(_) | YamlNode::Mapping(_) | YamlNode::Alias(_) | YamlNode::TaggedNode(_)) => {
+            return None;
+        }
+        None => Vec::new(),
+    };
+    Some([vec![program], args].concat())
 }
 
 /// How the extensions are written.
@@ -215,11 +238,19 @@ fn value(content: Content, entry: &Entry) -> String {
         Content::Text(text) => text.to_owned(),
         Content::Flag(flag) => flag.to_string(),
         Content::Number(number) => number.to_string(),
+        Content::Program => quoted(shape::program(entry)),
+        Content::Args => list(shape::args(entry)),
+        Content::Words => list(entry.command.as_deref().unwrap_or_default()),
         Content::ShimArgs => {
             let args: Vec<String> = shape::shim_args(&entry.url).into_iter().map(quoted).collect();
             format!("[{}]", args.join(", "))
         }
     }
+}
+
+fn list(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    format!("[{}]", words.join(", "))
 }
 
 /// A JSON string is a YAML string.
@@ -267,6 +298,23 @@ fn update(
     if fields.is_flow_style() || !splice.begins_line(first) {
         return Err(unusual());
     }
+    if entry.command.is_some() {
+        let words = command(&fields);
+        if words == entry.command {
+            return Ok(());
+        }
+        if !words.is_some_and(|words| shape::is_connect(&words)) {
+            return Err(if force { unusual() } else { shape::taken(entry, "something else") });
+        }
+        for field in shape.fields.iter().filter(|field| field.set) {
+            let node = member(shape, &fields, field.key)?
+                .and_then(|there| there.value_node())
+                .ok_or_else(unusual)?;
+            let range = node.byte_range();
+            splice.replace(range.start as usize..range.end as usize, value(field.content, entry));
+        }
+        return Ok(());
+    }
     match standing(shape, &fields, entry) {
         Ok(()) => {}
         Err(MergeError::Taken { .. }) if force => {
@@ -298,6 +346,9 @@ fn update(
                     | Content::Text(_)
                     | Content::Flag(_)
                     | Content::Number(_)
+                    | Content::Program
+                    | Content::Args
+                    | Content::Words
                     | Content::ShimArgs => new.as_str(),
                 };
                 if old != meant {

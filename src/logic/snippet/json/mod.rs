@@ -81,7 +81,7 @@ pub(super) fn find(
         return Ok(None);
     };
     let Value::Object(entry) = &prop.value else {
-        return Ok(Some(Found { url: None, off: false }));
+        return Ok(Some(Found::default()));
     };
     let url = if shape.url_key.is_empty() {
         shim_url(text, entry)?.map(|lit| lit.value.to_string())
@@ -93,7 +93,11 @@ pub(super) fn find(
             found.is_some_and(|prop| matches!(&prop.value, Value::BooleanLit(lit) if lit.value == wanted))
         })
     };
-    Ok(Some(Found { url, off: is("enabled", false)? || is("disabled", true)? }))
+    Ok(Some(Found {
+        url,
+        command: command(text, entry)?,
+        off: is("enabled", false)? || is("disabled", true)?,
+    }))
 }
 
 fn parse(text: &str, comments: bool) -> Result<Option<Value<'_>>, MergeError> {
@@ -164,6 +168,28 @@ fn member<'v, 'a>(
             format!("{} stands here a second time; take one of them out", quoted(name)),
         )),
     }
+}
+
+/// The program an entry starts, with its arguments; `None` if it does not say so in texts.
+fn command(text: &str, entry: &Object<'_>) -> Result<Option<Vec<String>>, MergeError> {
+    let mut words = Vec::new();
+    for key in ["command", "args"] {
+        match member(text, entry, key)?.map(|prop| &prop.value) {
+            Some(Value::Array(list)) => {
+                for element in &list.elements {
+                    let Some(word) = string(element) else { return Ok(None) };
+                    words.push(word);
+                }
+            }
+            Some(value) => {
+                let Some(word) = string(value) else { return Ok(None) };
+                words.push(word);
+            }
+            None if key == "command" => return Ok(None),
+            None => {}
+        }
+    }
+    Ok(Some(words))
 }
 
 /// The argument of an npx entry that is the URL mcp-remote connects to.

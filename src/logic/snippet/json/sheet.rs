@@ -11,7 +11,7 @@ use super::super::splice::Splice;
 use super::super::{Entry, MergeError};
 use super::between::{comma_after, end_of_comments, end_of_remark};
 use super::write::{Node, fresh, node, quoted, write_inline, write_lines};
-use super::{member, shim_url, string};
+use super::{command, member, shim_url, string};
 
 /// A file being edited, and how it is laid out.
 pub(super) struct Sheet<'a> {
@@ -149,7 +149,21 @@ impl<'a> Sheet<'a> {
         let Value::Object(fields) = &prop.value else {
             return Err(shape::taken(entry, "something that is not a server"));
         };
+        let words = command(text, fields)?;
+        let connects = words.as_ref().is_some_and(|words| shape::is_connect(words));
+        if entry.command.is_some() {
+            if connects || (words.is_some() && words == entry.command) {
+                return Ok(Standing::Fields);
+            }
+            if let Some(lit) = shim_url(text, fields)? {
+                shape::ours(entry, &lit.value)?;
+                return Ok(Standing::Whole);
+            }
+        } else if connects {
+            return Ok(Standing::Whole);
+        }
         if shape.url_key.is_empty()
+            && entry.command.is_none()
             && let Some(lit) = shim_url(text, fields)?
         {
             shape::ours(entry, &lit.value)?;
@@ -183,6 +197,12 @@ impl<'a> Sheet<'a> {
             match (there, content) {
                 (Some(prop), Node::Literal(new)) => {
                     let range = prop.value.range();
+                    self.set(range.start..range.end, new);
+                }
+                (Some(prop), list @ Node::List(_)) if entry.command.is_some() => {
+                    let range = prop.value.range();
+                    let mut new = String::new();
+                    write_inline(&mut new, &list, " ");
                     self.set(range.start..range.end, new);
                 }
                 (Some(_), Node::List(_) | Node::Members(_)) => {}

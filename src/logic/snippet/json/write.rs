@@ -33,6 +33,9 @@ pub(super) fn node(content: Content, entry: &Entry) -> Node {
         Content::Text(text) => Node::Literal(quoted(text)),
         Content::Flag(flag) => Node::Literal(flag.to_string()),
         Content::Number(number) => Node::Literal(number.to_string()),
+        Content::Program => Node::Literal(quoted(shape::program(entry))),
+        Content::Args => Node::List(shape::args(entry).iter().map(|word| quoted(word)).collect()),
+        Content::Words => Node::List(entry.command.iter().flatten().map(|word| quoted(word)).collect()),
         Content::ShimArgs => Node::List(shape::shim_args(&entry.url).into_iter().map(quoted).collect()),
     }
 }
