@@ -102,7 +102,7 @@ class Mcpsup(Driver):
         (self.w / "env.d").mkdir(mode=0o700, exist_ok=True)
         (self.w / "mcpsup.toml").write_text(f"""[ports]
 range = "{self.doors}-{self.doors + 2700}"
-backend_range = "{min(ports)}-{max(ports) + 8}"
+backend_range = "{min(ports)}-{max(ports) + 64}"
 [server.target]
 command = ["{self.target}", "{{port}}", "{self.log}"]
 transport = "http"

@@ -109,12 +109,9 @@ impl Store {
         ports: &Ports,
     ) -> impl FnOnce() -> Result<(), FileError> + Send + use<> {
         let path = self.dir.join("ports.json");
-        let ports = ports.clone();
-        move || {
-            // It is a map of names to numbers; there is nothing in it that could not be written.
-            let bytes = serde_json::to_vec(&ports).unwrap_or_default();
-            files::replace_durably(&path, &bytes, 0o600)
-        }
+        // It is a map of names to numbers; there is nothing in it that could not be written.
+        let bytes = serde_json::to_vec(ports).unwrap_or_default();
+        move || files::replace_durably(&path, &bytes, 0o600)
     }
 
     /// The key of the spec digests, made on first use.

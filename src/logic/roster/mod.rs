@@ -29,6 +29,10 @@ use crate::model::{Config, InstanceId, Problem, ServerName, UserName, Whom};
 use spec::Constants;
 use user::User;
 
+/// For so many users at once everybody is asked: tables that are filled one by one stay half empty,
+/// and those that are made in one go do not.
+const MANY: usize = 64;
+
 /// The path of an MCP endpoint whose server is no longer described.
 const USUAL_PATH: &str = "/mcp";
 
@@ -153,10 +157,10 @@ impl Roster {
     }
 
     /// Whom to [resolve](Self::resolve) where something changed of these users: everybody, while
-    /// somebody waits for what another may give up.
+    /// somebody waits for what another may give up, or where these are many.
     #[must_use]
     pub fn whom(&self, changed: BTreeSet<UserName>) -> Whom {
-        if self.is_settled { Whom::Users(changed) } else { Whom::All }
+        if self.is_settled && changed.len() < MANY { Whom::Users(changed) } else { Whom::All }
     }
 
     /// True while the user has a file, or had one so recently that it may come back.
