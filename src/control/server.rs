@@ -2,7 +2,7 @@
 //!
 //! Each connection is a task of its own; each request becomes a [`Call`] to the daemon's loop and
 //! waits for its answer. Everything has a limit: connections, heads, bodies, waits. Who may what is
-//! not decided here. What a request means is [`route`](super::route); one for an instance is passed on
+//! not decided here. What a request means is [`mod@route`]; one for an instance is passed on
 //! as it comes, body and all.
 //!
 //! A connection that passes requests on sits on another bench than one that asks the daemon: a
