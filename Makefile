@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance check bench
+.PHONY: all demo test conformance real check bench
 
 all:
 	$(CARGO) build --locked --release
@@ -21,6 +21,10 @@ TARGETS ?= direct http-door
 
 conformance:
 	python3 tests/conformance/run.py $(TARGETS)
+
+# Real servers called by real clients, behind the bridge; installs packages by name, so not in CI.
+real:
+	python3 tests/real/run.py
 
 # What must hold before a change goes in, beside the tests.
 check:
