@@ -3,6 +3,7 @@
 pub mod access;
 pub mod config;
 pub mod envfile;
+pub mod exchange;
 pub mod fleet;
 pub mod instance;
 pub mod ports;
