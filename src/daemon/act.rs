@@ -105,7 +105,7 @@ impl Daemon {
         }
         self.current.insert(run, Current::new(instance.clone(), spec.backend()));
         let sink = self.sink_for(instance, run, &spec);
-        self.processes.start(run, instance, spec, sink);
+        self.processes.start(run, instance, spec, sink, None);
     }
 
     /// False if there is none: then the instance keeps its port, and its next tries wait longer

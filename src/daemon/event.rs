@@ -84,6 +84,7 @@ impl Daemon {
     fn note_news(&mut self, run: RunId, what: What) {
         match what {
             What::Launched => self.begin_probe(run),
+            What::Deaf => {}
             What::Exited(exit) => {
                 if let Some(current) = self.current.get_mut(&run) {
                     current.end_probe();

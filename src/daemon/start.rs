@@ -215,7 +215,7 @@ impl Daemon {
             return self.processes.discard(run, dir);
         }
         tracing::error!(user = %record.instance.user, server = %record.instance.server, run = run.0, "a second run of one instance is ended");
-        if self.processes.adopt(record, Arc::new(Nowhere)) {
+        if self.processes.adopt(record, Arc::new(Nowhere), None) {
             self.older.push((record.instance.clone(), run));
             self.processes.kill(run, now);
         }
@@ -223,7 +223,7 @@ impl Daemon {
 
     fn adopt(&mut self, record: &Record, dir: RunDir, now: crate::model::Moment) {
         let sink = self.sink_found(&record.instance, record.run);
-        if !self.processes.adopt(record, sink) {
+        if !self.processes.adopt(record, sink, None) {
             // The machine was started again since.
             return self.processes.discard(record.run, dir);
         }

@@ -6,11 +6,9 @@
 //! [`failpoint`](super::failpoint).
 
 use std::cell::RefCell;
-use std::fs::OpenOptions;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,9 +25,10 @@ use super::exit::Death;
 use super::failpoint;
 use super::launcher::{answer, cannot};
 use super::orders::{Answer, Failure, Make, OrdersOf, encode};
+use super::pipes::{self, Ear, Talk};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::record::{Identity, PlanRecord, Record, RunDir};
-use super::{account, clock, tree};
+use super::{clock, tree};
 use crate::model::spec::Plan;
 use crate::model::{Exit, InstanceId, RunId, Spec};
 
@@ -50,12 +49,19 @@ thread_local! {
 // largest part, and a thousand idle runs should not carry the room for a thousand launches.
 
 /// Starts a run and stays with it until nothing of it is alive.
-pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>, sink: Arc<dyn Output>) {
+pub(super) async fn begin(
+    life: Arc<Life>,
+    instance: InstanceId,
+    spec: Arc<Spec>,
+    sink: Arc<dyn Output>,
+    talk: Option<Arc<dyn Talk>>,
+) {
     let launched = Box::pin(launch(&life, &instance, &spec)).await;
-    let output = match launched {
-        Ok(output) => {
+    let streams = match launched {
+        Ok((output, said)) => {
             life.tell(What::Launched);
-            output
+            let ear = said.zip(talk).and_then(|(said, talk)| ear(&life, said, talk, false));
+            Streams { output: Some(output), ear }
         }
         Err(failure) => {
             tracing::debug!(run = life.run.0, %failure, "not started");
@@ -70,17 +76,25 @@ pub(super) async fn begin(life: Arc<Life>, instance: InstanceId, spec: Arc<Spec>
     };
     drop((instance, spec));
     failpoint::pass("spawn.launched");
-    stay(life, Some(output), sink).await;
+    stay(life, streams, sink).await;
 }
 
-/// Takes over a run; `recorded` is the pid it was recorded with, alive or not.
-pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>) {
+/// Takes over a run, alive or not; `recorded` is the pid it was recorded with, and whether it is a
+/// stdio run.
+pub(super) async fn resume(
+    life: Arc<Life>,
+    (recorded, is_stdio): (i32, bool),
+    sink: Arc<dyn Output>,
+    talk: Option<Arc<dyn Talk>>,
+) {
     if life.leader().is_some() {
-        let output = open_output(&life).map_err(|error| {
+        let streams = open_streams(&life, is_stdio).map_err(|error| {
             tracing::warn!(run = life.run.0, %error, "cannot read the output of an adopted run");
         });
+        let (output, said) = streams.map_or((None, None), |(output, said)| (Some(output), said));
         life.tell(What::Launched);
-        return stay(life, output.ok(), sink).await;
+        let ear = said.zip(talk).and_then(|(said, talk)| ear(&life, said, talk, true));
+        return stay(life, Streams { output, ear }, sink).await;
     }
     life.set_exited();
     life.tell(What::Exited(Exit::Unknown));
@@ -101,8 +115,13 @@ pub(super) async fn discard(run: RunId, group: Option<Group>, dir: RunDir) {
 }
 
 /// Makes the process: directory, cgroup, process, record, orders, in this order.
-async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Receiver, Failure> {
-    life.dir.create().map_err(cannot("make the run's directory"))?;
+async fn launch(
+    life: &Life,
+    instance: &InstanceId,
+    spec: &Spec,
+) -> Result<(Receiver, Option<Receiver>), Failure> {
+    let is_stdio = spec.stdio().is_some();
+    life.dir.create(is_stdio).map_err(cannot("make the run's directory"))?;
     failpoint::pass("spawn.intended");
     let group = match &life.held {
         Held::Cgroup(group) => {
@@ -113,7 +132,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         Held::Namespace | Held::Session => None,
     };
     failpoint::pass("spawn.grouped");
-    let output = open_output(life).map_err(cannot("open the run's output"))?;
+    let streams = open_streams(life, is_stdio).map_err(cannot("open the run's output"))?;
     let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
     let (mut socket, pid) = ask(life, make).await?;
     failpoint::pass("spawn.started");
@@ -134,11 +153,11 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
     };
     life.dir.write(&record).map_err(cannot("write the run's record"))?;
     failpoint::pass("spawn.recorded");
-    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output());
+    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output(), is_stdio.then(|| life.dir.error()));
     send(&mut socket, &encode(&orders).map_err(cannot("write the launcher's orders"))?).await?;
     failpoint::pass("spawn.ordered");
     match answer(&mut socket).await? {
-        None => Ok(output),
+        None => Ok(streams),
         Some(Answer::Failed(failure)) => Err(failure),
         Some(Answer::Pid(_)) => {
             Err(Failure { doing: "cannot understand the launcher: it spoke out of turn".into(), errno: None })
@@ -179,13 +198,11 @@ async fn end_copy(life: &Life) {
 }
 
 /// Passes the run's output on until it exits, says so, and sweeps when told to.
-async fn stay(life: Arc<Life>, mut output: Option<Receiver>, sink: Arc<dyn Output>) {
+async fn stay(life: Arc<Life>, mut streams: Streams, sink: Arc<dyn Output>) {
     let leader = life.leader();
     let Some(leader) = leader else { return };
-    pass_on(&leader, &mut output, &*sink).await;
-    if let Some(output) = output.take() {
-        drain(&output, &*sink);
-    }
+    pass_on(&leader, &mut streams, &*sink).await;
+    drain(streams, &*sink);
     life.set_exited();
     failpoint::pass("stop.exited");
     life.tell(What::Exited(status(&leader)));
@@ -292,14 +309,34 @@ fn kill_group(leader: i32) {
     }
 }
 
-fn open_output(life: &Life) -> io::Result<Receiver> {
-    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(life.dir.output())?;
-    let meta = file.metadata()?;
-    if !meta.file_type().is_fifo() || meta.uid() != account::own_uid() {
-        return Err(io::Error::other("it is not a FIFO of ours"));
+/// What goes into the log, and for a stdio run what its process says beside.
+fn open_streams(life: &Life, is_stdio: bool) -> io::Result<(Receiver, Option<Receiver>)> {
+    let open = |path| Receiver::from_file(pipes::open(path, false)?);
+    if is_stdio {
+        Ok((open(&life.dir.error())?, Some(open(&life.dir.output())?)))
+    } else {
+        Ok((open(&life.dir.output())?, None))
     }
-    Receiver::from_file(file)
+}
+
+/// Lets `talk` speak with a stdio run whose process is there.
+fn ear(life: &Arc<Life>, said: Receiver, talk: Arc<dyn Talk>, is_found: bool) -> Option<Box<Ear>> {
+    let whose = Arc::clone(life);
+    let ear = Ear::open(&life.dir, said, talk, is_found, move || whose.tell(What::Deaf));
+    ear.map(Box::new)
+        .map_err(|error| {
+            tracing::warn!(run = life.run.0, %error, "cannot speak with a run");
+            life.tell(What::Deaf);
+        })
+        .ok()
+}
+
+/// What is read of a run.
+struct Streams {
+    /// What goes into its log.
+    output: Option<Receiver>,
+    /// What the process of a stdio run says. Boxed: most runs could do without.
+    ear: Option<Box<Ear>>,
 }
 
 /// What a run's task waits for.
@@ -307,8 +344,18 @@ enum Next {
     Exited,
     /// How much was read, and whether it is more than the sink wants.
     Read(io::Result<(usize, bool)>),
+    /// The same of what a stdio process says, which goes into the log only if it is no message.
+    Heard(io::Result<(usize, Logged)>),
     /// The wait is over.
     Time(Wait),
+}
+
+/// What of it went into the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Logged {
+    Nothing,
+    Some,
+    TooMuch,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -322,10 +369,14 @@ enum Wait {
 
 /// Passes the run's output on until it exits.
 // Polled by hand: futures for the parts would make every idle run's task twice as large.
-async fn pass_on(leader: &Leader, output: &mut Option<Receiver>, sink: &dyn Output) {
+async fn pass_on(leader: &Leader, streams: &mut Streams, sink: &dyn Output) {
     let Some(death) = death(leader) else { return };
     let mut timer: Option<(Wait, Pin<Box<Sleep>>)> = None;
+    let Streams { output, ear } = streams;
+    // The two take turns, so that neither waits for ever.
+    let mut ear_first = false;
     loop {
+        ear_first = !ear_first;
         let next = poll_fn(|cx| {
             if death.poll(cx).is_ready() {
                 return Poll::Ready(Next::Exited);
@@ -335,12 +386,22 @@ async fn pass_on(leader: &Leader, output: &mut Option<Receiver>, sink: &dyn Outp
             {
                 return Poll::Ready(Next::Time(*wait));
             }
-            match output {
-                Some(output) if !matches!(timer, Some((Wait::Flood, _))) => {
-                    poll_read(output, sink, cx).map(Next::Read)
-                }
-                Some(_) | None => Poll::Pending,
+            if matches!(timer, Some((Wait::Flood, _))) {
+                return Poll::Pending;
             }
+            let mut heard = |cx: &mut Context<'_>| match ear {
+                Some(ear) => poll_heard(ear, sink, cx).map(Next::Heard),
+                None => Poll::Pending,
+            };
+            if ear_first && let ready @ Poll::Ready(_) = heard(cx) {
+                return ready;
+            }
+            if let Some(output) = output
+                && let Poll::Ready(read) = poll_read(output, sink, cx)
+            {
+                return Poll::Ready(Next::Read(read));
+            }
+            if ear_first { Poll::Pending } else { heard(cx) }
         });
         match next.await {
             Next::Exited => return,
@@ -351,7 +412,14 @@ async fn pass_on(leader: &Leader, output: &mut Option<Receiver>, sink: &dyn Outp
             }
             Next::Read(Ok((0, _)) | Err(_)) => *output = None,
             Next::Read(Ok((_, true))) => timer = Some((Wait::Flood, Box::pin(sleep(FLOODED)))),
-            Next::Read(Ok((_, false))) => {
+            Next::Heard(Ok((0, _)) | Err(_)) => {
+                if let Some(ear) = ear.take() {
+                    ear.end();
+                }
+            }
+            Next::Heard(Ok((_, Logged::TooMuch))) => timer = Some((Wait::Flood, Box::pin(sleep(FLOODED)))),
+            Next::Heard(Ok((_, Logged::Nothing))) => tokio::task::yield_now().await,
+            Next::Read(Ok((_, false))) | Next::Heard(Ok((_, Logged::Some))) => {
                 timer = Some((Wait::Quiet, Box::pin(sleep(QUIET))));
                 tokio::task::yield_now().await;
             }
@@ -373,14 +441,33 @@ fn poll_read(
     })
 }
 
-fn drain(output: &Receiver, sink: &dyn Output) {
-    // A pipe holds at most 1 MiB (pipe(7), without privileges); a child that goes on writing does
-    // not keep us here.
-    for _ in 0..16 {
-        if !matches!(read_into(output, sink), Ok(1..)) {
-            break;
-        }
+/// Takes what the run has said before it ended. A pipe holds at most 1 MiB (pipe(7), without
+/// privileges); a child that goes on writing does not keep us here.
+fn drain(streams: Streams, sink: &dyn Output) {
+    if let Some(mut ear) = streams.ear {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut log = |line: &[u8], is_whole| {
+                sink.take_line(clock::now(), line, is_whole);
+            };
+            (0..16).take_while(|_| matches!(ear.try_read(buffer, &mut log), Ok(1..))).count();
+        });
+        ear.end();
     }
+    if let Some(output) = streams.output {
+        (0..16).take_while(|_| matches!(read_into(&output, sink), Ok(1..))).count();
+    }
+}
+
+fn poll_heard(ear: &mut Ear, sink: &dyn Output, cx: &mut Context<'_>) -> Poll<io::Result<(usize, Logged)>> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let mut logged = Logged::Nothing;
+        let mut log = |line: &[u8], is_whole| {
+            let too_much = sink.take_line(clock::now(), line, is_whole);
+            logged = if too_much { Logged::TooMuch } else { Logged::Some };
+        };
+        let read = ear.poll(buffer, cx, &mut log);
+        read.map_ok(|count| (count, logged))
+    })
 }
 
 fn read_into(output: &Receiver, sink: &dyn Output) -> io::Result<usize> {

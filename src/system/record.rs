@@ -72,6 +72,15 @@ pub struct Identity {
     pub pidfd_inode: u64,
 }
 
+impl Record {
+    /// True if it is spoken with on its standard input and output: then it has no port, and a third
+    /// FIFO.
+    #[must_use]
+    pub const fn is_stdio(&self) -> bool {
+        self.backend.is_none()
+    }
+}
+
 impl Identity {
     /// Of a living process that cannot be reaped meanwhile, with a handle on it.
     ///
@@ -145,22 +154,43 @@ impl RunDir {
         self.0.join("in")
     }
 
-    /// The FIFO that is the run's standard output and error.
+    /// The FIFO that is the run's standard output; of an http server its standard error too.
     #[must_use]
     pub fn output(&self) -> PathBuf {
         self.0.join("out")
     }
 
-    /// Makes it with its FIFOs: from now on the run is intended.
+    /// The FIFO that is a stdio run's standard error.
+    #[must_use]
+    pub fn error(&self) -> PathBuf {
+        self.0.join("err")
+    }
+
+    /// A file that is there while a message to a stdio run is partly written.
+    #[must_use]
+    pub fn half(&self) -> PathBuf {
+        self.0.join("half")
+    }
+
+    /// What a stdio run answered to its opening, for a next daemon.
+    #[must_use]
+    pub fn opened(&self) -> PathBuf {
+        self.0.join("opened")
+    }
+
+    /// Makes it with its FIFOs, three of them for a stdio run: from now on the run is intended.
     ///
     /// # Errors
     ///
     /// When the runtime directory cannot be written.
-    pub fn create(&self) -> io::Result<()> {
+    pub fn create(&self, is_stdio: bool) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(&self.0)?;
         let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
         nix::unistd::mkfifo(&self.stdin(), mode)?;
         nix::unistd::mkfifo(&self.output(), mode)?;
+        if is_stdio {
+            nix::unistd::mkfifo(&self.error(), mode)?;
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use super::*;
 use crate::model::Moment;
 use crate::model::config::{Limits, Probe, Restart, Stop};
 use crate::model::spec::{SpecId, Way};
+use crate::system::account;
 
 /// Counts how often a run was over.
 #[derive(Default)]
@@ -18,6 +19,9 @@ struct Ends(AtomicUsize);
 
 impl Output for Ends {
     fn take(&self, _: Moment, _: &[u8]) -> bool {
+        false
+    }
+    fn take_line(&self, _: Moment, _: &[u8], _: bool) -> bool {
         false
     }
     fn rest(&self) {}
@@ -77,7 +81,7 @@ async fn a_run_that_is_killed_while_it_waits_for_the_launcher_does_not_wait_for_
     let (launcher, _other_end) = Launcher::mute();
     let (life, mut news) = life(dir.path(), launcher);
     let ends = Arc::new(Ends::default());
-    let task = tokio::spawn(begin(Arc::clone(&life), alice(), spec(), Arc::clone(&ends) as _));
+    let task = tokio::spawn(begin(Arc::clone(&life), alice(), spec(), Arc::clone(&ends) as _, None));
     tokio::task::yield_now().await;
     life.kill.notify_one();
     task.await.unwrap();
@@ -92,7 +96,8 @@ async fn the_output_of_a_run_that_never_began_is_ended_before_its_exit_is_told()
     let (life, mut news) = life(Path::new("/nowhere"), launcher);
     let ends = Arc::new(Ends::default());
     let spec = spec();
-    let task = tokio::spawn(begin(Arc::clone(&life), alice(), Arc::clone(&spec), Arc::clone(&ends) as _));
+    let task =
+        tokio::spawn(begin(Arc::clone(&life), alice(), Arc::clone(&spec), Arc::clone(&ends) as _, None));
     assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
     assert_eq!(ends.0.load(Ordering::Relaxed), 1);
     assert_eq!(Arc::strong_count(&spec), 1);
@@ -106,9 +111,9 @@ async fn the_output_of_a_run_that_was_found_dead_is_ended_before_it_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, _other_end) = Launcher::mute();
     let (life, mut news) = life(dir.path(), launcher);
-    life.dir.create().unwrap();
+    life.dir.create(false).unwrap();
     let ends = Arc::new(Ends::default());
-    let task = tokio::spawn(resume(Arc::clone(&life), i32::MAX, Arc::clone(&ends) as _));
+    let task = tokio::spawn(resume(Arc::clone(&life), (i32::MAX, false), Arc::clone(&ends) as _, None));
     assert_eq!(news.recv().await.unwrap().what, What::Exited(Exit::Unknown));
     life.kill.notify_one();
     assert_eq!(news.recv().await.unwrap().what, What::Gone);
