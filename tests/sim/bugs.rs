@@ -33,6 +33,8 @@ pub(crate) enum Bug {
     NeverForgivesStrikes,
     DropsGone,
     DropsExit,
+    DropsSickness,
+    BelievesStaleSickness,
     GivesUpAfterFive,
     LeaksADeadline,
     LosesADeadline,
@@ -257,10 +259,14 @@ impl Core for Buggy {
         }
         let current = self.owners.get(&run).and_then(|id| self.current(id)).unwrap_or(run);
         match (self.bug, &fact) {
-            (Bug::BelievesStaleReady, Fact::Ready) | (Bug::BelievesStaleExit, Fact::Exited(_)) => {
+            (Bug::BelievesStaleReady, Fact::Ready)
+            | (Bug::BelievesStaleSickness, Fact::Sick)
+            | (Bug::BelievesStaleExit, Fact::Exited(_)) => {
                 self.inner.observe(current, fact);
             }
-            (Bug::DropsGone, Fact::Gone) | (Bug::DropsExit, Fact::Exited(_)) => {}
+            (Bug::DropsGone, Fact::Gone)
+            | (Bug::DropsExit, Fact::Exited(_))
+            | (Bug::DropsSickness, Fact::Sick) => {}
             (Bug::StartsBeforeGone, Fact::Exited(_)) => {
                 self.inner.observe(run, fact);
                 self.inner.observe(run, Fact::Gone);

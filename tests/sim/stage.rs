@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mcpsup::model::config::{Limits, Probe, Restart, Stop};
 use mcpsup::model::spec::{Plan, Way};
-use mcpsup::model::{InstanceId, Moment, Spec, SpecId};
+use mcpsup::model::{InstanceId, Moment, SessionName, Spec, SpecId};
 
 pub(crate) const SEATS: usize = 4;
 pub(crate) const TENANTS: usize = 2;
@@ -43,7 +43,9 @@ impl Stage {
         let mut specs = Vec::new();
         for seat in 0..SEATS {
             for tenant in 0..TENANTS {
-                ids.push(instance(&format!("u{seat}{tenant}")));
+                let id = instance(&format!("u{seat}{tenant}"));
+                // Every other seat is a session's; what is said of one is said of its instance.
+                ids.push(if seat % 2 == 1 { id.session(SessionName::new(7)) } else { id });
                 for version in 0..VERSIONS {
                     specs.push(Arc::new(spec(seat, tenant, version, times(seat, version))));
                 }
