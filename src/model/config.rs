@@ -221,6 +221,12 @@ pub struct Server {
 }
 
 impl Server {
+    /// True if each of its sessions has a process of its own.
+    #[must_use]
+    pub const fn has_isolated_sessions(&self) -> bool {
+        matches!(self.transport, Transport::Stdio(Stdio { sessions: Sessions::Isolated, .. }))
+    }
+
     /// True if its process listens on a port.
     #[must_use]
     pub const fn listens(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Whether two specs are the same to the process that is given them.
 //!
 //! Every part is written with its length or at a fixed width, in a fixed order, so that no two
-//! specs are written alike. What the process cannot notice (timeouts, the probe, the path, which
+//! specs are written alike. Of stdio there is also what its bridge is made of. What the process cannot notice (timeouts, the probe, the path, which
 //! values are secret) is left out: changing it restarts nobody.
 
 use std::os::unix::ffi::OsStrExt;
@@ -61,6 +61,8 @@ pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
                 Era::Legacy => 1,
                 Era::Modern => 2,
             });
+            // Its clients' way to it is as old as the run itself.
+            digest.bytes(spec.path.as_bytes());
         }
     }
     SpecId(digest.0.finalize().into_bytes().into())

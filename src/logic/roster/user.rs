@@ -12,11 +12,11 @@ use crate::model::env::Variables;
 use crate::model::file::{EnvFile, FileState};
 use crate::model::spec::Account;
 use crate::model::status::StateName;
-use crate::model::{Config, InstanceId, Problem, ServerName, Spec, UserName};
+use crate::model::{Config, InstanceId, Problem, ServerName, Spec, SpecId, UserName};
 
 use super::settings::{self, Settings};
-use super::spec::{self, Constants};
-use super::{Host, Listed, path_of};
+use super::spec::{self, Constants, Mould};
+use super::{Host, Listed};
 
 /// One user who has a file.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub(super) struct User {
     /// The last specs that nothing was wrong with. A list, as is everything here that has one
     /// element per server: a map makes room for eleven, and nearly everybody has one.
     specs: Vec<(ServerName, Arc<Spec>)>,
+    /// What those were made of whose sessions have processes of their own.
+    moulds: Vec<(ServerName, Box<Mould>)>,
 }
 
 /// A version of a file that could be read.
@@ -116,6 +118,7 @@ impl User {
             servers.push((server, judged));
         }
         self.specs.retain(|(server, _)| settings.enabled && of(&servers, server).is_some());
+        self.moulds.retain(|(server, _)| of(&self.specs, server).is_some());
         self.checked = Some(Checked {
             enabled: settings.enabled,
             account_missing: account.is_none() && settings.names_account(),
@@ -153,14 +156,13 @@ impl User {
         &mut self,
         id: &InstanceId,
         answer: Result<Given, Problem>,
-        config: &Config,
+        config: &Arc<Config>,
         host: &Host<'_>,
         constants: &Constants,
         door: Option<u16>,
     ) -> Listed {
-        let path = path_of(config, &id.server);
         let mut problems = self.faults.clone();
-        let refused = Listed::without_spec(Want::Keep, StateName::Refused, door, path);
+        let refused = Listed::without_spec(Want::Keep, StateName::Refused, door, id, Some(config));
         let (Some(good), Some(checked)) = (&self.good, &mut self.checked) else {
             problems.extend(answer.err());
             return Listed { problems, ..refused };
@@ -177,7 +179,16 @@ impl User {
                         let account = checked.account.as_deref();
                         let recipe =
                             spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
-                        Some(judged.make(&recipe, config, host, constants, old))
+                        let made = judged.make(&recipe, config, host, constants, old);
+                        if let Ok(spec) = &made
+                            && server.has_isolated_sessions()
+                            && of(&self.moulds, &id.server).is_none_or(|mould| mould.of != spec.id)
+                        {
+                            let mould = Box::new(Mould::new(&recipe, spec.id, config));
+                            self.moulds.retain(|(name, _)| *name != id.server);
+                            self.moulds.push((id.server.clone(), mould));
+                        }
+                        Some(made)
                     }
                     Ok(_) => None,
                     Err(problem) => {
@@ -200,6 +211,17 @@ impl User {
             None => (Want::Keep, StateName::Refused),
         };
         Listed { want, owner_uid, absent_because, problems, ..refused }
+    }
+
+    /// The spec of a session's own process, made of what `base`, its instance's spec, was made of.
+    pub(super) fn for_session(
+        &self,
+        id: &InstanceId,
+        base: SpecId,
+        host: &Host<'_>,
+        constants: &Constants,
+    ) -> Option<Spec> {
+        of(&self.moulds, &id.server).filter(|mould| mould.of == base)?.make(id, host, constants)
     }
 
     fn keep(&mut self, server: &ServerName, spec: Arc<Spec>) {

@@ -121,17 +121,14 @@ impl World {
     }
 
     fn all(&mut self) -> BTreeMap<InstanceId, Listed> {
+        let Self { roster, ports, accounts, is_root, removing, .. } = self;
+        let accounts = |name: &str| accounts.borrow().get(name).cloned();
+        roster.resolve(ports, &host(&accounts, *is_root, removing))
+    }
+
+    fn for_session(&self, id: &InstanceId, base: SpecId) -> Option<Spec> {
         let accounts = |name: &str| self.accounts.borrow().get(name).cloned();
-        let host = Host {
-            blocked: &BTreeSet::new(),
-            accounts: &accounts,
-            state: Path::new("/var/lib/mcpsup"),
-            runtime: Path::new("/run/mcpsup"),
-            is_root: self.is_root,
-            digest_key: &[7; 32],
-            removing: &self.removing,
-        };
-        self.roster.resolve(&mut self.ports, &host)
+        self.roster.for_session(id, base, &host(&accounts, self.is_root, &self.removing))
     }
 
     fn one(&mut self, instance: &str) -> Listed {
@@ -143,6 +140,23 @@ impl World {
     fn alice(&mut self, text: &str) -> Listed {
         self.files(&[("alice", Some(text))]);
         self.one("alice")
+    }
+}
+
+fn host<'a>(
+    accounts: &'a dyn Fn(&str) -> Option<Account>,
+    is_root: bool,
+    removing: &'a BTreeSet<UserName>,
+) -> Host<'a> {
+    static NONE: BTreeSet<u16> = BTreeSet::new();
+    Host {
+        blocked: &NONE,
+        accounts,
+        state: Path::new("/var/lib/mcpsup"),
+        runtime: Path::new("/run/mcpsup"),
+        is_root,
+        digest_key: &[7; 32],
+        removing,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a process is given.
 
 use super::*;
+use crate::model::SessionName;
 use crate::model::config::{Era, Sessions, Stdio};
 use crate::model::spec::Way;
 
@@ -130,4 +131,31 @@ fn a_stdio_process_has_a_door_and_no_port_of_its_own() {
     assert_eq!((listed.door, listed.path.as_str(), spec.backend()), (Some(4242), "/mcp", None));
     assert_eq!(spec.stdio(), Some(Stdio::of(Sessions::Shared)));
     assert!(!env(&listed).contains_key("NOTES_PORT"), "it is where the door is, and nobody else's to know");
+}
+
+#[test]
+fn a_session_gets_what_its_instance_was_given_and_directories_of_its_own() {
+    let mut world = World::new();
+    let stdio = Server {
+        command: vec![text("/opt/notes"), Template(vec![Piece::Session])],
+        transport: Transport::Stdio(Stdio::of(Sessions::Isolated)),
+        ..server()
+    };
+    world.roster.set_config(Ok(config(&[("notes", stdio)])));
+    let listed = world.alice("TOKEN=tok-1234567\n");
+    let base = spec(&listed);
+    let id = InstanceId::new(user("alice"), "notes".parse().unwrap()).session(SessionName::new(0xa1));
+    let session = world.for_session(&id, base.id).unwrap();
+    assert_eq!(session.args[0].reveal(), "00000000000000a1");
+    assert_eq!(base.args[0].reveal(), "main");
+    assert!(session.state_dir.ends_with("instances/alice/notes+00000000000000a1"));
+    assert_ne!((session.id, &session.runtime_dir), (base.id, &base.runtime_dir));
+    assert!(session.env.iter().any(|(name, value)| &**name == "TOKEN" && value.reveal() == "tok-1234567"));
+
+    // A file that breaks changes nothing for sessions either; one that changes makes another spec.
+    world.alice("TOKEN=wrong\n");
+    assert_eq!(world.for_session(&id, base.id).unwrap(), session);
+    let changed = world.alice("TOKEN=tok-7654321\n");
+    assert_eq!(world.for_session(&id, base.id), None, "its instance runs something else now");
+    assert_ne!(world.for_session(&id, spec(&changed).id).unwrap().id, session.id);
 }
