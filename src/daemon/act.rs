@@ -20,7 +20,8 @@ use crate::system::{failpoint, socket};
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) instance: InstanceId,
-    pub(super) backend: u16,
+    /// The port its process was told to listen on; none for stdio.
+    pub(super) backend: Option<u16>,
     /// Where it listens, once it answered there.
     pub(super) listening: Option<Listening>,
     /// Said by its probe; not there while none asks.
@@ -29,13 +30,13 @@ pub(super) struct Current {
 }
 
 impl Current {
-    pub(super) fn new(instance: InstanceId, backend: u16) -> Self {
+    pub(super) fn new(instance: InstanceId, backend: Option<u16>) -> Self {
         Self { instance, backend, listening: None, not_ready: None, probe: None }
     }
 
-    /// The address its process was told to listen on.
-    pub(super) fn address(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.backend)
+    /// The address its process was told to listen on, if it was.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.backend?))
     }
 
     /// Why it is not ready yet, as the probe found last; empty if it has found nothing.
@@ -93,16 +94,16 @@ impl Daemon {
             return self.not_started(run, format!("its earlier run {older} is still being killed"));
         }
         // Nothing of ours is alive here, so whoever listens there is a stranger.
-        if let Some(stranger) = stranger_at(spec.backend) {
-            tracing::warn!(user = %instance.user, server = %instance.server, port = spec.backend, holder = stranger, "backend port taken");
-            let mend = if self.give_another_backend(instance, spec.backend) {
+        if let Some((port, stranger)) = spec.backend().and_then(|port| Some((port, stranger_at(port)?))) {
+            tracing::warn!(user = %instance.user, server = %instance.server, port, holder = stranger, "backend port taken");
+            let mend = if self.give_another_backend(instance, port) {
                 "it gets another"
             } else {
                 "no other is free; end that, or widen [ports] backend_range in mcpsup.toml"
             };
-            return self.not_started(run, format!("its port {} is held by {stranger}; {mend}", spec.backend));
+            return self.not_started(run, format!("its port {port} is held by {stranger}; {mend}"));
         }
-        self.current.insert(run, Current::new(instance.clone(), spec.backend));
+        self.current.insert(run, Current::new(instance.clone(), spec.backend()));
         let sink = self.sink_for(instance, run, &spec);
         self.processes.start(run, instance, spec, sink);
     }
@@ -146,7 +147,9 @@ impl Daemon {
                 // Nobody knows any more how it wants to be asked.
                 Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
             };
-        let (address, not_ready) = (current.address(), Arc::<Mutex<String>>::default());
+        // A stdio process says so itself.
+        let Some(address) = current.address() else { return };
+        let not_ready = Arc::<Mutex<String>>::default();
         current.not_ready = Some(Arc::clone(&not_ready));
         let say = self.sources.say_ready.clone();
         let task = tokio::spawn(async move {

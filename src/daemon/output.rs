@@ -264,7 +264,7 @@ mod tests {
     use super::*;
     use crate::model::Secret;
     use crate::model::config::{Limits, Probe, Restart, Stop};
-    use crate::model::spec::{Plan, SpecId};
+    use crate::model::spec::{Plan, SpecId, Way};
     use crate::system::logfile;
 
     fn spec(secrets: &[&str]) -> Arc<Spec> {
@@ -284,7 +284,7 @@ mod tests {
             runtime_dir: "/".into(),
             account: None,
             limits: Limits::default(),
-            backend: 20000,
+            way: Way::Http { backend: 20000 },
             path: "/mcp".into(),
             probe: Probe::Tcp,
             secrets: secrets.iter().map(|secret| Secret::new(*secret)).collect(),

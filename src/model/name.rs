@@ -1,6 +1,7 @@
 //! Who and what: users, servers, and one server for one user.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -77,18 +78,99 @@ name_type! {
     ServerName
 }
 
-/// One server for one user: `alice/github`.
+/// A session that a client of a stdio server began: a number that is not used again, written as 16
+/// hexadecimal digits.
+///
+/// It names directories and stands in logs. The client's own name for it, `Mcp-Session-Id`, is a
+/// secret and another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SessionName(NonZeroU64);
+
+impl SessionName {
+    /// The name with this number; zero is taken for one, since no name has it.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        match NonZeroU64::new(number) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for SessionName {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        let name = u64::from_str_radix(text, 16).ok().and_then(NonZeroU64::new).map(Self);
+        name.filter(|name| name.to_string() == text).ok_or(NotAName)
+    }
+}
+
+impl TryFrom<String> for SessionName {
+    type Error = NotAName;
+
+    fn try_from(text: String) -> Result<Self, NotAName> {
+        text.parse()
+    }
+}
+
+impl From<SessionName> for String {
+    fn from(name: SessionName) -> Self {
+        name.to_string()
+    }
+}
+
+/// One server for one user, `alice/github`; or, where every session has a process of its own, one
+/// session of it. Whatever is said of an instance (one run at a time, its state, its deadline) holds
+/// for each of these alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId {
     /// Whose it is.
     pub user: UserName,
     /// Which server.
     pub server: ServerName,
+    /// Which of its sessions; `None` is the instance itself, which has the port.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<SessionName>,
+}
+
+impl InstanceId {
+    /// One server for one user.
+    #[must_use]
+    pub const fn new(user: UserName, server: ServerName) -> Self {
+        Self { user, server, session: None }
+    }
+
+    /// One session of this instance.
+    #[must_use]
+    pub fn session(&self, name: SessionName) -> Self {
+        Self { session: Some(name), ..self.clone() }
+    }
+
+    /// The instance that this is, or is a session of.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        Self::new(self.user.clone(), self.server.clone())
+    }
+
+    /// True if this is `base`, or a session of it.
+    #[must_use]
+    pub fn is_of(&self, base: &Self) -> bool {
+        self.user == base.user && self.server == base.server
+    }
 }
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.user, self.server)
+        write!(f, "{}/{}", self.user, self.server)?;
+        self.session.map_or(Ok(()), |session| write!(f, "+{session}"))
     }
 }
 
@@ -102,6 +184,16 @@ mod tests {
             assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
         }
         assert!("x".repeat(65).parse::<UserName>().is_err());
+    }
+
+    #[test]
+    fn a_session_is_named_in_one_way() {
+        let name = SessionName::new(0xbeef);
+        assert_eq!(name.to_string(), "000000000000beef");
+        assert_eq!("000000000000beef".parse(), Ok(name));
+        for bad in ["", "beef", "000000000000BEEF", "0000000000000000", "+00000000000beef", "main"] {
+            assert!(bad.parse::<SessionName>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Recei
         identity,
         cgroup: group.map(|group| group.dir().to_path_buf()),
         pid_namespace: matches!(life.held, Held::Namespace),
-        backend: spec.backend,
+        backend: spec.backend(),
         marker: life.marker.clone(),
         uid: life.uid,
     };

@@ -33,8 +33,9 @@ pub struct Record {
     pub cgroup: Option<PathBuf>,
     /// True if it is the first process of a pid namespace.
     pub pid_namespace: bool,
-    /// The port it was told to listen on.
-    pub backend: u16,
+    /// The port it was told to listen on; none for a stdio server.
+    #[serde(default)]
+    pub backend: Option<u16>,
     /// Its TMPDIR, by which strays are recognised.
     pub marker: PathBuf,
     /// Whom it was started as: nobody else's process is taken for a stray of it.

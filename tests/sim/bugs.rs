@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mcpsup::logic::fleet::{Effect, Fleet};
 use mcpsup::logic::instance::{Fact, Instance, Origin, State, Want};
+use mcpsup::model::spec::Way;
 use mcpsup::model::{InstanceId, Moment, RunId, Spec, SpecId};
 
 use crate::core::{Core, View};
@@ -116,7 +117,9 @@ impl Buggy {
                     spec.plan.restart.stable = Duration::from_secs(9);
                 }),
                 Bug::StopsByAnotherSignal => replanned(&spec, |spec| spec.plan.stop.signal = 1),
-                Bug::UsesOnesPortForAnother => replanned(&spec, |spec| spec.backend = 4000),
+                Bug::UsesOnesPortForAnother => {
+                    replanned(&spec, |spec| spec.way = Way::Http { backend: 4000 })
+                }
                 _ => Want::Always(spec),
             },
             Want::Never | Want::Keep => want,

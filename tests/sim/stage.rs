@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpsup::model::config::{Limits, Probe, Restart, Stop};
-use mcpsup::model::spec::Plan;
+use mcpsup::model::spec::{Plan, Way};
 use mcpsup::model::{InstanceId, Moment, Spec, SpecId};
 
 pub(crate) const SEATS: usize = 4;
@@ -68,7 +68,7 @@ impl Stage {
 }
 
 pub(crate) fn instance(user: &str) -> InstanceId {
-    InstanceId { user: user.parse().expect("a name"), server: "s".parse().expect("a name") }
+    InstanceId::new(user.parse().expect("a name"), "s".parse().expect("a name"))
 }
 
 pub(crate) fn times(seat: usize, version: usize) -> Times {
@@ -108,7 +108,7 @@ pub(crate) fn spec(seat: usize, tenant: usize, version: usize, times: Times) -> 
         runtime_dir: PathBuf::new(),
         account: None,
         limits: Limits::default(),
-        backend: port(seat),
+        way: Way::Http { backend: port(seat) },
         path: String::new(),
         probe: Probe::Tcp,
         secrets: Vec::new(),

@@ -40,7 +40,7 @@ fn world(limits: config::Door, first: Route) -> World {
     let here = IpAddr::from([127, 0, 0, 1]);
     let (settings, seen) = watch::channel(Arc::new(Settings { limits, listen: here }));
     let route = Lead::new(first);
-    let instance = InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() };
+    let instance = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
     let door = Door::open(socket::listen(here, 0).unwrap(), seen, instance, route.follow()).unwrap();
     World { door, route, settings }
 }

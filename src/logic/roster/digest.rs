@@ -10,6 +10,8 @@ use std::path::Path;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::model::config::{Era, Sessions};
+use crate::model::spec::Way;
 use crate::model::{Spec, SpecId};
 
 /// Names what is written; a new order of parts needs a new name.
@@ -46,7 +48,21 @@ pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
         digest.number(u64::from(limit.is_some()));
         digest.number(limit.unwrap_or_default());
     }
-    digest.number(spec.backend.into());
+    match spec.way {
+        Way::Http { backend } => digest.number(backend.into()),
+        Way::Stdio(stdio) => {
+            // No port is so high.
+            digest.number(match stdio.sessions {
+                Sessions::Shared => 1 << 16,
+                Sessions::Isolated => 1 << 17,
+            });
+            digest.number(match stdio.era {
+                Era::Auto => 0,
+                Era::Legacy => 1,
+                Era::Modern => 2,
+            });
+        }
+    }
     SpecId(digest.0.finalize().into_bytes().into())
 }
 

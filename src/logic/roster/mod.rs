@@ -164,7 +164,7 @@ impl Roster {
             user.check(name, &config, host);
             user.ask(name, &config, ports, &mut wanted);
         }
-        let has_none = |user: &UserName| !wanted.iter().any(|(id, _)| id.user == *user);
+        let has_none = |user: &UserName| !wanted.iter().any(|asked| asked.id.user == *user);
         self.unsaid.clear();
         for (name, user) in &self.users {
             if user.problems().next().is_some() && has_none(name) {

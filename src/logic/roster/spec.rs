@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use crate::logic::ports::Given;
 use crate::logic::template::{Holes, fill};
-use crate::model::config::{Server, Template};
+use crate::model::config::{Server, Template, Transport};
 use crate::model::env::Variables;
-use crate::model::spec::{Account, Plan};
+use crate::model::spec::{Account, Plan, Way};
 use crate::model::{Config, InstanceId, Problem, Secret, Spec, SpecId};
 
 use super::{Host, digest, settings};
@@ -76,6 +76,7 @@ impl Recipe<'_> {
             user: &id.user,
             server: &id.server,
             port: self.given.backend,
+            session: id.session,
             state_dir: &state_dir,
             runtime_dir: &runtime_dir,
             vars: self.vars,
@@ -93,6 +94,11 @@ impl Recipe<'_> {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let way = match (server.transport, self.given.backend) {
+            (Transport::Stdio(stdio), _) => Way::Stdio(stdio),
+            // Whoever listens is given a port, or no spec is made.
+            (Transport::Http, backend) => Way::Http { backend: backend.unwrap_or_default() },
+        };
         let mut spec = Spec {
             id: SpecId([0; 32]),
             plan: Plan { ready_timeout: server.ready.timeout, stop: server.stop, restart: server.restart },
@@ -104,7 +110,7 @@ impl Recipe<'_> {
             runtime_dir,
             account: self.account.cloned(),
             limits: server.limits,
-            backend: self.given.backend,
+            way,
             path: server.path.clone(),
             probe: server.ready.probe.clone(),
             secrets: self.secrets(config),
@@ -139,8 +145,8 @@ impl Recipe<'_> {
         for variable in self.vars.0.iter().filter(|variable| !settings::is_ours(&variable.name, config)) {
             env.insert(&variable.name, variable.value.clone());
         }
-        if let Some(name) = &self.server.port_env {
-            env.insert(name, Secret::new(self.given.backend.to_string()));
+        if let (Some(name), Some(backend)) = (&self.server.port_env, self.given.backend) {
+            env.insert(name, Secret::new(backend.to_string()));
         }
         env.into_iter().map(|(name, value)| (name.into(), value)).collect()
     }

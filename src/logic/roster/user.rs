@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::logic::envfile;
 use crate::logic::instance::Want;
-use crate::logic::ports::{Given, Pin, Ports};
+use crate::logic::ports::Pin;
+use crate::logic::ports::{Asked, Given, Ports};
+use crate::model::config::Server;
 use crate::model::env::Variables;
 use crate::model::file::{EnvFile, FileState};
 use crate::model::spec::Account;
@@ -124,28 +126,23 @@ impl User {
     }
 
     /// Which instances of this user get ports, and which port is asked for.
-    pub(super) fn ask(
-        &self,
-        name: &UserName,
-        config: &Config,
-        ports: &Ports,
-        wanted: &mut Vec<(InstanceId, Option<Pin>)>,
-    ) {
-        let id = |server: &ServerName| InstanceId { user: name.clone(), server: server.clone() };
+    pub(super) fn ask(&self, name: &UserName, config: &Config, ports: &Ports, wanted: &mut Vec<Asked>) {
+        let id = |server: &ServerName| InstanceId::new(name.clone(), server.clone());
         if let Some(checked) = &self.checked {
             for (server, judged) in &checked.servers {
                 let id = id(server);
                 let is_good = checked.problems.is_empty() && judged.problems.is_empty();
                 // A file with something wrong in it moves nobody's door.
                 let pin = judged.pin.as_deref().cloned().filter(|_| is_good || ports.door(&id).is_none());
-                wanted.push((id, pin));
+                let listens = config.servers.get(server).is_some_and(Server::listens);
+                wanted.push(Asked { id, pin, listens });
             }
         } else if !self.faults.is_empty() {
             // Nothing good was ever seen: it has at least what everybody has, and what it had.
             for (server, described) in &config.servers {
                 let id = id(server);
                 if described.for_all || ports.door(&id).is_some() {
-                    wanted.push((id, None));
+                    wanted.push(Asked { id, pin: None, listens: described.listens() });
                 }
             }
         }

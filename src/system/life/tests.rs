@@ -10,7 +10,7 @@ use super::super::process::News;
 use super::*;
 use crate::model::Moment;
 use crate::model::config::{Limits, Probe, Restart, Stop};
-use crate::model::spec::SpecId;
+use crate::model::spec::{SpecId, Way};
 
 /// Counts how often a run was over.
 #[derive(Default)]
@@ -43,7 +43,7 @@ fn spec() -> Arc<Spec> {
         runtime_dir: "/".into(),
         account: None,
         limits: Limits::default(),
-        backend: 20000,
+        way: Way::Http { backend: 20000 },
         path: "/mcp".into(),
         probe: Probe::Tcp,
         secrets: Vec::new(),
@@ -51,7 +51,7 @@ fn spec() -> Arc<Spec> {
 }
 
 fn alice() -> InstanceId {
-    InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() }
+    InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap())
 }
 
 fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {

@@ -136,7 +136,7 @@ impl World {
 
     fn one(&mut self, instance: &str) -> Listed {
         let (name, server) = instance.split_once('/').unwrap_or((instance, "notes"));
-        let id = InstanceId { user: user(name), server: server.parse().unwrap() };
+        let id = InstanceId::new(user(name), server.parse().unwrap());
         self.all().remove(&id).unwrap_or_else(|| panic!("{instance} is not listed"))
     }
 
