@@ -35,14 +35,7 @@ pub enum Posted {
     Refused(Refused),
 }
 
-/// A refusal as it goes to the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// HTTP status.
-    pub status: u16,
-    /// A JSON-RPC error response.
-    pub body: Vec<u8>,
-}
+pub use super::era::Refused;
 
 /// What comes next on a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,51 +132,102 @@ pub struct Exchange {/* … */}
 #[expect(unused_variables, reason = "a frame to build against")]
 impl Exchange {
     /// Without a process.
-    pub fn new(settings: Settings) -> Self { todo!() }
+    pub fn new(settings: Settings) -> Self {
+        todo!()
+    }
     /// A process is there; `first_id` is higher than any id ever sent to it. `opened`: an earlier
     /// daemon had opened it. Sends the opening, or the round trip that shows it alive.
-    pub fn attach(&mut self, first_id: u64, opened: Option<Opened>, now: Moment) { todo!() }
+    pub fn attach(&mut self, first_id: u64, opened: Option<Opened>, now: Moment) {
+        todo!()
+    }
     /// One line of the process, without its newline.
-    pub fn line(&mut self, line: &[u8], now: Moment) { todo!() }
+    pub fn line(&mut self, line: &[u8], now: Moment) {
+        todo!()
+    }
     /// The process is gone.
-    pub fn lost(&mut self, now: Moment) { todo!() }
+    pub fn lost(&mut self, now: Moment) {
+        todo!()
+    }
     /// From now on no new call goes to this process; what was sent may still be answered.
-    pub fn drain(&mut self) { todo!() }
+    pub fn drain(&mut self) {
+        todo!()
+    }
     /// Calls sent and not answered.
-    pub fn in_flight(&self) -> usize { todo!() }
+    pub fn in_flight(&self) -> usize {
+        todo!()
+    }
     /// True if a process is open and takes calls.
-    pub fn is_open(&self) -> bool { todo!() }
+    pub fn is_open(&self) -> bool {
+        todo!()
+    }
     /// Asks the process for a sign of life; [`Deed::Healthy`] is the answer. (Any answer of it is one.)
-    pub fn check_health(&mut self) { todo!() }
+    pub fn check_health(&mut self) {
+        todo!()
+    }
     /// Begins a session with a client's `initialize`. `id`: unguessable, from the caller. Only while open,
     /// but for isolated exchanges, whose opening it is.
-    pub fn initialize(&mut self, id: String, body: &[u8], now: Moment) -> Result<(SessionKey, StreamKey), Refused> { todo!() }
+    pub fn initialize(
+        &mut self,
+        id: String,
+        body: &[u8],
+        now: Moment,
+    ) -> Result<(SessionKey, StreamKey), Refused> {
+        todo!()
+    }
     /// A POST whose body is `body`. Only while open.
-    pub fn post(&mut self, from: From, body: &[u8], now: Moment) -> Posted { todo!() }
+    pub fn post(&mut self, from: From, body: &[u8], now: Moment) -> Posted {
+        todo!()
+    }
     /// A GET without Last-Event-ID: the session's own stream; an earlier one of it ends.
-    pub fn listen(&mut self, session: SessionKey, now: Moment) -> StreamKey { todo!() }
+    pub fn listen(&mut self, session: SessionKey, now: Moment) -> StreamKey {
+        todo!()
+    }
     /// A GET with Last-Event-ID: goes on behind that event. `None`: that id is not of this session.
-    pub fn resume(&mut self, session: SessionKey, last_event_id: &str, now: Moment) -> Option<StreamKey> { todo!() }
+    pub fn resume(&mut self, session: SessionKey, last_event_id: &str, now: Moment) -> Option<StreamKey> {
+        todo!()
+    }
     /// The id of an event before the first of this stream, for priming. `None` if it cannot be resumed.
-    pub fn prime(&mut self, stream: StreamKey) -> Option<String> { todo!() }
+    pub fn prime(&mut self, stream: StreamKey) -> Option<String> {
+        todo!()
+    }
     /// Takes the next message of a stream.
-    pub fn next(&mut self, stream: StreamKey) -> Next { todo!() }
+    pub fn next(&mut self, stream: StreamKey) -> Next {
+        todo!()
+    }
     /// Nobody reads this stream any more (its connection ended).
-    pub fn dropped(&mut self, stream: StreamKey, now: Moment) { todo!() }
+    pub fn dropped(&mut self, stream: StreamKey, now: Moment) {
+        todo!()
+    }
     /// DELETE.
-    pub fn end_session(&mut self, session: SessionKey) { todo!() }
+    pub fn end_session(&mut self, session: SessionKey) {
+        todo!()
+    }
     /// Ends what was idle too long.
-    pub fn expire(&mut self, now: Moment) { todo!() }
+    pub fn expire(&mut self, now: Moment) {
+        todo!()
+    }
     /// When `expire` (or the silence of an opening) has to be looked at next.
-    pub fn deadline(&self) -> Option<Moment> { todo!() }
+    pub fn deadline(&self) -> Option<Moment> {
+        todo!()
+    }
     /// The session with this id.
-    pub fn session(&self, id: &str) -> Option<SessionKey> { todo!() }
+    pub fn session(&self, id: &str) -> Option<SessionKey> {
+        todo!()
+    }
     /// The revision of a session.
-    pub fn version(&self, session: SessionKey) -> Option<&str> { todo!() }
+    pub fn version(&self, session: SessionKey) -> Option<&str> {
+        todo!()
+    }
     /// Takes up a session of an earlier daemon.
-    pub fn restore(&mut self, record: SessionRecord, now: Moment) -> SessionKey { todo!() }
+    pub fn restore(&mut self, record: SessionRecord, now: Moment) -> SessionKey {
+        todo!()
+    }
     /// What is to be done since the last time.
-    pub fn deeds(&mut self) -> Vec<Deed> { todo!() }
+    pub fn deeds(&mut self) -> Vec<Deed> {
+        todo!()
+    }
     /// What was seen.
-    pub fn counts(&self) -> Counts { todo!() }
+    pub fn counts(&self) -> Counts {
+        todo!()
+    }
 }
