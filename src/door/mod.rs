@@ -2,8 +2,8 @@
 //! a port to the moment its user is removed, so that a port outlives every run behind it.
 //!
 //! ```text
-//! a client ──▶ accept ──▶ guest (one client connection) ──▶ link (one connection to the process)
-//!              limits     Host, Origin, headers, waiting     whose socket is that?
+//! a client ──▶ accept ──▶ guest (one client connection) ──▶ proxy (one connection to the process)
+//!              limits     Host, Origin                       waiting, headers, whose socket is that?
 //! ```
 //!
 //! A [`Door`] decides nothing about runs. It is told by [`Route`] where requests go now, and
@@ -17,8 +17,7 @@ mod accept;
 mod answer;
 mod body;
 mod guest;
-mod headers;
-mod link;
+mod proxy;
 mod route;
 
 use std::fmt;

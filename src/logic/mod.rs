@@ -3,8 +3,10 @@
 pub mod access;
 pub mod config;
 pub mod envfile;
+pub mod era;
 pub mod exchange;
 pub mod fleet;
+pub mod frame;
 pub mod instance;
 pub mod ports;
 pub mod redact;

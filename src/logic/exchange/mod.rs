@@ -35,14 +35,7 @@ pub enum Posted {
     Refused(Refused),
 }
 
-/// A refusal as it goes to the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// HTTP status.
-    pub status: u16,
-    /// A JSON-RPC error response.
-    pub body: Vec<u8>,
-}
+pub use super::era::Refused;
 
 /// What comes next on a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
