@@ -14,7 +14,7 @@ use crate::door::bridge::{Said, Word};
 use crate::logic::instance::{Cause, Fact, State, Want};
 use crate::logic::roster::{self, Host};
 use crate::model::config::{Sessions, Transport};
-use crate::model::{InstanceId, Moment, RunId, SessionName, Spec, SpecId};
+use crate::model::{InstanceId, Moment, RunId, Spec, SpecId};
 use crate::system::record::RunDir;
 use crate::system::{account, failpoint};
 
@@ -235,11 +235,6 @@ impl Daemon {
     /// Tells the loop that a run hears nothing any more.
     pub(super) fn note_deaf(&mut self, run: RunId) {
         self.note_sick(run, "closed its standard input".to_owned());
-    }
-
-    /// The session's name, for the log: empty where there is none.
-    pub(super) fn session_of(id: &InstanceId) -> String {
-        id.session.as_ref().map_or_else(String::new, SessionName::to_string)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::door::{Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::logic::roster::Listed;
 use crate::model::portmap::{Entry, PortMap};
-use crate::model::status::{InstanceStatus, StateName, StatusReport, ordinal};
+use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
 use crate::system::{clock, socket};
 
@@ -135,8 +135,24 @@ impl Daemon {
             last_exit: instance.last_exit().map(ToString::to_string),
             note: self.note_on(id, instance, now),
             problems,
+            sessions: self.bridges.get(id).map(|bridge| bridge.sessions()),
+            session_runs: self.session_runs(id, now),
             containment: current.map(|_| self.processes.containment().as_str().to_owned()),
         }
+    }
+
+    fn session_runs(&self, id: &InstanceId, now: Moment) -> Vec<SessionRun> {
+        let run = |(id, instance): (&InstanceId, &Instance)| {
+            Some(SessionRun {
+                session: id.session?,
+                state: self.state_name(id, instance),
+                run: instance.last_run(),
+                pid: instance.current().and_then(|run| self.processes.pid(run)),
+                for_seconds: now.since(instance.entered()).as_secs(),
+                note: self.note_on(id, instance, now),
+            })
+        };
+        self.fleet.sessions(id).filter_map(run).collect()
     }
 
     /// What a client connects to.

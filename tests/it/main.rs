@@ -27,5 +27,6 @@ mod real;
 mod secrets;
 mod seen;
 mod spawn;
+mod stdio;
 mod tree;
 mod wire;
