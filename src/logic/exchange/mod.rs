@@ -4,8 +4,47 @@
 //! of which protocol era. It reads no clock, does no I/O and draws no lots: facts go in by method,
 //! what is to be done comes out as [`Deed`]s, and what clients are to be told waits on streams until
 //! it is taken with [`Exchange::next`].
+//!
+//! | file | decides |
+//! |---|---|
+//! | `opening` | which era the process speaks; its comings and goings |
+//! | `posts` | what a client's message is, and where it goes |
+//! | `calls` | requests in flight: ids and progress tokens of both sides, in the terms of both eras |
+//! | `notices` | what the process says unasked, and to whom |
+//! | `asks` | what the process asks a client, and the client's answers |
+//! | `rounds` | the same for a modern process (`input_required`) and a legacy client |
+//! | `turns` | whose calls are in flight; sessions that must not be so at the same time |
+//! | `listens` | subscriptions of both eras |
+//! | `sessions`, `streams` | who is there, and what waits to be told to them |
+//!
+//! What a process says reaches the client it is meant for or nobody: where that cannot be told, it is
+//! refused or dropped, and counted.
 
-use crate::model::Moment;
+mod asks;
+mod calls;
+mod listens;
+mod notices;
+mod opening;
+mod posts;
+mod rounds;
+mod server;
+mod sessions;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod translate;
+mod turns;
+
+use std::collections::{BTreeMap, HashMap};
+
+use asks::Asks;
+use calls::{Call, Own};
+use listens::Listens;
+use opening::Process;
+use server::Server;
+use sessions::Session;
+use streams::Streams;
+use turns::Turns;
 
 /// A legacy session inside one exchange; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,108 +165,102 @@ pub struct Counts {
     pub ambiguous: u64,
 }
 
-/// The exchange.
-pub struct Exchange {/* … */}
+/// Requests in flight or waiting, at most; one more is refused.
+pub const MAX_CALLS: usize = 16_384;
 
-#[expect(unused_variables, reason = "a frame to build against")]
+/// The exchange.
+pub struct Exchange {
+    settings: Settings,
+    process: Process,
+    /// The era of the process, once it was found out; it survives the process.
+    era: Option<bool>,
+    /// What is known of the last process that was opened.
+    server: Option<Server>,
+    /// The next id to the process.
+    next_id: u64,
+    /// Clients' requests, by the id under which the process knows them.
+    calls: BTreeMap<u64, Call>,
+    /// Our own requests in flight.
+    own: BTreeMap<u64, Own>,
+    turns: Turns,
+    asks: Asks,
+    listens: Listens,
+    sessions: BTreeMap<SessionKey, Session>,
+    by_id: HashMap<String, SessionKey>,
+    next_session: u64,
+    streams: Streams,
+    /// A health check waits for an answer.
+    is_checked: bool,
+    deeds: Vec<Deed>,
+    counts: Counts,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Session ids are secrets, and messages may hold some.
+        f.debug_struct("Exchange").field("calls", &self.calls.len()).finish_non_exhaustive()
+    }
+}
+
 impl Exchange {
     /// Without a process.
+    #[must_use]
     pub fn new(settings: Settings) -> Self {
-        todo!()
+        Self {
+            settings,
+            process: Process::Away,
+            era: None,
+            server: None,
+            next_id: 1,
+            calls: BTreeMap::new(),
+            own: BTreeMap::new(),
+            turns: Turns::default(),
+            asks: Asks::default(),
+            listens: Listens::default(),
+            sessions: BTreeMap::new(),
+            by_id: HashMap::new(),
+            next_session: 0,
+            streams: Streams::default(),
+            is_checked: false,
+            deeds: Vec::new(),
+            counts: Counts::default(),
+        }
     }
-    /// A process is there; `first_id` is higher than any id ever sent to it. `opened`: an earlier
-    /// daemon had opened it. Sends the opening, or the round trip that shows it alive.
-    pub fn attach(&mut self, first_id: u64, opened: Option<Opened>, now: Moment) {
-        todo!()
-    }
-    /// One line of the process, without its newline.
-    pub fn line(&mut self, line: &[u8], now: Moment) {
-        todo!()
-    }
-    /// The process is gone.
-    pub fn lost(&mut self, now: Moment) {
-        todo!()
-    }
-    /// From now on no new call goes to this process; what was sent may still be answered.
-    pub fn drain(&mut self) {
-        todo!()
-    }
-    /// Calls sent and not answered.
-    pub fn in_flight(&self) -> usize {
-        todo!()
-    }
-    /// True if a process is open and takes calls.
-    pub fn is_open(&self) -> bool {
-        todo!()
-    }
-    /// Asks the process for a sign of life; [`Deed::Healthy`] is the answer. (Any answer of it is one.)
-    pub fn check_health(&mut self) {
-        todo!()
-    }
-    /// Begins a session with a client's `initialize`. `id`: unguessable, from the caller. Only while open,
-    /// but for isolated exchanges, whose opening it is.
-    pub fn initialize(
-        &mut self,
-        id: String,
-        body: &[u8],
-        now: Moment,
-    ) -> Result<(SessionKey, StreamKey), Refused> {
-        todo!()
-    }
-    /// A POST whose body is `body`. Only while open.
-    pub fn post(&mut self, from: From, body: &[u8], now: Moment) -> Posted {
-        todo!()
-    }
-    /// A GET without Last-Event-ID: the session's own stream; an earlier one of it ends.
-    pub fn listen(&mut self, session: SessionKey, now: Moment) -> StreamKey {
-        todo!()
-    }
-    /// A GET with Last-Event-ID: goes on behind that event. `None`: that id is not of this session.
-    pub fn resume(&mut self, session: SessionKey, last_event_id: &str, now: Moment) -> Option<StreamKey> {
-        todo!()
-    }
-    /// The id of an event before the first of this stream, for priming. `None` if it cannot be resumed.
-    pub fn prime(&mut self, stream: StreamKey) -> Option<String> {
-        todo!()
-    }
+
     /// Takes the next message of a stream.
     pub fn next(&mut self, stream: StreamKey) -> Next {
-        todo!()
+        self.streams.next(stream)
     }
-    /// Nobody reads this stream any more (its connection ended).
-    pub fn dropped(&mut self, stream: StreamKey, now: Moment) {
-        todo!()
+
+    /// The id of an event before the first of this stream, for priming. `None` if it cannot be resumed.
+    pub fn prime(&mut self, stream: StreamKey) -> Option<String> {
+        self.streams.prime(stream)
     }
-    /// DELETE.
-    pub fn end_session(&mut self, session: SessionKey) {
-        todo!()
-    }
-    /// Ends what was idle too long.
-    pub fn expire(&mut self, now: Moment) {
-        todo!()
-    }
-    /// When `expire` (or the silence of an opening) has to be looked at next.
-    pub fn deadline(&self) -> Option<Moment> {
-        todo!()
-    }
-    /// The session with this id.
-    pub fn session(&self, id: &str) -> Option<SessionKey> {
-        todo!()
-    }
-    /// The revision of a session.
-    pub fn version(&self, session: SessionKey) -> Option<&str> {
-        todo!()
-    }
-    /// Takes up a session of an earlier daemon.
-    pub fn restore(&mut self, record: SessionRecord, now: Moment) -> SessionKey {
-        todo!()
-    }
+
     /// What is to be done since the last time.
     pub fn deeds(&mut self) -> Vec<Deed> {
-        todo!()
+        let mut deeds = std::mem::take(&mut self.deeds);
+        deeds.extend(self.streams.woken().into_iter().map(Deed::Wake));
+        deeds
     }
+
     /// What was seen.
-    pub fn counts(&self) -> Counts {
-        todo!()
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// An id that the process never heard.
+    const fn fresh(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Writes a line to the process.
+    fn send(&mut self, mut line: Vec<u8>) {
+        if line.last() != Some(&b'\n') {
+            line.push(b'\n');
+        }
+        self.deeds.push(Deed::Send(line));
     }
 }
