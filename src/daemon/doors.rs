@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::door::{Door, Lead, Route, Settings};
+use crate::door::{Behind, Door, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
 use crate::model::{InstanceId, Problem};
 use crate::system::socket;
@@ -86,7 +86,7 @@ impl Doors {
         let listen = self.settings.borrow().listen;
         let listener = socket::listen(listen, port)?;
         let route = Lead::new(Route::Waiting);
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), route.follow())?;
+        let door = Door::open(listener, self.settings.subscribe(), id.clone(), Behind::Http(route.follow()))?;
         Ok(Open { port, route, _door: door })
     }
 

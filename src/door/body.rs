@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::answer::Refusal;
+use super::bridge::Events;
 use super::proxy::Passed;
 
 /// What became of a request's body.
@@ -125,6 +126,8 @@ pub(super) enum Reply {
     Own(Option<Bytes>),
     /// The process's.
     Passed(Passed),
+    /// What a bridge says, as it comes.
+    Events(Events),
 }
 
 impl Reply {
@@ -144,6 +147,7 @@ impl Body for Reply {
         match &mut *self {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Passed(passed) => passed.poll_part(cx),
+            Self::Events(events) => events.poll_part(cx).map(|part| part.map(Ok)),
         }
     }
 
@@ -151,6 +155,7 @@ impl Body for Reply {
         match self {
             Self::Own(bytes) => bytes.is_none(),
             Self::Passed(passed) => passed.is_end(),
+            Self::Events(events) => events.is_end(),
         }
     }
 
@@ -158,6 +163,7 @@ impl Body for Reply {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Passed(passed) => passed.size(),
+            Self::Events(_) => SizeHint::default(),
         }
     }
 }

@@ -16,8 +16,9 @@ use tracing::debug;
 use super::accept::Lingering;
 use super::answer::Refusal;
 use super::body::Reply;
+use super::bridge::Bridge;
 use super::proxy::Proxy;
-use super::{Frame, Settings};
+use super::{Behind, Follow, Frame, Settings};
 use crate::logic::access::Hosts;
 
 /// The largest request head, and the most that is read from a client at once.
@@ -32,9 +33,14 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let mut route = frame.route.clone();
-    let proxy = Arc::new(Proxy::new(frame, settings.clone()));
-    let guest = Arc::new(Guest { settings, proxy });
+    let (way, mut route) = match &frame.behind {
+        Behind::Http(route) => {
+            let proxy = Proxy::new(frame.clone(), route.clone(), settings.clone());
+            (Way::Proxy(Arc::new(proxy)), Some(route.clone()))
+        }
+        Behind::Stdio(bridge) => (Way::Bridge(bridge.clone()), None),
+    };
+    let guest = Arc::new(Guest { settings, way });
     let service = service_fn(|request| {
         let guest = guest.clone();
         async move { Ok::<_, Infallible>(guest.answer(request).await) }
@@ -46,15 +52,16 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(client), service);
     let mut connection = pin!(connection);
-    let mut led = true;
     let outcome = loop {
         tokio::select! {
             biased;
             outcome = &mut connection => break outcome,
             // A process that is to end may wait for its connections to end first.
-            is_led = route.changed(), if led => {
-                led = is_led;
-                guest.proxy.let_go();
+            is_led = turned(&mut route) => {
+                if !is_led {
+                    route = None;
+                }
+                guest.let_go();
             }
         }
     };
@@ -63,19 +70,45 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
     }
 }
 
+/// Waits until the route is another; false if nobody leads any more.
+async fn turned(route: &mut Option<Follow>) -> bool {
+    match route {
+        Some(route) => route.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A client's connection.
 struct Guest {
     settings: Arc<Settings>,
-    proxy: Arc<Proxy>,
+    way: Way,
+}
+
+/// What answers a request that may pass.
+enum Way {
+    Proxy(Arc<Proxy>),
+    Bridge(Arc<Bridge>),
 }
 
 impl Guest {
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        let passed = match self.check(&request) {
-            Ok(()) => self.proxy.clone().pass(request).await,
-            Err(refusal) => Err(refusal),
-        };
-        passed.unwrap_or_else(|refusal| refusal.response())
+        if let Err(refusal) = self.check(&request) {
+            return refusal.response();
+        }
+        match &self.way {
+            Way::Proxy(proxy) => {
+                proxy.clone().pass(request).await.unwrap_or_else(|refusal| refusal.response())
+            }
+            // Boxed: a connection between two requests should not carry the room for one.
+            Way::Bridge(bridge) => Box::pin(bridge.clone().answer(request, &self.settings.limits)).await,
+        }
+    }
+
+    fn let_go(&self) {
+        match &self.way {
+            Way::Proxy(proxy) => proxy.let_go(),
+            Way::Bridge(_) => {}
+        }
     }
 
     /// What can be said about a request before anything is done for it.

@@ -6,6 +6,9 @@
 //!              limits     Host, Origin                       waiting, headers, whose socket is that?
 //! ```
 //!
+//! Where the process speaks lines on its standard input and output, a [`bridge`] stands in the place
+//! of the proxy.
+//!
 //! A [`Door`] decides nothing about runs. It is told by [`Route`] where requests go now, and
 //! follows; while the process is down, requests wait. It keeps no request and replays none: what
 //! may have reached a process is never sent to another.
@@ -16,6 +19,7 @@
 mod accept;
 mod answer;
 mod body;
+pub mod bridge;
 mod guest;
 mod proxy;
 mod route;
@@ -31,6 +35,7 @@ use tokio::task::JoinHandle;
 use crate::model::config;
 use crate::model::{InstanceId, RunId};
 
+use bridge::Bridge;
 pub use route::{Follow, Lead};
 
 /// Asks whether the run's processes hold the socket with this inode: a server that replaces its
@@ -45,6 +50,14 @@ pub struct Settings {
     pub limits: config::Door,
     /// `[ports] listen`
     pub listen: IpAddr,
+}
+
+/// What answers a door's requests.
+pub enum Behind {
+    /// A process that speaks HTTP itself, where the route leads when the request is sent.
+    Http(Follow),
+    /// A process that speaks lines, through this.
+    Stdio(Arc<Bridge>),
 }
 
 /// Where a door's requests go now.
@@ -87,8 +100,7 @@ pub struct Door {
 impl Door {
     /// Takes up a listening socket and serves it; must be called on a tokio runtime.
     ///
-    /// A connection is served by the settings of the moment it came in; every request goes where
-    /// `route` points when it is sent.
+    /// A connection is served by the settings of the moment it came in.
     ///
     /// # Errors
     ///
@@ -97,11 +109,11 @@ impl Door {
         listener: TcpListener,
         settings: watch::Receiver<Arc<Settings>>,
         instance: InstanceId,
-        route: Follow,
+        behind: Behind,
     ) -> std::io::Result<Self> {
         let addr = listener.local_addr()?;
         let known = Mutex::new(Known::default());
-        let frame = Arc::new(Frame { instance, settings, route, known });
+        let frame = Arc::new(Frame { instance, settings, behind, known });
         Ok(Self { addr, task: tokio::spawn(accept::accept(listener, frame)) })
     }
 
@@ -122,7 +134,7 @@ impl Drop for Door {
 struct Frame {
     instance: InstanceId,
     settings: watch::Receiver<Arc<Settings>>,
-    route: Follow,
+    behind: Behind,
     known: Mutex<Known>,
 }
 

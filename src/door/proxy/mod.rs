@@ -29,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What one client's connection needs to have its requests passed on.
 pub(super) struct Proxy {
     frame: Arc<Frame>,
+    /// Where requests go.
+    route: Follow,
     settings: Arc<Settings>,
     /// The connection to the process while no request uses it.
     link: Mutex<Option<Link>>,
@@ -37,8 +39,8 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    pub(super) fn new(frame: Arc<Frame>, settings: Arc<Settings>) -> Self {
-        Self { frame, settings, link: Mutex::default(), fate: Arc::default() }
+    pub(super) fn new(frame: Arc<Frame>, route: Follow, settings: Arc<Settings>) -> Self {
+        Self { frame, route, settings, link: Mutex::default(), fate: Arc::default() }
     }
 
     /// Takes back a connection whose answer has been read to its end.
@@ -63,7 +65,7 @@ impl Proxy {
 
     /// True if requests go where this connection leads.
     fn leads_on(&self, link: &Link) -> bool {
-        match self.frame.route.now() {
+        match self.route.now() {
             Route::Ready(upstream) => link.serves(upstream.run),
             Route::Waiting | Route::Closed(_) => false,
         }
@@ -122,7 +124,7 @@ impl Proxy {
     /// A new connection to the process, as soon as there is one; `pause` after one that came to
     /// nothing.
     async fn connect(&self, mut pause: Duration) -> Result<Link, Refusal> {
-        let mut route = self.frame.route.clone();
+        let mut route = self.route.clone();
         if !pause.is_zero() {
             route.look();
             change(&mut route, pause).await?;
