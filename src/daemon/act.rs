@@ -8,6 +8,7 @@ use tokio::task::AbortHandle;
 
 use super::Daemon;
 use super::event::Ready;
+use crate::door::bridge::Bridge;
 use crate::logic::fleet::Effect;
 use crate::logic::instance::Want;
 use crate::model::config::Probe;
@@ -16,8 +17,10 @@ use crate::system::probe::{self, Listening};
 use crate::system::process::{News, What};
 use crate::system::{failpoint, socket};
 
+/// Why a stdio run is not ready yet.
+const UNANSWERED: &str = "it has not answered initialize or server/discover";
+
 /// What the daemon knows of a run beside the core.
-#[derive(Debug)]
 pub(super) struct Current {
     pub(super) instance: InstanceId,
     /// The port its process was told to listen on; none for stdio.
@@ -27,11 +30,14 @@ pub(super) struct Current {
     /// Said by its probe; not there while none asks.
     not_ready: Option<Arc<Mutex<String>>>,
     probe: Option<AbortHandle>,
+    /// What speaks with it, if it is a stdio run.
+    pub(super) bridge: Option<Arc<Bridge>>,
 }
 
 impl Current {
-    pub(super) fn new(instance: InstanceId, backend: Option<u16>) -> Self {
-        Self { instance, backend, listening: None, not_ready: None, probe: None }
+    pub(super) fn new(instance: InstanceId, backend: Option<u16>, bridge: Option<Arc<Bridge>>) -> Self {
+        let not_ready = bridge.is_some().then(|| Arc::new(Mutex::new(UNANSWERED.to_owned())));
+        Self { instance, backend, listening: None, not_ready, probe: None, bridge }
     }
 
     /// The address its process was told to listen on, if it was.
@@ -65,14 +71,17 @@ impl Daemon {
                 if let Some(current) = self.current.get_mut(&run) {
                     current.end_probe();
                     let why = current.not_ready();
-                    if !why.is_empty() {
+                    let said = self.trouble.get(&current.instance).is_some_and(|(of, _)| *of == run);
+                    if !why.is_empty() && !said {
+                        let why = format!("was not ready in time: {why}");
                         self.trouble.insert(current.instance.clone(), (run, why));
                     }
                 }
-                self.processes.stop(run, signal, now);
+                self.stop_run(run, signal, now);
                 failpoint::pass("stop.signalled");
             }
             Effect::Kill { run } => {
+                self.draining.remove(&run);
                 if self.processes.knows(run) {
                     self.processes.kill(run, now);
                     failpoint::pass("stop.killed");
@@ -103,9 +112,12 @@ impl Daemon {
             };
             return self.not_started(run, format!("its port {port} is held by {stranger}; {mend}"));
         }
-        self.current.insert(run, Current::new(instance.clone(), spec.backend()));
+        let is_stdio = spec.stdio().is_some();
+        let talk = self.bridges.partner(instance, run, None).filter(|_| is_stdio);
+        let bridge = self.bridges.get(instance).filter(|_| is_stdio).cloned();
+        self.current.insert(run, Current::new(instance.clone(), spec.backend(), bridge));
         let sink = self.sink_for(instance, run, &spec);
-        self.processes.start(run, instance, spec, sink, None);
+        self.processes.start(run, instance, spec, sink, talk.map(|talk| talk as _));
     }
 
     /// False if there is none: then the instance keeps its port, and its next tries wait longer

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::doors::Place;
 use super::{Daemon, Ending};
 use crate::control::protocol::Call;
+use crate::door::bridge::Word;
 use crate::logic::instance::Fact;
-use crate::logic::roster::Host;
+use crate::logic::roster::{Host, Listed};
 use crate::model::{InstanceId, Moment, RunId, UserName};
 use crate::system::account;
 use crate::system::envdir::Complete;
@@ -28,6 +30,8 @@ const DOOR_CLOSES_IN: Duration = Duration::from_millis(10);
 pub(super) enum Event {
     /// To a run.
     News(News),
+    /// To a stdio run, or to a session of one.
+    Word(Word),
     /// A run answered its probe.
     Ready(Ready),
     /// Somebody asks for something.
@@ -61,6 +65,7 @@ impl Daemon {
                     failpoint::pass("up.noted");
                 }
             }
+            Event::Word(word) => self.note_word(word, now),
             Event::Call(call) => self.answer(call, now),
             Event::Signal(Signal::Terminate) => {
                 self.ending = Ending::WithTheRuns;
@@ -84,8 +89,9 @@ impl Daemon {
     fn note_news(&mut self, run: RunId, what: What) {
         match what {
             What::Launched => self.begin_probe(run),
-            What::Deaf => {}
+            What::Deaf => self.note_deaf(run),
             What::Exited(exit) => {
+                self.draining.remove(&run);
                 if let Some(current) = self.current.get_mut(&run) {
                     current.end_probe();
                     // Why an earlier run was given up says nothing about how this one ended. (It is
@@ -154,8 +160,11 @@ impl Daemon {
                 removing: &self.removing,
             };
             self.listed = self.roster.resolve(&mut self.ports, &host);
-            let doors =
-                self.listed.iter().filter_map(|(id, listed)| Some((id.clone(), listed.door?))).collect();
+            self.set_bridges();
+            let at = |(id, listed): (&InstanceId, &Listed)| {
+                Some((id.clone(), Place { port: listed.door?, bridge: self.bridges.get(id).cloned() }))
+            };
+            let doors = self.listed.iter().filter_map(at).collect();
             self.doors.set(&doors);
             // Nobody knows a door yet that was given just now: where a stranger listens on its
             // port, it is given another. A pinned one comes back to the same port, once.
@@ -175,8 +184,9 @@ impl Daemon {
             self.save_ports();
         }
         self.say_problems();
-        let wants = self.listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
-        self.fleet.want(wants, now);
+        let sessions = self.wants_of_sessions();
+        let wants = self.listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone()));
+        self.fleet.want(wants.chain(sessions).collect(), now);
         if self.doors.wait_for_ours() {
             self.look_at = self.look_at.min(now + DOOR_CLOSES_IN);
         }

@@ -4,6 +4,7 @@
 use crate::control::protocol::Target;
 use crate::door::{Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
+use crate::logic::roster::Listed;
 use crate::model::portmap::{Entry, PortMap};
 use crate::model::status::{InstanceStatus, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
@@ -20,8 +21,16 @@ impl Daemon {
             State::Stopping { .. } => StateName::Stopping,
             State::Killing { .. } => StateName::Killing,
             State::Cooling { .. } => StateName::Cooling,
-            State::Down if self.fleet.holds().contains(id) => StateName::Stopped,
-            State::Down => self.listed.get(id).map_or(StateName::Gone, |listed| listed.absent_because),
+            State::Down if self.fleet.is_held(id) => StateName::Stopped,
+            State::Down => self.listed(id).map_or(StateName::Gone, |listed| listed.absent_because),
+        }
+    }
+
+    /// What the files say of the instance, or of the one that this is a session of.
+    pub(super) fn listed(&self, id: &InstanceId) -> Option<&Listed> {
+        match id.session {
+            None => self.listed.get(id),
+            Some(_) => self.listed.get(&id.base()),
         }
     }
 
@@ -53,10 +62,10 @@ impl Daemon {
     }
 
     fn closed_because(&self, id: &InstanceId) -> String {
-        if self.fleet.holds().contains(id) {
+        if self.fleet.is_held(id) {
             return format!("{id} was stopped");
         }
-        match self.listed.get(id).map(|listed| listed.absent_because) {
+        match self.listed(id).map(|listed| listed.absent_because) {
             Some(StateName::Disabled) => format!("{id} is disabled"),
             Some(StateName::Refused) => format!("the configuration of {id} is wrong; see mcpsup status"),
             Some(
@@ -161,7 +170,9 @@ impl Daemon {
                 let why = self.current.get(&run)?.not_ready();
                 (!why.is_empty()).then_some(why)
             }
-            State::Stopping { cause: Cause::NotReady, .. } => Some(self.ended(id, instance)),
+            State::Stopping { cause: Cause::NotReady | Cause::Crashed { .. }, .. } => {
+                Some(self.ended(id, instance))
+            }
             State::Killing { .. } if now.since(instance.entered()).as_secs() >= 5 => {
                 Some("its processes do not end; the port is kept and nothing is started".to_owned())
             }
@@ -174,7 +185,7 @@ impl Daemon {
         let exit = instance.last_exit().map_or_else(|| "ended".to_owned(), ToString::to_string);
         match (self.trouble.get(id), instance.last_exit()) {
             (Some((_, trouble)), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
-                format!("was not ready in time: {trouble}")
+                trouble.clone()
             }
             (None, _) | (Some(_), Some(Exit::NotStarted(_))) => exit,
         }
@@ -200,6 +211,7 @@ impl Daemon {
         let fits = |id: &&InstanceId| {
             target.user.as_ref().is_none_or(|user| *user == id.user)
                 && target.server.as_ref().is_none_or(|server| *server == id.server)
+                && id.session.is_none()
         };
         self.fleet.iter().map(|(id, _)| id).filter(fits).cloned().collect()
     }

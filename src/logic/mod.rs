@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod fleet;
 pub mod frame;
 pub mod instance;
+pub mod overlong;
 pub mod ports;
 pub mod redact;
 pub mod roster;

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::ServerName;
 use crate::model::port::PortRange;
 
@@ -126,7 +128,7 @@ pub enum Transport {
 }
 
 /// What is said of a stdio server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stdio {
     /// `sessions = "shared"`
     pub sessions: Sessions,
@@ -159,7 +161,8 @@ impl Stdio {
 }
 
 /// Who shares a stdio process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sessions {
     /// All clients of one user.
     #[default]
@@ -169,7 +172,8 @@ pub enum Sessions {
 }
 
 /// Which revisions of MCP a stdio process speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Era {
     /// It is asked.
     Auto,
@@ -180,7 +184,7 @@ pub enum Era {
 }
 
 /// How a stdio process that is up is asked for a sign of life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// How often; at least a second.
     pub every: Duration,

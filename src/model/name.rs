@@ -160,6 +160,13 @@ impl InstanceId {
         Self::new(self.user.clone(), self.server.clone())
     }
 
+    /// The server, and the session if it is one: `github+00c4d5e6f7a8b9c0`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let session = self.session.map_or_else(String::new, |session| format!("+{session}"));
+        format!("{}{session}", self.server)
+    }
+
     /// True if this is `base`, or a session of it.
     #[must_use]
     pub fn is_of(&self, base: &Self) -> bool {
@@ -169,8 +176,7 @@ impl InstanceId {
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.user, self.server)?;
-        self.session.map_or(Ok(()), |session| write!(f, "+{session}"))
+        write!(f, "{}/{}", self.user, self.name())
     }
 }
 

@@ -148,6 +148,7 @@ async fn launch(
         cgroup: group.map(|group| group.dir().to_path_buf()),
         pid_namespace: matches!(life.held, Held::Namespace),
         backend: spec.backend(),
+        stdio: spec.stdio().map(|stdio| (stdio, spec.path.clone())),
         marker: life.marker.clone(),
         uid: life.uid,
     };

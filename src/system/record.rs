@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
+use crate::model::config::Stdio;
 use crate::model::{InstanceId, RunId, SpecId};
 
 /// What is known of a run that was started.
@@ -36,6 +37,10 @@ pub struct Record {
     /// The port it was told to listen on; none for a stdio server.
     #[serde(default)]
     pub backend: Option<u16>,
+    /// How it is spoken with on its standard input and output, and the path its clients reach it at;
+    /// none for an http server.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stdio: Option<(Stdio, String)>,
     /// Its TMPDIR, by which strays are recognised.
     pub marker: PathBuf,
     /// Whom it was started as: nobody else's process is taken for a stray of it.
@@ -73,11 +78,10 @@ pub struct Identity {
 }
 
 impl Record {
-    /// True if it is spoken with on its standard input and output: then it has no port, and a third
-    /// FIFO.
+    /// True if it is spoken with on its standard input and output: then it has a third FIFO.
     #[must_use]
     pub const fn is_stdio(&self) -> bool {
-        self.backend.is_none()
+        self.stdio.is_some()
     }
 }
 
