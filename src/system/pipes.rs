@@ -247,6 +247,13 @@ impl Wire {
         Ok(wire)
     }
 
+    /// A wire to a pipe that does not block and is no run's.
+    #[cfg(test)]
+    pub(crate) fn to(input: OwnedFd, marker: PathBuf) -> Arc<Self> {
+        let (out, moved) = (Mutex::default(), Notify::new());
+        Arc::new(Self { input, marker, out, moved, deaf: Box::new(|| ()) })
+    }
+
     /// Says a line, its end included: at once if the process reads, else when it does. To a process
     /// that is over nothing is said, and who speaks with it will hear that.
     ///

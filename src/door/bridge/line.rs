@@ -13,7 +13,7 @@ use super::state::{After, Clock, Flushed, Process, State};
 use super::{Bridge, Said, lock};
 use crate::door::answer::Refusal;
 use crate::logic::exchange::{Counts, Exchange, Opened, SessionRecord};
-use crate::model::config::Health;
+use crate::model::config::{Health, Stdio};
 use crate::model::{Moment, RunId, SessionName};
 use crate::system::clock;
 use crate::system::pipes::Wire;
@@ -107,8 +107,12 @@ impl Line {
         self.turn(State::ask);
     }
 
-    pub(super) fn set_health(self: &Arc<Self>, health: Option<Health>) {
-        self.turn(|state, now| state.set_health(health, now));
+    pub(super) fn configure(self: &Arc<Self>, settings: Stdio) {
+        self.turn(|state, now| {
+            let most = usize::try_from(settings.max_sessions).unwrap_or(usize::MAX);
+            state.exchange.limit(most, settings.session_idle);
+            state.set_health(settings.health, now);
+        });
     }
 
     pub(super) fn restore(self: &Arc<Self>, name: SessionName, record: SessionRecord) {

@@ -93,7 +93,7 @@ pub struct Bridge {
     say: mpsc::UnboundedSender<Word>,
     settings: Mutex<Stdio>,
     /// Why no process will come by itself.
-    closed: Mutex<Option<String>>,
+    closed: Mutex<Option<Arc<str>>>,
     /// The process that is not a session's own.
     base: Arc<Line>,
     /// Processes of sessions.
@@ -130,7 +130,7 @@ impl Bridge {
     pub fn configure(&self, settings: Stdio) {
         *lock(&self.settings) = settings;
         for line in self.lines() {
-            line.set_health(settings.health);
+            line.configure(settings);
         }
     }
 
@@ -185,6 +185,7 @@ impl Bridge {
 
     /// `Some`: no process will come by itself, so whoever waits for one hears why at once.
     pub fn close(&self, why: Option<String>) {
+        let why: Option<Arc<str>> = why.map(Arc::from);
         lock(&self.closed).clone_from(&why);
         for line in self.lines() {
             line.closed(why.as_deref());
@@ -228,7 +229,7 @@ impl Bridge {
     }
 
     fn why_closed(&self) -> Option<String> {
-        lock(&self.closed).clone()
+        lock(&self.closed).as_deref().map(str::to_owned)
     }
 
     fn say(&self, slot: Option<SessionName>, what: Said) {

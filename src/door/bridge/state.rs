@@ -248,8 +248,9 @@ impl State {
     }
 
     pub(super) fn set_health(&mut self, health: Option<Health>, now: Moment) {
+        let is_news = self.health != health;
         self.health = health;
-        if self.exchange.is_open() {
+        if is_news && self.exchange.is_open() {
             self.rest(now);
         }
     }

@@ -261,6 +261,12 @@ impl Exchange {
         self.sessions.len()
     }
 
+    /// Takes over changed limits. Sessions that are one too many now end when the next begins.
+    pub const fn limit(&mut self, max_sessions: usize, session_idle: std::time::Duration) {
+        self.settings.max_sessions = max_sessions;
+        self.settings.session_idle = session_idle;
+    }
+
     /// Takes up a session of an earlier daemon.
     pub fn restore(&mut self, record: SessionRecord, now: Moment) -> SessionKey {
         // Event ids of the earlier daemon must not name streams of this one.
