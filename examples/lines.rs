@@ -149,7 +149,9 @@ fn main() -> ExitCode {
     eprintln!("lines: up as {}", std::env::var("USER").unwrap_or_default());
     server.is_mute.store(switches().contains("--mute"), Ordering::Relaxed);
     if switches().contains("--closed") {
-        drop(nix::unistd::close(0));
+        if let Err(error) = nix::unistd::close(0) {
+            eprintln!("lines: {error}");
+        }
         std::thread::sleep(Duration::from_secs(3600));
     }
     for line in std::io::stdin().lock().lines() {

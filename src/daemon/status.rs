@@ -192,8 +192,24 @@ impl Daemon {
             State::Killing { .. } if now.since(instance.entered()).as_secs() >= 5 => {
                 Some("its processes do not end; the port is kept and nothing is started".to_owned())
             }
-            State::Down | State::Up { .. } | State::Stopping { .. } | State::Killing { .. } => None,
+            State::Up { .. } => self.note_on_sessions(id),
+            State::Down | State::Stopping { .. } | State::Killing { .. } => None,
         }
+    }
+
+    /// How many sessions have a process of their own, and how many of those are not up.
+    fn note_on_sessions(&self, id: &InstanceId) -> Option<String> {
+        if id.session.is_some() {
+            return None;
+        }
+        let (mut all, mut up) = (0_u32, 0);
+        for (_, instance) in self.fleet.sessions(id) {
+            all += 1;
+            up += u32::from(matches!(instance.state(), State::Up { .. }));
+        }
+        let not_up = if up < all { format!(", {} not up", all - up) } else { String::new() };
+        let plural = if all == 1 { "" } else { "s" };
+        (all > 0).then(|| format!("{all} session{plural}{not_up}"))
     }
 
     /// How the newest run ended, with what the probe found last if that was why.

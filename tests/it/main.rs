@@ -26,6 +26,7 @@ mod outlive;
 mod real;
 mod secrets;
 mod seen;
+mod sessions;
 mod spawn;
 mod stdio;
 mod tree;

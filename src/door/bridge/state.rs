@@ -276,7 +276,7 @@ impl State {
             (Pulse::Next(at), _) if *at <= now => self.ask(now),
             (Pulse::Asked(until), Some(health)) if *until <= now => {
                 process.pulse = Pulse::Unasked;
-                let why = format!("it answered nothing for {:?}", health.timeout);
+                let why = format!("did not answer a health check for {:?}", health.timeout);
                 self.after.say.push(Said::Sick(process.run, why));
             }
             (Pulse::Unasked | Pulse::Next(_) | Pulse::Asked(_), _) => {}
