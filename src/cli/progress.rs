@@ -151,6 +151,8 @@ pub(crate) mod tests {
             note: None,
             problems: vec![],
             containment: None,
+            sessions: None,
+            session_runs: vec![],
         }
     }
 

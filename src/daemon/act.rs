@@ -8,6 +8,7 @@ use tokio::task::AbortHandle;
 
 use super::Daemon;
 use super::event::Ready;
+use crate::door::bridge::Bridge;
 use crate::logic::fleet::Effect;
 use crate::logic::instance::Want;
 use crate::model::config::Probe;
@@ -16,26 +17,32 @@ use crate::system::probe::{self, Listening};
 use crate::system::process::{News, What};
 use crate::system::{failpoint, socket};
 
+/// Why a stdio run is not ready yet.
+const UNANSWERED: &str = "it has not answered initialize or server/discover";
+
 /// What the daemon knows of a run beside the core.
-#[derive(Debug)]
 pub(super) struct Current {
     pub(super) instance: InstanceId,
-    pub(super) backend: u16,
+    /// The port its process was told to listen on; none for stdio.
+    pub(super) backend: Option<u16>,
     /// Where it listens, once it answered there.
     pub(super) listening: Option<Listening>,
     /// Said by its probe; not there while none asks.
     not_ready: Option<Arc<Mutex<String>>>,
     probe: Option<AbortHandle>,
+    /// What speaks with it, if it is a stdio run.
+    pub(super) bridge: Option<Arc<Bridge>>,
 }
 
 impl Current {
-    pub(super) fn new(instance: InstanceId, backend: u16) -> Self {
-        Self { instance, backend, listening: None, not_ready: None, probe: None }
+    pub(super) fn new(instance: InstanceId, backend: Option<u16>, bridge: Option<Arc<Bridge>>) -> Self {
+        let not_ready = bridge.is_some().then(|| Arc::new(Mutex::new(UNANSWERED.to_owned())));
+        Self { instance, backend, listening: None, not_ready, probe: None, bridge }
     }
 
-    /// The address its process was told to listen on.
-    pub(super) fn address(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.backend)
+    /// The address its process was told to listen on, if it was.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.backend?))
     }
 
     /// Why it is not ready yet, as the probe found last; empty if it has found nothing.
@@ -64,14 +71,17 @@ impl Daemon {
                 if let Some(current) = self.current.get_mut(&run) {
                     current.end_probe();
                     let why = current.not_ready();
-                    if !why.is_empty() {
+                    let said = self.trouble.get(&current.instance).is_some_and(|(of, _)| *of == run);
+                    if !why.is_empty() && !said {
+                        let why = format!("was not ready in time: {why}");
                         self.trouble.insert(current.instance.clone(), (run, why));
                     }
                 }
-                self.processes.stop(run, signal, now);
+                self.stop_run(run, signal, now);
                 failpoint::pass("stop.signalled");
             }
             Effect::Kill { run } => {
+                self.draining.remove(&run);
                 if self.processes.knows(run) {
                     self.processes.kill(run, now);
                     failpoint::pass("stop.killed");
@@ -93,18 +103,21 @@ impl Daemon {
             return self.not_started(run, format!("its earlier run {older} is still being killed"));
         }
         // Nothing of ours is alive here, so whoever listens there is a stranger.
-        if let Some(stranger) = stranger_at(spec.backend) {
-            tracing::warn!(user = %instance.user, server = %instance.server, port = spec.backend, holder = stranger, "backend port taken");
-            let mend = if self.give_another_backend(instance, spec.backend) {
+        if let Some((port, stranger)) = spec.backend().and_then(|port| Some((port, stranger_at(port)?))) {
+            tracing::warn!(user = %instance.user, server = %instance.server, port, holder = stranger, "backend port taken");
+            let mend = if self.give_another_backend(instance, port) {
                 "it gets another"
             } else {
                 "no other is free; end that, or widen [ports] backend_range in mcpsup.toml"
             };
-            return self.not_started(run, format!("its port {} is held by {stranger}; {mend}", spec.backend));
+            return self.not_started(run, format!("its port {port} is held by {stranger}; {mend}"));
         }
-        self.current.insert(run, Box::new(Current::new(instance.clone(), spec.backend)));
+        let is_stdio = spec.stdio().is_some();
+        let talk = self.bridges.partner(instance, run, None).filter(|_| is_stdio);
+        let bridge = self.bridges.get(instance).filter(|_| is_stdio).cloned();
+        self.current.insert(run, Box::new(Current::new(instance.clone(), spec.backend(), bridge)));
         let sink = self.sink_for(instance, run, &spec);
-        self.processes.start(run, instance, spec, sink);
+        self.processes.start(run, instance, spec, sink, talk.map(|talk| talk as _));
     }
 
     /// False if there is none: then the instance keeps its port, and its next tries wait longer
@@ -146,7 +159,9 @@ impl Daemon {
                 // Nobody knows any more how it wants to be asked.
                 Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
             };
-        let (address, not_ready) = (current.address(), Arc::<Mutex<String>>::default());
+        // A stdio process says so itself.
+        let Some(address) = current.address() else { return };
+        let not_ready = Arc::<Mutex<String>>::default();
         current.not_ready = Some(Arc::clone(&not_ready));
         let say = self.sources.say_ready.clone();
         let task = tokio::spawn(async move {

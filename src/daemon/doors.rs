@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::door::{Door, Entrance, Lead, Route, Settings};
+use crate::door::bridge::Bridge;
+use crate::door::{Behind, Door, Entrance, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
 use crate::model::{InstanceId, Problem, Whom};
 use crate::system::ready::Hub;
@@ -34,11 +35,36 @@ struct Taken {
     is_closing: bool,
 }
 
+/// Where a door is to be, and what stands behind it if it is no http process.
+pub(super) struct Place {
+    pub(super) port: u16,
+    pub(super) bridge: Option<Arc<Bridge>>,
+}
+
 struct Open {
     port: u16,
-    route: Lead,
+    behind: Leads,
     /// Dropping it frees the port.
     door: Door,
+}
+
+/// How a door is told where requests go.
+enum Leads {
+    /// To the process.
+    Http(Lead),
+    /// To the bridge, which knows itself.
+    Stdio(Arc<Bridge>),
+}
+
+impl Open {
+    fn is_at(&self, place: &Place) -> bool {
+        let same = match (&self.behind, &place.bridge) {
+            (Leads::Http(_), None) => true,
+            (Leads::Stdio(one), Some(other)) => Arc::ptr_eq(one, other),
+            (Leads::Http(_), Some(_)) | (Leads::Stdio(_), None) => false,
+        };
+        same && self.port == place.port
+    }
 }
 
 impl Doors {
@@ -57,18 +83,22 @@ impl Doors {
     }
 
     /// Opens what `whom` lacks and closes what is theirs no more.
-    pub(super) fn set(&mut self, whom: &Whom, wanted: &BTreeMap<InstanceId, u16>) {
-        let is_over = |(id, open): &(&InstanceId, &Open)| wanted.get(*id) != Some(&open.port);
+    pub(super) fn set(&mut self, whom: &Whom, wanted: &BTreeMap<InstanceId, Place>) {
+        let is_over =
+            |(id, open): &(&InstanceId, &Open)| wanted.get(*id).is_none_or(|place| !open.is_at(place));
         let over: Vec<InstanceId> = whom.of(&self.open).filter(is_over).map(|(id, _)| id.clone()).collect();
         for id in over {
             self.closing.extend(self.open.remove(&id).map(|open| open.port));
         }
-        self.taken.retain(|id, taken| !whom.has(&id.user) || wanted.get(id) == Some(&taken.port));
-        for (id, port) in wanted {
+        self.taken.retain(|id, taken| {
+            !whom.has(&id.user) || wanted.get(id).is_some_and(|place| place.port == taken.port)
+        });
+        for (id, place) in wanted {
             if self.open.contains_key(id) {
                 continue;
             }
-            match self.open(id, *port) {
+            let port = &place.port;
+            match self.open(id, place) {
                 Ok(open) => {
                     self.closing.remove(port);
                     self.open.insert(id.clone(), open);
@@ -89,18 +119,25 @@ impl Doors {
         }
     }
 
-    fn open(&self, id: &InstanceId, port: u16) -> std::io::Result<Open> {
+    fn open(&self, id: &InstanceId, place: &Place) -> std::io::Result<Open> {
         let listen = self.settings.borrow().listen;
-        let listener = self.hub.add(socket::listen(listen, port)?)?;
-        let route = Lead::new(Route::Waiting);
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), route.follow())?;
-        Ok(Open { port, route, door })
+        let listener = self.hub.add(socket::listen(listen, place.port)?)?;
+        let (leads, behind) = match &place.bridge {
+            Some(bridge) => (Leads::Stdio(Arc::clone(bridge)), Behind::Stdio(Arc::clone(bridge))),
+            None => {
+                let route = Lead::new(Route::Waiting);
+                let behind = Behind::Http(route.follow());
+                (Leads::Http(route), behind)
+            }
+        };
+        let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind)?;
+        Ok(Open { port: place.port, behind: leads, door })
     }
 
-    /// Says where an instance's requests go now.
+    /// Says where the requests for an http instance go now.
     pub(super) fn lead(&self, id: &InstanceId, route: Route) {
-        if let Some(open) = self.open.get(id) {
-            open.route.point(route);
+        if let Some(Open { behind: Leads::Http(lead), .. }) = self.open.get(id) {
+            lead.point(route);
         }
     }
 
@@ -136,10 +173,10 @@ impl Doors {
         self.taken.values().any(|taken| taken.is_closing)
     }
 
-    fn drop_doors(&mut self, keep: impl Fn(&InstanceId, u16) -> bool) {
+    fn drop_doors(&mut self, keep: impl Fn(&InstanceId, &Open) -> bool) {
         let closing = &mut self.closing;
         self.open.retain(|id, open| {
-            let stays = keep(id, open.port);
+            let stays = keep(id, open);
             if !stays {
                 closing.insert(open.port);
             }

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::doors::Place;
 use super::{Daemon, Ending};
 use crate::control::protocol::Call;
+use crate::door::bridge::Word;
 use crate::logic::instance::Fact;
 use crate::logic::roster::{Host, Listed};
 use crate::model::{InstanceId, Moment, RunId, UserName, Whom};
@@ -31,6 +33,8 @@ const DOOR_CLOSES_IN: Duration = Duration::from_millis(10);
 pub(super) enum Event {
     /// To a run.
     News(News),
+    /// To a stdio run, or to a session of one.
+    Word(Word),
     /// A run answered its probe.
     Ready(Ready),
     /// Somebody asks for something.
@@ -64,6 +68,7 @@ impl Daemon {
                     failpoint::pass("up.noted");
                 }
             }
+            Event::Word(word) => self.note_word(word, now),
             Event::Call(call) => self.answer(call, now),
             Event::Signal(Signal::Terminate) => {
                 self.ending = Ending::WithTheRuns;
@@ -88,7 +93,9 @@ impl Daemon {
     fn note_news(&mut self, run: RunId, what: What) {
         match what {
             What::Launched => self.begin_probe(run),
+            What::Deaf => self.note_deaf(run),
             What::Exited(exit) => {
+                self.draining.remove(&run);
                 if let Some(current) = self.current.get_mut(&run) {
                     current.end_probe();
                     // Why an earlier run was given up says nothing about how this one ended. (It is
@@ -174,7 +181,11 @@ impl Daemon {
                 removing: &self.removing,
             };
             let listed = self.roster.resolve(whom, &mut self.ports, &host);
-            let doors = listed.iter().filter_map(|(id, listed)| Some((id.clone(), listed.door?))).collect();
+            self.set_bridges(&listed);
+            let at = |(id, listed): (&InstanceId, &Listed)| {
+                Some((id.clone(), Place { port: listed.door?, bridge: self.bridges.get(id).cloned() }))
+            };
+            let doors = listed.iter().filter_map(at).collect();
             self.doors.set(whom, &doors);
             // Nobody knows a door yet that was given just now: where a stranger listens on its
             // port, it is given another. A pinned one comes back to the same port, once.
@@ -195,10 +206,12 @@ impl Daemon {
             self.save_ports();
         }
         self.say_problems();
-        let wants = listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
-        self.fleet.want_of(whom, wants, now);
+        let mut wants: BTreeMap<_, _> =
+            listed.iter().map(|(id, listed)| (id.clone(), listed.want.clone())).collect();
         self.shown.look_at(whom, &listed);
         self.list(whom, listed);
+        wants.extend(self.wants_of_sessions(whom));
+        self.fleet.want_of(whom, wants, now);
         if self.doors.wait_for_ours() {
             self.look_at = self.look_at.min(now + DOOR_CLOSES_IN);
         }

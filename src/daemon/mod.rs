@@ -10,6 +10,7 @@
 //! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
 
 mod act;
+mod bridges;
 mod call;
 mod calm;
 mod doors;
@@ -17,6 +18,7 @@ mod event;
 pub mod output;
 mod publish;
 mod sinks;
+mod slots;
 mod start;
 mod status;
 mod store;
@@ -29,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::control::protocol::Call;
 use crate::control::refusals::Refusals;
+use crate::door::bridge::Word;
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
@@ -45,11 +48,13 @@ use crate::system::signals::Signals;
 pub use start::StartError;
 
 use act::Current;
+use bridges::Bridges;
 use calm::Calm;
 use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
 use sinks::SharedSink;
+use slots::{Draining, Own};
 use start::Ears;
 use store::Store;
 
@@ -95,6 +100,11 @@ struct Daemon {
     trouble: BTreeMap<InstanceId, (RunId, String)>,
     sinks: BTreeMap<InstanceId, Arc<SharedSink>>,
     doors: Doors,
+    bridges: Bridges,
+    /// Sessions that have a process of their own.
+    own: BTreeMap<InstanceId, Own>,
+    /// Runs that are to end and may answer first.
+    draining: BTreeMap<RunId, Draining>,
     shown: Shown,
     env_dir: EnvDir,
     /// Adopted runs whose secret values are not known yet.
@@ -138,6 +148,9 @@ struct Sources {
     news: mpsc::UnboundedReceiver<News>,
     /// For what the loop itself finds out about a run.
     tell: mpsc::UnboundedSender<News>,
+    /// What bridges say: of a run at most five things, of a session one whenever its client changes
+    /// it.
+    words: mpsc::UnboundedReceiver<Word>,
     ready: mpsc::Receiver<Ready>,
     say_ready: mpsc::Sender<Ready>,
     calls: mpsc::Receiver<Call>,
@@ -177,6 +190,7 @@ impl Daemon {
 
     /// Does what follows from what was noted, and shows what changed.
     async fn turn(&mut self, now: Moment) {
+        self.stop_overdue(now);
         let (effects, mut touched) = self.fleet.drive(now);
         for effect in effects {
             self.act(effect, now);
@@ -213,7 +227,8 @@ impl Daemon {
 
     /// When the loop must turn though nothing happens.
     fn deadline(&self) -> Moment {
-        let soonest = [self.fleet.deadline(), self.shown.write_map_at(), self.calm.deadline()]
+        let drained = self.draining.values().map(|draining| draining.until).min();
+        let soonest = [self.fleet.deadline(), self.shown.write_map_at(), self.calm.deadline(), drained]
             .into_iter()
             .flatten()
             .min();
@@ -227,6 +242,7 @@ impl Daemon {
             biased;
             signal = sources.signals.next() => Event::Signal(signal),
             Some(news) = sources.news.recv() => Event::News(news),
+            Some(word) = sources.words.recv() => Event::Word(word),
             Some(ready) = sources.ready.recv() => Event::Ready(ready),
             Some(call) = sources.calls.recv() => Event::Call(call),
             Some(saved) = sources.saved.recv() => Event::Saved(saved),

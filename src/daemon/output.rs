@@ -116,6 +116,34 @@ impl Sink {
         }
     }
 
+    /// Takes a line, without its end, of the present run that has nothing to do with what was taken
+    /// before: what a stdio process said that was no message. One that has lost its beginning may
+    /// show the end of a secret value, and is counted.
+    pub fn take_line(&mut self, now: Moment, line: &[u8], is_whole: bool) {
+        let Shown::Without(spec, _) = &self.shown else {
+            return self.leave_out(Why::SecretsUnknown, line.len() + 1);
+        };
+        let spec = Arc::clone(spec);
+        if !is_whole {
+            return self.leave_out(Why::MayEndASecret, line.len() + 1);
+        }
+        // Whole or not at all: half of it could be half of a secret value.
+        if self.meter.allow(now, line.len() + 1) <= line.len() {
+            return self.leave_out(Why::Flood, line.len() + 1);
+        }
+        self.say_gap();
+        let mut shown = Vec::with_capacity(line.len() + 1);
+        if spec.secrets.is_empty() {
+            shown.extend_from_slice(line);
+        } else {
+            let mut redactor = Redactor::new(&spec.secrets);
+            redactor.feed(line, &mut shown);
+            redactor.flush(&mut shown);
+        }
+        shown.push(b'\n');
+        self.log.write(&shown);
+    }
+
     /// True while more comes than may pass.
     #[must_use]
     pub const fn is_flooded(&self) -> bool {
@@ -322,6 +350,30 @@ mod tests {
              mcpsup: 512 bytes of output not shown: the secret values of this run are not known\n\
              mcpsup: 11 bytes of output not shown: they may be the end of a secret value\n\
              key [redacted]\n"
+        );
+    }
+
+    #[test]
+    fn a_line_that_was_no_message_is_redacted_by_itself_between_two_reads_of_the_rest() {
+        let mut world = World::new(1 << 20);
+        world.sink.started(RunId(1), spec(&["sk-live-0123456789"]));
+        world.sink.take(at(0), b"key sk-live-01");
+        world.sink.take_line(at(0), b"debug: sk-live-0123456789", true);
+        world.sink.take(at(0), b"23456789\n");
+        world.sink.take_line(at(0), b"23456789 and more", false);
+        world.sink.take_line(at(0), b"sk-live-0123456789", true);
+        let log = world.log();
+        assert!(!log.contains("0123") && !log.contains("6789"), "{log}");
+        assert!(log.contains("debug: [redacted]\n"), "{log}");
+        assert!(log.contains("18 bytes of output not shown: they may be the end of a secret value"), "{log}");
+        assert!(log.ends_with("[redacted]\n"), "{log}");
+        world.sink.found(RunId(2), None);
+        world.sink.take_line(at(0), b"sk-live-0123456789", true);
+        world.sink.rest();
+        assert!(
+            world
+                .log()
+                .ends_with("19 bytes of output not shown: the secret values of this run are not known\n")
         );
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Daemon;
+use crate::door::Route;
 use crate::logic::instance::{Cause, Instance, State};
 use crate::logic::roster::Listed;
 use crate::model::status::StateName;
@@ -112,6 +113,7 @@ impl Daemon {
 
     /// Forgets an instance that the fleet has dropped; true if it was shown.
     fn let_go(&mut self, id: &InstanceId) -> bool {
+        self.clear_away(id);
         self.sinks.remove(id);
         self.trouble.remove(id);
         self.shown.instances.remove(id).is_some()
@@ -139,7 +141,12 @@ impl Daemon {
             },
         };
         // The door first: whoever reads "up" in the log may come in.
-        self.doors.lead(id, self.route(id, instance));
+        let route = self.route(id, instance);
+        match &route {
+            Route::Closed(why) => self.bridges.close(id, Some(why)),
+            Route::Waiting | Route::Ready(_) => self.bridges.close(id, None),
+        }
+        self.doors.lead(id, route);
         let old = self.shown.instances.get(id);
         if old == Some(&new) {
             return false;
@@ -153,7 +160,7 @@ impl Daemon {
     }
 
     fn log(&self, id: &InstanceId, instance: &Instance, old: Option<&Last>, new: &Last, now: Moment) {
-        let (user, server) = (&id.user, &id.server);
+        let (user, server) = (&id.user, id.name());
         let run = new.run.map_or(0, |run| run.0);
         for problem in &new.problems {
             if !old.is_some_and(|old| old.problems.contains(problem)) {
@@ -169,7 +176,7 @@ impl Daemon {
             return;
         }
         let took = old.map_or(Duration::ZERO, |old| now.since(old.entered)).as_millis();
-        let port = self.listed.get(id).and_then(|listed| listed.door).unwrap_or(0);
+        let port = self.listed(id).and_then(|listed| listed.door).unwrap_or(0);
         if let Some(up_ms) = old.and_then(|old| old.crashed_after) {
             let (exit, strikes) = (self.ended_as(id, instance, Exit::field), instance.strikes(now));
             let next_ms = match instance.state() {
@@ -238,6 +245,8 @@ impl Daemon {
             self.removing.remove(user);
             self.ports.remove_user(user);
             self.doors.close(user);
+            self.bridges.drop_user(user);
+            self.own.retain(|id, _| id.user != *user);
             let ids: Vec<InstanceId> =
                 self.fleet.iter().map(|(id, _)| id).filter(|id| id.user == *user).cloned().collect();
             for id in &ids {

@@ -29,6 +29,12 @@ impl Output for SharedSink {
         sink.is_flooded()
     }
 
+    fn take_line(&self, now: Moment, line: &[u8], is_whole: bool) -> bool {
+        let mut sink = self.lock();
+        sink.take_line(now, line, is_whole);
+        sink.is_flooded()
+    }
+
     fn rest(&self) {
         self.lock().rest();
     }
@@ -45,6 +51,10 @@ pub(super) struct Nowhere;
 
 impl Output for Nowhere {
     fn take(&self, _: Moment, _: &[u8]) -> bool {
+        false
+    }
+
+    fn take_line(&self, _: Moment, _: &[u8], _: bool) -> bool {
         false
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::act::Current;
+use super::bridges::{Bridges, read_opened};
 use super::calm::Calm;
 use super::doors::Doors;
 use super::event::LOOK_EVERY;
@@ -111,6 +112,8 @@ impl Daemon {
         let processes =
             Processes::new(places.runtime.join("runs"), contained, tell.clone(), Arc::clone(&hub))
                 .map_err(StartError::while_trying("take care of orphans"))?;
+        let (say_word, words) = mpsc::unbounded_channel();
+        let bridges = Bridges::new(places.runtime.join("sessions"), say_word);
         let (say_ready, ready) = mpsc::channel(CALLS);
         let (say_calls, calls) = mpsc::channel(CALLS);
         let (say_saved, saved) = mpsc::channel(1);
@@ -125,6 +128,9 @@ impl Daemon {
             is_root,
             key,
             doors: Doors::new(&config, hub),
+            bridges,
+            own: BTreeMap::new(),
+            draining: BTreeMap::new(),
             config,
             roster,
             ports: store.ports()?,
@@ -153,6 +159,7 @@ impl Daemon {
             sources: Sources {
                 news,
                 tell,
+                words,
                 ready,
                 say_ready,
                 calls,
@@ -165,6 +172,7 @@ impl Daemon {
         };
         daemon.adopt_runs(now)?;
         daemon.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
+        daemon.clear_away_unknown();
         // There is a map though there is nobody yet, and it is never an earlier daemon's.
         daemon.shown.look_at_report();
         for note in daemon.notes() {
@@ -222,21 +230,30 @@ impl Daemon {
             return self.processes.discard(run, dir);
         }
         tracing::error!(user = %record.instance.user, server = %record.instance.server, run = run.0, "a second run of one instance is ended");
-        if self.processes.adopt(record, Arc::new(Nowhere)) {
+        if self.processes.adopt(record, Arc::new(Nowhere), None) {
             self.older.push((record.instance.clone(), run));
             self.processes.kill(run, now);
         }
     }
 
     fn adopt(&mut self, record: &Record, dir: RunDir, now: crate::model::Moment) {
+        let id = &record.instance;
+        let mut talk = None;
+        if let Some((stdio, path)) = &record.stdio {
+            self.find_bridge(id, stdio, path);
+            let opened = read_opened(&dir.opened());
+            talk = self.bridges.partner_found(id, (stdio, path), record.run, opened);
+        }
+        let bridge = talk.as_ref().and_then(|_| self.bridges.get(id)).cloned();
         let sink = self.sink_found(&record.instance, record.run);
-        if !self.processes.adopt(record, sink) {
+        if !self.processes.adopt(record, sink, talk.map(|talk| talk as _)) {
             // The machine was started again since.
             return self.processes.discard(record.run, dir);
         }
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
-        self.current.insert(record.run, Box::new(Current::new(record.instance.clone(), record.backend)));
+        let current = Current::new(record.instance.clone(), record.backend, bridge);
+        self.current.insert(record.run, Box::new(current));
         failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
     }
@@ -318,6 +335,7 @@ fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
     let passable = if is_root { 0o711 } else { 0o700 };
     files::make_dir(&places.runtime, if is_root { 0o755 } else { 0o700 })?;
     files::make_dir(&places.runtime.join("runs"), 0o700)?;
+    files::make_dir(&places.runtime.join("sessions"), 0o700)?;
     files::make_dir(&places.runtime.join("instances"), passable)?;
     files::make_dir(&places.state, passable)?;
     files::make_dir(&places.state.join("instances"), passable)?;

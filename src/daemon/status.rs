@@ -4,8 +4,9 @@
 use crate::control::protocol::Target;
 use crate::door::{Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
+use crate::logic::roster::Listed;
 use crate::model::portmap::{Entry, PortMap};
-use crate::model::status::{InstanceStatus, StateName, StatusReport, ordinal};
+use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
 use crate::system::{clock, socket};
 
@@ -20,8 +21,16 @@ impl Daemon {
             State::Stopping { .. } => StateName::Stopping,
             State::Killing { .. } => StateName::Killing,
             State::Cooling { .. } => StateName::Cooling,
-            State::Down if self.fleet.holds().contains(id) => StateName::Stopped,
-            State::Down => self.listed.get(id).map_or(StateName::Gone, |listed| listed.absent_because),
+            State::Down if self.fleet.is_held(id) => StateName::Stopped,
+            State::Down => self.listed(id).map_or(StateName::Gone, |listed| listed.absent_because),
+        }
+    }
+
+    /// What the files say of the instance, or of the one that this is a session of.
+    pub(super) fn listed(&self, id: &InstanceId) -> Option<&Listed> {
+        match id.session {
+            None => self.listed.get(id),
+            Some(_) => self.listed.get(&id.base()),
         }
     }
 
@@ -53,10 +62,10 @@ impl Daemon {
     }
 
     fn closed_because(&self, id: &InstanceId) -> String {
-        if self.fleet.holds().contains(id) {
+        if self.fleet.is_held(id) {
             return format!("{id} was stopped");
         }
-        match self.listed.get(id).map(|listed| listed.absent_because) {
+        match self.listed(id).map(|listed| listed.absent_because) {
             Some(StateName::Disabled) => format!("{id} is disabled"),
             Some(StateName::Refused) => format!("the configuration of {id} is wrong; see mcpsup status"),
             Some(
@@ -126,8 +135,24 @@ impl Daemon {
             last_exit: instance.last_exit().map(ToString::to_string),
             note: self.note_on(id, instance, now),
             problems,
+            sessions: self.bridges.get(id).map(|bridge| bridge.sessions()),
+            session_runs: self.session_runs(id, now),
             containment: current.map(|_| self.processes.containment().as_str().to_owned()),
         }
+    }
+
+    fn session_runs(&self, id: &InstanceId, now: Moment) -> Vec<SessionRun> {
+        let run = |(id, instance): (&InstanceId, &Instance)| {
+            Some(SessionRun {
+                session: id.session?,
+                state: self.state_name(id, instance),
+                run: instance.last_run(),
+                pid: instance.current().and_then(|run| self.processes.pid(run)),
+                for_seconds: now.since(instance.entered()).as_secs(),
+                note: self.note_on(id, instance, now),
+            })
+        };
+        self.fleet.sessions(id).filter_map(run).collect()
     }
 
     /// What a client connects to.
@@ -161,12 +186,30 @@ impl Daemon {
                 let why = self.current.get(&run)?.not_ready();
                 (!why.is_empty()).then_some(why)
             }
-            State::Stopping { cause: Cause::NotReady, .. } => Some(self.ended(id, instance)),
+            State::Stopping { cause: Cause::NotReady | Cause::Crashed { .. }, .. } => {
+                Some(self.ended(id, instance))
+            }
             State::Killing { .. } if now.since(instance.entered()).as_secs() >= 5 => {
                 Some("its processes do not end; the port is kept and nothing is started".to_owned())
             }
-            State::Down | State::Up { .. } | State::Stopping { .. } | State::Killing { .. } => None,
+            State::Up { .. } => self.note_on_sessions(id),
+            State::Down | State::Stopping { .. } | State::Killing { .. } => None,
         }
+    }
+
+    /// How many sessions have a process of their own, and how many of those are not up.
+    fn note_on_sessions(&self, id: &InstanceId) -> Option<String> {
+        if id.session.is_some() {
+            return None;
+        }
+        let (mut all, mut up) = (0_u32, 0);
+        for (_, instance) in self.fleet.sessions(id) {
+            all += 1;
+            up += u32::from(matches!(instance.state(), State::Up { .. }));
+        }
+        let not_up = if up < all { format!(", {} not up", all - up) } else { String::new() };
+        let plural = if all == 1 { "" } else { "s" };
+        (all > 0).then(|| format!("{all} session{plural}{not_up}"))
     }
 
     /// How the newest run ended, with what the probe found last if that was why.
@@ -179,7 +222,7 @@ impl Daemon {
         let exit = instance.last_exit().map_or_else(|| "ended".to_owned(), say);
         match (self.trouble.get(id), instance.last_exit()) {
             (Some((_, trouble)), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
-                format!("was not ready in time: {trouble}")
+                trouble.clone()
             }
             (None, _) | (Some(_), Some(Exit::NotStarted(_))) => exit,
         }
@@ -205,6 +248,7 @@ impl Daemon {
         let fits = |id: &&InstanceId| {
             target.user.as_ref().is_none_or(|user| *user == id.user)
                 && target.server.as_ref().is_none_or(|server| *server == id.server)
+                && id.session.is_none()
         };
         self.fleet.iter().map(|(id, _)| id).filter(fits).cloned().collect()
     }

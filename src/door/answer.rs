@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use serde_json::json;
 
 use super::body::Reply;
+use crate::logic::frame;
 use crate::model::UserName;
 
 /// The whole answer to a connection beyond the limit.
@@ -24,6 +24,10 @@ pub(super) enum Refusal {
     ForeignOrigin,
     /// `[door] max_body`
     TooLarge,
+    /// `max_message`
+    TooLong,
+    /// Too many large bodies at once.
+    Crowded,
     /// The body stopped coming.
     Slow,
     /// The process did not come within `[door] wait`.
@@ -41,9 +45,9 @@ impl Refusal {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::ForeignHost | Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::StillDown | Self::Closed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StillDown | Self::Closed(_) | Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Stranger(_) | Self::Broken => StatusCode::BAD_GATEWAY,
         }
     }
@@ -56,6 +60,8 @@ impl Refusal {
             }
             Self::ForeignOrigin => "pages of this Origin may not call this server".into(),
             Self::TooLarge => "the request body is larger than [door] max_body".into(),
+            Self::TooLong => "the message is larger than max_message of this server".into(),
+            Self::Crowded => "too many large messages are on their way in at once; try again".into(),
             Self::Slow => "the request body stopped coming".into(),
             Self::StillDown => "the server is not up yet; try again".into(),
             Self::Closed(why) => why.clone(),
@@ -69,12 +75,13 @@ impl Refusal {
     /// Seconds after which trying again makes sense.
     fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::StillDown => Some(HeaderValue::from_static("5")),
+            Self::StillDown | Self::Crowded => Some(HeaderValue::from_static("5")),
             Self::Closed(_) => Some(HeaderValue::from_static("60")),
             Self::Malformed
             | Self::ForeignHost
             | Self::ForeignOrigin
             | Self::TooLarge
+            | Self::TooLong
             | Self::Slow
             | Self::Stranger(_)
             | Self::Broken => None,
@@ -83,13 +90,17 @@ impl Refusal {
 
     /// What is left of a body that nobody will read must not be taken for the next request.
     fn closes(&self) -> bool {
-        matches!(self, Self::Malformed | Self::TooLarge | Self::Slow)
+        matches!(self, Self::Malformed | Self::TooLarge | Self::TooLong | Self::Crowded | Self::Slow)
     }
 
     pub(super) fn response(&self) -> Response<Reply> {
-        let body = json!({"jsonrpc": "2.0", "id": null,
-            "error": {"code": -32000, "message": self.text()}});
-        let mut response = Response::new(Reply::own(Bytes::from(body.to_string())));
+        self.response_to(None)
+    }
+
+    /// The answer to a request whose id is known; it is JSON.
+    pub(super) fn response_to(&self, id: Option<&str>) -> Response<Reply> {
+        let body = frame::error(id, frame::SERVER_LOST, &self.text());
+        let mut response = Response::new(Reply::own(Bytes::from(body)));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

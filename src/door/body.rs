@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -11,8 +11,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::answer::Refusal;
-use super::guest::Guest;
-use super::link::Link;
+use super::bridge::Events;
+use super::proxy::Passed;
 
 /// What became of a request's body.
 #[derive(Debug, Default)]
@@ -124,37 +124,15 @@ impl Body for Upload {
 pub(super) enum Reply {
     /// The door's own.
     Own(Option<Bytes>),
-    /// The process's, with the connection it comes over.
+    /// The process's.
     Passed(Passed),
-}
-
-/// A body from the process. When it has been read to its end, its connection is free again for
-/// the client's next request; when it is dropped before, the connection is closed, which tells
-/// the process that nobody listens any more.
-pub(super) struct Passed {
-    body: Incoming,
-    ended: bool,
-    link: Option<Link>,
-    guest: Arc<Guest>,
+    /// What a bridge says, as it comes.
+    Events(Events),
 }
 
 impl Reply {
     pub(super) fn own(bytes: Bytes) -> Self {
         Self::Own(Some(bytes))
-    }
-
-    pub(super) fn passed(body: Incoming, link: Link, guest: Arc<Guest>) -> Self {
-        Self::Passed(Passed { body, ended: false, link: Some(link), guest })
-    }
-}
-
-impl Drop for Passed {
-    fn drop(&mut self) {
-        if (self.ended || self.body.is_end_stream())
-            && let Some(link) = self.link.take()
-        {
-            self.guest.keep(link);
-        }
     }
 }
 
@@ -168,25 +146,24 @@ impl Body for Reply {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Passed(passed) => {
-                let frame = ready!(Pin::new(&mut passed.body).poll_frame(cx));
-                passed.ended = frame.is_none();
-                Poll::Ready(frame)
-            }
+            Self::Passed(passed) => passed.poll_part(cx),
+            Self::Events(events) => events.poll_part(cx).map(|part| part.map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes) => bytes.is_none(),
-            Self::Passed(passed) => passed.body.is_end_stream(),
+            Self::Passed(passed) => passed.is_end(),
+            Self::Events(events) => events.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Passed(passed) => passed.body.size_hint(),
+            Self::Passed(passed) => passed.size(),
+            Self::Events(_) => SizeHint::default(),
         }
     }
 }

@@ -1,36 +1,30 @@
-//! One client's connection to a door: its requests, one after another, each checked and passed on.
-//!
-//! The connection to the process ([`Link`]) belongs to the client's connection: no pool, nobody
-//! else's request ever goes over it. It is given up when the route leads to another run.
+//! One client's connection to a door: its requests, one after another, each checked before
+//! anything is done for it.
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{HOST, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::accept::Lingering;
 use super::answer::Refusal;
-use super::body::{Fate, Reply, Upload};
-use super::link::{Link, NoAnswer, NoLink};
-use super::{Follow, Frame, Route, Settings, headers};
+use super::body::Reply;
+use super::bridge::Bridge;
+use super::proxy::Proxy;
+use super::{Behind, Follow, Frame, Settings};
 use crate::logic::access::Hosts;
 
 /// The largest request head, and the most that is read from a client at once.
 const BUFFER: usize = 32 * 1024;
 /// The most headers of a request.
 const HEADERS: usize = 100;
-/// Pauses between tries while a process is said to be up and takes no connection.
-const PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends.
 pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Settings>) {
@@ -39,7 +33,11 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let guest = Guest::new(frame, settings);
+    let guest = Guest::new(&frame, settings);
+    let mut route = match &frame.behind {
+        Behind::Http(route) => Some(route.clone()),
+        Behind::Stdio(_) => None,
+    };
     let service = service_fn(|request| {
         let guest = guest.clone();
         async move { Ok::<_, Infallible>(guest.answer(request).await) }
@@ -51,15 +49,15 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(client), service);
     let mut connection = pin!(connection);
-    let mut route = guest.frame.route.clone();
-    let mut led = true;
     let outcome = loop {
         tokio::select! {
             biased;
             outcome = &mut connection => break outcome,
             // A process that is to end may wait for its connections to end first.
-            is_led = route.changed(), if led => {
-                led = is_led;
+            is_led = turned(&mut route) => {
+                if !is_led {
+                    route = None;
+                }
                 guest.let_go();
             }
         }
@@ -69,68 +67,68 @@ pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Se
     }
 }
 
+/// Waits until the route is another; false if nobody leads any more.
+async fn turned(route: &mut Option<Follow>) -> bool {
+    match route {
+        Some(route) => route.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A client's connection.
 pub(super) struct Guest {
-    frame: Arc<Frame>,
     settings: Arc<Settings>,
-    /// The connection to the process while no request uses it.
-    link: Mutex<Option<Link>>,
-    /// Of the current request's body.
-    fate: Arc<Fate>,
+    way: Way,
+}
+
+/// What answers a request that may pass.
+enum Way {
+    Proxy(Arc<Proxy>),
+    Bridge(Arc<Bridge>),
 }
 
 impl Guest {
-    pub(super) fn new(frame: Arc<Frame>, settings: Arc<Settings>) -> Arc<Self> {
-        Arc::new(Self { frame, settings, link: Mutex::default(), fate: Arc::default() })
-    }
-
-    /// Takes back a connection whose answer has been read to its end.
-    pub(super) fn keep(&self, mut link: Link) {
-        // A process that answered before it had read the request may read on; then it is not free.
-        if self.fate.is_open() {
-            return;
-        }
-        link.rest();
-        if self.leads_on(&link) {
-            *self.idle() = Some(link);
-        }
-    }
-
-    /// Closes an unused connection to a run to which requests do not go any more.
-    fn let_go(&self) {
-        let mut link = self.idle();
-        if link.as_ref().is_some_and(|link| !self.leads_on(link)) {
-            *link = None;
-        }
-    }
-
-    /// True if requests go where this connection leads.
-    fn leads_on(&self, link: &Link) -> bool {
-        match self.frame.route.now() {
-            Route::Ready(upstream) => link.serves(upstream.run),
-            Route::Waiting | Route::Closed(_) => false,
-        }
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Option<Link>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
-        let passed = match self.check(&request) {
-            Ok(()) => self.clone().pass(request).await,
-            Err(refusal) => Err(refusal),
+    pub(super) fn new(frame: &Arc<Frame>, settings: Arc<Settings>) -> Arc<Self> {
+        let way = match &frame.behind {
+            Behind::Http(route) => {
+                let proxy = Proxy::new(frame.clone(), route.clone(), settings.clone());
+                Way::Proxy(Arc::new(proxy))
+            }
+            Behind::Stdio(bridge) => Way::Bridge(bridge.clone()),
         };
-        passed.unwrap_or_else(|refusal| refusal.response())
+        Arc::new(Self { settings, way })
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
+        match self.check(&request) {
+            Ok(()) => self.pass(request).await,
+            Err(refusal) => refusal.response(),
+        }
     }
 
     /// The same for somebody who did not come through the port.
-    pub(super) async fn answer_insider(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
-        let passed = match self.check_size(&request) {
+    pub(super) async fn answer_insider(&self, request: Request<Incoming>) -> Response<Reply> {
+        match self.check_size(&request) {
             Ok(()) => self.pass(request).await,
-            Err(refusal) => Err(refusal),
-        };
-        passed.unwrap_or_else(|refusal| refusal.response())
+            Err(refusal) => refusal.response(),
+        }
+    }
+
+    async fn pass(&self, request: Request<Incoming>) -> Response<Reply> {
+        match &self.way {
+            Way::Proxy(proxy) => {
+                proxy.clone().pass(request).await.unwrap_or_else(|refusal| refusal.response())
+            }
+            // Boxed: a connection between two requests should not carry the room for one.
+            Way::Bridge(bridge) => Box::pin(bridge.clone().answer(request, &self.settings.limits)).await,
+        }
+    }
+
+    fn let_go(&self) {
+        match &self.way {
+            Way::Proxy(proxy) => proxy.let_go(),
+            Way::Bridge(_) => {}
+        }
     }
 
     /// What can be said about a request before anything is done for it.
@@ -157,112 +155,6 @@ impl Guest {
     fn check_size(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
         let is_right = request.body().size_hint().lower() <= self.settings.limits.max_body;
         is_right.then_some(()).ok_or(Refusal::TooLarge)
-    }
-
-    /// Sends a request to the process, waiting for one within limits, and hands back its answer.
-    async fn pass(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Reply>, Refusal> {
-        let deadline = Instant::now() + self.settings.limits.wait;
-        let mut request = self.prepare(request);
-        let mut pause = Duration::ZERO;
-        loop {
-            let mut link = if let Some(link) = self.kept() {
-                link
-            } else {
-                let new = timeout_at(deadline, self.connect(pause)).await;
-                pause = longer(pause);
-                new.map_err(|_| Refusal::StillDown)??
-            };
-            match link.send(request).await {
-                Ok(response) => return self.hand_back(response, link),
-                Err(NoAnswer::Unsent(back)) => request = back,
-                Err(NoAnswer::Broken(cause)) => {
-                    debug!(%cause, "no answer");
-                    return Err(self.fate.refusal().unwrap_or(Refusal::Broken));
-                }
-            }
-        }
-    }
-
-    /// The request as the process will see it, Host excepted, which the connection sets.
-    fn prepare(&self, request: Request<Incoming>) -> Request<Upload> {
-        let (mut parts, body) = request.into_parts();
-        headers::strip_request(&mut parts.headers);
-        parts.version = Version::HTTP_11;
-        if parts.uri.authority().is_some() {
-            parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
-        }
-        let limits = &self.settings.limits;
-        let upload = Upload::new(body, limits.max_body, limits.head_timeout, self.fate.clone());
-        Request::from_parts(parts, upload)
-    }
-
-    /// The connection of the last request, if it still leads where requests go now.
-    fn kept(&self) -> Option<Link> {
-        let link = self.idle().take()?;
-        self.leads_on(&link).then_some(link)
-    }
-
-    /// A new connection to the process, as soon as there is one; `pause` after one that came to
-    /// nothing.
-    async fn connect(&self, mut pause: Duration) -> Result<Link, Refusal> {
-        let mut route = self.frame.route.clone();
-        if !pause.is_zero() {
-            route.look();
-            change(&mut route, pause).await?;
-        }
-        loop {
-            let upstream = match route.look() {
-                Route::Ready(upstream) => Some(upstream),
-                Route::Waiting => None,
-                Route::Closed(why) => return Err(Refusal::Closed(why)),
-            };
-            let Some(upstream) = upstream else {
-                change(&mut route, Duration::MAX).await?;
-                continue;
-            };
-            match Link::open(&self.frame, &upstream).await {
-                Ok(link) => return Ok(link),
-                Err(NoLink::Stranger) => {
-                    return Err(Refusal::Stranger(self.frame.instance.user.clone()));
-                }
-                // It has just ended, and the route will say so; or it is replacing its listener,
-                // of which nobody tells us.
-                Err(NoLink::Down) => {
-                    pause = longer(pause);
-                    change(&mut route, pause).await?;
-                }
-            }
-        }
-    }
-
-    fn hand_back(
-        self: Arc<Self>,
-        response: Response<Incoming>,
-        link: Link,
-    ) -> Result<Response<Reply>, Refusal> {
-        let (mut parts, body) = response.into_parts();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            let instance = &self.frame.instance;
-            warn!(user = %instance.user, server = %instance.server, "the process changed the protocol without being asked");
-            return Err(Refusal::Broken);
-        }
-        headers::strip(&mut parts.headers);
-        parts.version = Version::HTTP_11;
-        Ok(Response::from_parts(parts, Reply::passed(body, link, self)))
-    }
-}
-
-fn longer(pause: Duration) -> Duration {
-    (pause * 2).clamp(PAUSE, LONGEST_PAUSE)
-}
-
-/// Waits until the route is another, or until it is time to try the same again.
-async fn change(route: &mut Follow, pause: Duration) -> Result<(), Refusal> {
-    tokio::select! {
-        is_led = route.changed() => {
-            if is_led { Ok(()) } else { Err(Refusal::Closed("this server is being removed".to_owned())) }
-        }
-        () = sleep(pause) => Ok(()),
     }
 }
 

@@ -2,9 +2,12 @@
 //! a port to the moment its user is removed, so that a port outlives every run behind it.
 //!
 //! ```text
-//! a client ──▶ accept ──▶ guest (one client connection) ──▶ link (one connection to the process)
-//!              limits     Host, Origin, headers, waiting     whose socket is that?
+//! a client ──▶ accept ──▶ guest (one client connection) ──▶ proxy (one connection to the process)
+//!              limits     Host, Origin                       waiting, headers, whose socket is that?
 //! ```
+//!
+//! Where the process speaks lines on its standard input and output, a [`bridge`] stands in the place
+//! of the proxy.
 //!
 //! A [`Door`] decides nothing about runs. It is told by [`Route`] where requests go now, and
 //! follows; while the process is down, requests wait. It keeps no request and replays none: what
@@ -16,10 +19,10 @@
 mod accept;
 mod answer;
 mod body;
+pub mod bridge;
 mod entrance;
 mod guest;
-mod headers;
-mod link;
+mod proxy;
 mod route;
 
 use std::fmt;
@@ -33,6 +36,7 @@ use crate::model::config;
 use crate::model::{InstanceId, RunId};
 use crate::system::ready::Awaited;
 
+use bridge::Bridge;
 pub use entrance::Entrance;
 pub use route::{Follow, Lead};
 
@@ -48,6 +52,14 @@ pub struct Settings {
     pub limits: config::Door,
     /// `[ports] listen`
     pub listen: IpAddr,
+}
+
+/// What answers a door's requests.
+pub enum Behind {
+    /// A process that speaks HTTP itself, where the route leads when the request is sent.
+    Http(Follow),
+    /// A process that speaks lines, through this.
+    Stdio(Arc<Bridge>),
 }
 
 /// Where a door's requests go now.
@@ -90,8 +102,7 @@ pub struct Door {
 impl Door {
     /// Takes up a listening socket that does not block, and serves it; must be called on a tokio runtime.
     ///
-    /// A connection is served by the settings of the moment it came in; every request goes where
-    /// `route` points when it is sent.
+    /// A connection is served by the settings of the moment it came in.
     ///
     /// # Errors
     ///
@@ -100,11 +111,11 @@ impl Door {
         listener: Awaited<TcpListener>,
         settings: watch::Receiver<Arc<Settings>>,
         instance: InstanceId,
-        route: Follow,
+        behind: Behind,
     ) -> std::io::Result<Self> {
         let addr = listener.get().local_addr()?;
         let known = Mutex::new(Known::default());
-        let frame = Arc::new(Frame { instance, settings, route, known });
+        let frame = Arc::new(Frame { instance, settings, behind, known });
         let task = tokio::spawn(accept::Accept::new(listener, frame.clone()));
         Ok(Self { addr, frame, task })
     }
@@ -138,7 +149,7 @@ impl Drop for Door {
 struct Frame {
     instance: InstanceId,
     settings: watch::Receiver<Arc<Settings>>,
-    route: Follow,
+    behind: Behind,
     known: Mutex<Known>,
 }
 

@@ -3,7 +3,8 @@
 //! The fleet adds to [`Instance`] what concerns more than one: the numbering of runs, the holds
 //! (`mcpsup stop`), the end of the daemon, and who must be looked at next. It only ever looks at
 //! instances that something happened to or whose deadline has come, so a thousand idle ones cost
-//! nothing. What happens to one instance does not depend on the others.
+//! nothing. What happens to one instance does not depend on the others, save that a hold, its end
+//! and a manual restart are of an instance with all its sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -110,41 +111,69 @@ impl Fleet {
         let all: BTreeSet<InstanceId> = known.chain(wants.keys()).cloned().collect();
         let mut wants = wants;
         for id in all {
-            let new = wants.remove(&id);
-            let old = match new.clone() {
-                Some(want) => self.wants.insert(id.clone(), want),
-                None => self.wants.remove(&id),
-            };
-            let instance = self.instances.entry(id.clone());
-            instance.or_insert_with(|| Instance::new(now));
-            if old.is_none() || old != new {
-                self.apply_want(&id);
+            match wants.remove(&id) {
+                Some(want) => self.want_one(&id, want, now),
+                None => self.end(&id),
             }
         }
     }
 
-    /// Holds an instance: it is stopped and stays so until it is released.
+    /// The same for one: a session that has begun, or whose instance is wanted otherwise now.
+    pub fn want_one(&mut self, id: &InstanceId, want: Want, now: Moment) {
+        self.instances.entry(id.clone()).or_insert_with(|| Instance::new(now));
+        if self.wants.insert(id.clone(), want.clone()) != Some(want) {
+            self.apply_want(id);
+        }
+    }
+
+    /// The same for one of which nothing is wanted any more: it is dropped once it is down.
+    pub fn end(&mut self, id: &InstanceId) {
+        if self.wants.remove(id).is_some() {
+            self.apply_want(id);
+        }
+    }
+
+    /// Holds an instance with its sessions: it is stopped and stays so until it is released.
     pub fn hold(&mut self, id: &InstanceId) {
-        self.holds.insert(id.clone());
-        self.apply_want(id);
+        self.holds.insert(id.base());
+        for id in self.with_sessions(id) {
+            self.apply_want(&id);
+        }
     }
 
     /// Lifts a hold; what cools is tried at once.
     pub fn release(&mut self, id: &InstanceId) {
-        self.holds.remove(id);
-        if let Some(instance) = self.instances.get_mut(id) {
-            instance.try_now();
+        self.holds.remove(&id.base());
+        for id in self.with_sessions(id) {
+            if let Some(instance) = self.instances.get_mut(&id) {
+                instance.try_now();
+            }
+            self.apply_want(&id);
         }
-        self.apply_want(id);
     }
 
-    /// Wants a run that is newer than the current one.
+    /// Wants runs that are newer than the current ones, of an instance and its sessions.
     pub fn renew(&mut self, id: &InstanceId) {
-        self.holds.remove(id);
-        if let Some(instance) = self.instances.get_mut(id) {
-            instance.renew();
+        self.holds.remove(&id.base());
+        for id in self.with_sessions(id) {
+            if let Some(instance) = self.instances.get_mut(&id) {
+                instance.renew();
+            }
+            self.apply_want(&id);
         }
-        self.apply_want(id);
+    }
+
+    fn with_sessions(&self, id: &InstanceId) -> Vec<InstanceId> {
+        let base = id.base();
+        let from = self.instances.range(base.clone()..).map(|(id, _)| id);
+        from.take_while(|id| id.is_of(&base)).cloned().collect()
+    }
+
+    /// The sessions of an instance that have, or had, a process of their own.
+    pub fn sessions(&self, id: &InstanceId) -> impl Iterator<Item = (&InstanceId, &Instance)> {
+        let base = id.base();
+        let from = self.instances.range(base.clone()..);
+        from.take_while(move |(id, _)| id.is_of(&base)).filter(|(id, _)| id.session.is_some())
     }
 
     /// From now on nothing is wanted of anybody: the daemon ends and takes all runs with it.
@@ -184,8 +213,17 @@ impl Fleet {
         }
     }
 
+    /// True if `mcpsup stop` holds this instance, or the one that this is a session of.
+    #[must_use]
+    pub fn is_held(&self, id: &InstanceId) -> bool {
+        match id.session {
+            None => self.holds.contains(id),
+            Some(_) => self.holds.contains(&id.base()),
+        }
+    }
+
     fn apply_want(&mut self, id: &InstanceId) {
-        let want = if self.closing || self.holds.contains(id) {
+        let want = if self.closing || self.is_held(id) {
             Want::Never
         } else {
             self.wants.get(id).cloned().unwrap_or(Want::Never)

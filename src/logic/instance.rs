@@ -96,7 +96,7 @@ pub enum Cause {
     Asked,
     /// It was not ready in time.
     NotReady,
-    /// It ended by itself after this long in `Up` (zero if it never was).
+    /// It ended by itself, or was found sick, after this long in `Up` (zero if it never was).
     Crashed {
         /// How long it was up.
         up_for: Duration,
@@ -108,6 +108,8 @@ pub enum Cause {
 pub enum Fact {
     /// It answered its probe.
     Ready,
+    /// It lives and will not do: it refuses to be spoken with, or answers nothing any more.
+    Sick,
     /// Its first process ended, or never began.
     Exited(Exit),
     /// Nothing of it is alive any more: no process, no child of one.
@@ -129,6 +131,7 @@ pub enum Deed {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Seen {
     ready: bool,
+    sick: bool,
     exited: bool,
     gone: bool,
 }
@@ -197,6 +200,7 @@ impl Instance {
         }
         match fact {
             Fact::Ready => self.seen.ready = true,
+            Fact::Sick => self.seen.sick = true,
             Fact::Exited(exit) => {
                 self.seen.exited = true;
                 self.last_exit = Some(exit);
@@ -232,6 +236,8 @@ impl Instance {
                     Some(State::Killing { run, origin, cause: Cause::Crashed { up_for: Duration::ZERO } })
                 } else if !self.accepts(run, origin) {
                     Some(stop(now, run, origin, Cause::Asked, deeds))
+                } else if self.is_given_up() {
+                    Some(stop(now, run, origin, Cause::NotReady, deeds))
                 } else if self.seen.ready {
                     Some(State::Up { run, origin, since: now })
                 } else if give_up_at <= now && self.want != Want::Keep {
@@ -247,6 +253,8 @@ impl Instance {
                     Some(State::Killing { run, origin, cause })
                 } else if !self.accepts(run, origin) {
                     Some(stop(now, run, origin, Cause::Asked, deeds))
+                } else if self.is_given_up() {
+                    Some(stop(now, run, origin, Cause::Crashed { up_for: now.since(since) }, deeds))
                 } else {
                     None
                 }
@@ -317,6 +325,11 @@ impl Instance {
                 }
             }
         }
+    }
+
+    /// True if the run is of no use, and another can follow it.
+    fn is_given_up(&self) -> bool {
+        self.seen.sick && self.want != Want::Keep
     }
 
     fn accepts(&self, run: RunId, origin: Origin) -> bool {

@@ -34,13 +34,24 @@ struct Row {
     backend: Option<u16>,
 }
 
-/// An instance's two ports.
+/// An instance's ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Given {
     /// Where clients connect.
     pub door: u16,
-    /// Where its process listens.
-    pub backend: u16,
+    /// Where its process listens, if it is to listen.
+    pub backend: Option<u16>,
+}
+
+/// An instance that is to have ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Which.
+    pub id: InstanceId,
+    /// Where its door shall be.
+    pub pin: Option<Pin>,
+    /// Its process listens: it needs a port for that.
+    pub listens: bool,
 }
 
 /// A port that a user's file asks for.
@@ -65,7 +76,7 @@ impl Pin {
 }
 
 impl Ports {
-    /// Both ports of every instance in `wanted`, or why it has none.
+    /// The ports of every instance in `wanted`, or why it has none.
     ///
     /// Pins come first, in the order of names; then what was given before; then the lowest free
     /// ports, without those in `blocked` (taken on this host by others). An instance whose pin is
@@ -73,20 +84,29 @@ impl Ports {
     pub fn assign(
         &mut self,
         ranges: &config::Ports,
-        wanted: &[(InstanceId, Option<Pin>)],
+        wanted: &[Asked],
         blocked: &BTreeSet<u16>,
     ) -> BTreeMap<InstanceId, Result<Given, Problem>> {
+        for asked in wanted.iter().filter(|asked| !asked.listens) {
+            // It was an http server, and is none any more.
+            if let Some(row) = self.rows.get_mut(&asked.id) {
+                row.backend = None;
+            }
+        }
+        let listening: BTreeSet<&InstanceId> =
+            wanted.iter().filter(|asked| asked.listens).map(|asked| &asked.id).collect();
         let wanted: BTreeMap<&InstanceId, Option<&Pin>> =
-            wanted.iter().map(|(id, pin)| (id, pin.as_ref())).collect();
+            wanted.iter().map(|asked| (&asked.id, asked.pin.as_ref())).collect();
         let refused = self.follow_pins(ranges, &wanted);
         let mut taken = Taken::of(self);
         // Backends must not take what is pinned, even by somebody who could not get it yet.
         wanted.values().flatten().for_each(|pin| taken.add(pin.port));
         let mut doors = Free { range: ranges.range, from: ranges.range.first };
-        let mut backends = Free { range: ranges.backend_range, from: ranges.backend_range.first };
+        let mut free = Free { range: ranges.backend_range, from: ranges.backend_range.first };
         let mut answers = BTreeMap::new();
         for (id, pin) in &wanted {
-            let answer = self.give(id, *pin, &mut doors, &mut backends, &mut taken, blocked);
+            let backends = listening.contains(id).then_some(&mut free);
+            let answer = self.give(id, *pin, &mut doors, backends, &mut taken, blocked);
             let answer = match refused.get(id) {
                 Some(problem) => Err(problem.clone()),
                 None => answer,
@@ -159,7 +179,7 @@ impl Ports {
         id: &InstanceId,
         pin: Option<&Pin>,
         doors: &mut Free,
-        backends: &mut Free,
+        backends: Option<&mut Free>,
         taken: &mut Taken,
         blocked: &BTreeSet<u16>,
     ) -> Result<Given, Problem> {
@@ -172,14 +192,11 @@ impl Ports {
             (None, None) => doors.next(taken, blocked).ok_or_else(|| none_left(id, doors.range, "range"))?,
         };
         let row = self.rows.entry(id.clone()).or_insert(Row { door, backend: None });
-        let backend = match row.backend {
-            Some(backend) => backend,
-            None => {
-                backends.next(taken, blocked).ok_or_else(|| none_left(id, backends.range, "backend_range"))?
-            }
-        };
-        row.backend = Some(backend);
-        Ok(Given { door, backend })
+        if let (None, Some(free)) = (row.backend, backends) {
+            let backend = free.next(taken, blocked);
+            row.backend = Some(backend.ok_or_else(|| none_left(id, free.range, "backend_range"))?);
+        }
+        Ok(Given { door, backend: row.backend })
     }
 
     /// Gives `id` another backend port, none of `avoid`; `None` if there is none or it has no

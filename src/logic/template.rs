@@ -10,19 +10,16 @@ use std::path::Path;
 use crate::logic::envfile;
 use crate::model::config::{Piece, Template};
 use crate::model::env::Variables;
-use crate::model::{Secret, ServerName, UserName};
+use crate::model::{Secret, ServerName, SessionName, UserName};
 
 /// Why a text is not a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotATemplate {
     /// `{x}`, which nothing fills.
     #[error(
-        "unknown template \"{{{0}}}\"; known are {{user}}, {{server}}, {{port}}, {{state_dir}}, {{runtime_dir}} and {{env:NAME}}, and a brace that is meant is written {{{{ or }}}}"
+        "unknown template \"{{{0}}}\"; known are {{user}}, {{server}}, {{port}}, {{state_dir}}, {{runtime_dir}}, {{session}} and {{env:NAME}}, and a brace that is meant is written {{{{ or }}}}"
     )]
     Unknown(String),
-    /// `{session}`, known but not kept by this version.
-    #[error("{{session}} is only for session-isolated servers, which this version does not have")]
-    Session,
     /// `{env:…}` with something that no env file's variable is called.
     #[error(
         "{{env:NAME}} takes the name of a variable of the user's file, [A-Za-z_][A-Za-z0-9_]*, and none of mcpsup's own (MCPSUP_…)"
@@ -39,12 +36,12 @@ impl NotATemplate {
     pub fn unquoted(self) -> Self {
         match self {
             Self::Unknown(_) => Self::Unknown("…".to_owned()),
-            same @ (Self::Session | Self::NotAVariable | Self::LoneBrace) => same,
+            same @ (Self::NotAVariable | Self::LoneBrace) => same,
         }
     }
 }
 
-/// Reads a template: `{user}`, `{server}`, `{port}`, `{state_dir}`, `{runtime_dir}`,
+/// Reads a template: `{user}`, `{server}`, `{port}`, `{state_dir}`, `{runtime_dir}`, `{session}`,
 /// `{env:NAME}`; `{{` and `}}` are braces.
 ///
 /// # Errors
@@ -87,7 +84,7 @@ fn hole(name: &str) -> Result<Piece, NotATemplate> {
         "port" => Ok(Piece::Port),
         "state_dir" => Ok(Piece::StateDir),
         "runtime_dir" => Ok(Piece::RuntimeDir),
-        "session" => Err(NotATemplate::Session),
+        "session" => Ok(Piece::Session),
         other => match other.strip_prefix("env:") {
             Some(name) if envfile::is_process_name(name) => Ok(Piece::Env(name.to_owned())),
             Some(_) => Err(NotATemplate::NotAVariable),
@@ -106,6 +103,9 @@ fn shortened(text: &str) -> String {
     short
 }
 
+/// What stands for `{session}` in the process that is for none.
+const NO_SESSION: &str = "main";
+
 /// What the holes of one instance's templates are filled with.
 #[derive(Debug, Clone, Copy)]
 pub struct Holes<'a> {
@@ -113,8 +113,10 @@ pub struct Holes<'a> {
     pub user: &'a UserName,
     /// `{server}`
     pub server: &'a ServerName,
-    /// `{port}`: the backend port.
-    pub port: u16,
+    /// `{port}`: the backend port, where there is one. The configuration has `{port}` only there.
+    pub port: Option<u16>,
+    /// `{session}`
+    pub session: Option<SessionName>,
     /// `{state_dir}`
     pub state_dir: &'a Path,
     /// `{runtime_dir}`
@@ -145,7 +147,11 @@ pub fn fill(template: &Template, holes: &Holes<'_>) -> Result<Secret, MissingVar
             Piece::Text(text) => Cow::Borrowed(text.as_str()),
             Piece::User => Cow::Borrowed(holes.user.as_str()),
             Piece::Server => Cow::Borrowed(holes.server.as_str()),
-            Piece::Port => Cow::Owned(holes.port.to_string()),
+            Piece::Port => Cow::Owned(holes.port.map_or_else(String::new, |port| port.to_string())),
+            Piece::Session => match holes.session {
+                Some(session) => Cow::Owned(session.to_string()),
+                None => Cow::Borrowed(NO_SESSION),
+            },
             Piece::StateDir => holes.state_dir.to_string_lossy(),
             Piece::RuntimeDir => holes.runtime_dir.to_string_lossy(),
             Piece::Env(name) => match holes.vars.get(name) {
@@ -170,9 +176,13 @@ pub fn mentions_port(template: &Template) -> bool {
 pub fn variables(template: &Template) -> impl Iterator<Item = &str> {
     template.0.iter().filter_map(|piece| match piece {
         Piece::Env(name) => Some(name.as_str()),
-        Piece::Text(_) | Piece::User | Piece::Server | Piece::Port | Piece::StateDir | Piece::RuntimeDir => {
-            None
-        }
+        Piece::Text(_)
+        | Piece::User
+        | Piece::Server
+        | Piece::Port
+        | Piece::StateDir
+        | Piece::RuntimeDir
+        | Piece::Session => None,
     })
 }
 
@@ -189,7 +199,8 @@ mod tests {
         let holes = Holes {
             user: &"alice".parse().unwrap(),
             server: &"notes".parse().unwrap(),
-            port: 20_001,
+            port: Some(20_001),
+            session: None,
             state_dir: Path::new("/var/lib/mcpsup/run/alice/notes"),
             runtime_dir: Path::new("/run/mcpsup/alice/notes"),
             vars: &Variables(vars),
@@ -200,8 +211,8 @@ mod tests {
     #[test]
     fn every_known_hole_is_filled() {
         assert_eq!(
-            filled("{user} {server} {port} {state_dir} {runtime_dir} {env:A}", &[("A", "x")]),
-            Ok("alice notes 20001 /var/lib/mcpsup/run/alice/notes /run/mcpsup/alice/notes x".to_owned())
+            filled("{user} {server} {port} {state_dir} {runtime_dir} {session} {env:A}", &[("A", "x")]),
+            Ok("alice notes 20001 /var/lib/mcpsup/run/alice/notes /run/mcpsup/alice/notes main x".to_owned())
         );
     }
 
@@ -231,7 +242,6 @@ mod tests {
         assert_eq!(parse("{ user }"), unknown(" user "));
         assert_eq!(parse("{User}"), unknown("User"));
         assert_eq!(parse("{a{user}"), unknown("a{user"));
-        assert_eq!(parse("{session}"), Err(NotATemplate::Session));
         for lone in ["{", "}", "a{user", "a}b", "{{}", "{user}}"] {
             assert_eq!(parse(lone), Err(NotATemplate::LoneBrace), "{lone}");
         }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::ServerName;
 use crate::model::port::PortRange;
 
@@ -121,6 +123,73 @@ pub enum Containment {
 pub enum Transport {
     /// Streamable HTTP on the backend port.
     Http,
+    /// JSON-RPC lines on its standard input and output.
+    Stdio(Stdio),
+}
+
+/// What is said of a stdio server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stdio {
+    /// `sessions = "shared"`
+    pub sessions: Sessions,
+    /// More sessions of one user's instance than this end one: the oldest where each has a process,
+    /// else the one that was idle longest. Default 256 shared, 8 isolated.
+    pub max_sessions: u32,
+    /// A session without an open stream, a call in flight or a message for so long is ended. Default
+    /// a day shared, an hour isolated.
+    pub session_idle: Duration,
+    /// `era = "auto"`
+    pub era: Era,
+    /// The largest message in bytes, a line of the process or a body of a client.
+    /// `max_message = "16M"`
+    pub max_message: u64,
+    /// `[server.NAME.health]`; `None`: nobody asks.
+    pub health: Option<Health>,
+}
+
+impl Stdio {
+    /// What stands where nothing is said, for servers whose sessions are kept like this.
+    #[must_use]
+    pub const fn of(sessions: Sessions) -> Self {
+        let (max_sessions, idle) = match sessions {
+            Sessions::Shared => (256, 24 * 60 * 60),
+            Sessions::Isolated => (8, 60 * 60),
+        };
+        let session_idle = Duration::from_secs(idle);
+        Self { sessions, max_sessions, session_idle, era: Era::Auto, max_message: 16 << 20, health: None }
+    }
+}
+
+/// Who shares a stdio process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sessions {
+    /// All clients of one user.
+    #[default]
+    Shared,
+    /// Nobody: each session has a process of its own.
+    Isolated,
+}
+
+/// Which revisions of MCP a stdio process speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Era {
+    /// It is asked.
+    Auto,
+    /// Up to 2025-11-25.
+    Legacy,
+    /// From 2026-07-28.
+    Modern,
+}
+
+/// How a stdio process that is up is asked for a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// How often; at least a second.
+    pub every: Duration,
+    /// One that answers nothing for so long is restarted. Default 10 s.
+    pub timeout: Duration,
 }
 
 /// `[server.NAME]`
@@ -128,7 +197,7 @@ pub enum Transport {
 pub struct Server {
     /// Program and arguments; at least one, the first without `{env:…}`.
     pub command: Vec<Template>,
-    /// `transport = "http"`
+    /// `transport = "stdio"`
     pub transport: Transport,
     /// Further variables for the process.
     pub env: BTreeMap<String, Template>,
@@ -153,6 +222,20 @@ pub struct Server {
     pub restart: Restart,
     /// `[server.NAME.limits]`
     pub limits: Limits,
+}
+
+impl Server {
+    /// True if each of its sessions has a process of its own.
+    #[must_use]
+    pub const fn has_isolated_sessions(&self) -> bool {
+        matches!(self.transport, Transport::Stdio(Stdio { sessions: Sessions::Isolated, .. }))
+    }
+
+    /// True if its process listens on a port.
+    #[must_use]
+    pub const fn listens(&self) -> bool {
+        matches!(self.transport, Transport::Http)
+    }
 }
 
 /// A variable that a server needs in its user's file.
@@ -238,6 +321,8 @@ pub enum Piece {
     StateDir,
     /// `{runtime_dir}`
     RuntimeDir,
+    /// `{session}`: which session the process is for; `main` for the one that is for none.
+    Session,
     /// `{env:NAME}`: a variable of the user's own file.
     Env(String),
 }

@@ -18,7 +18,7 @@ pub mod status;
 
 pub use config::Config;
 pub use moment::Moment;
-pub use name::{InstanceId, ServerName, UserName, Whom};
+pub use name::{InstanceId, ServerName, SessionName, UserName, Whom};
 pub use problem::Problem;
 pub use run::{Exit, RunId};
 pub use secret::Secret;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -78,13 +79,100 @@ name_type! {
     ServerName
 }
 
-/// One server for one user: `alice/github`.
+/// A session that a client of a stdio server began: a number that is not used again, written as 16
+/// hexadecimal digits.
+///
+/// It names directories and stands in logs. The client's own name for it, `Mcp-Session-Id`, is a
+/// secret and another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SessionName(NonZeroU64);
+
+impl SessionName {
+    /// The name with this number; zero is taken for one, since no name has it.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        match NonZeroU64::new(number) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for SessionName {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        let name = u64::from_str_radix(text, 16).ok().and_then(NonZeroU64::new).map(Self);
+        name.filter(|name| name.to_string() == text).ok_or(NotAName)
+    }
+}
+
+impl TryFrom<String> for SessionName {
+    type Error = NotAName;
+
+    fn try_from(text: String) -> Result<Self, NotAName> {
+        text.parse()
+    }
+}
+
+impl From<SessionName> for String {
+    fn from(name: SessionName) -> Self {
+        name.to_string()
+    }
+}
+
+/// One server for one user, `alice/github`; or, where every session has a process of its own, one
+/// session of it. Whatever is said of an instance (one run at a time, its state, its deadline) holds
+/// for each of these alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId {
     /// Whose it is.
     pub user: UserName,
     /// Which server.
     pub server: ServerName,
+    /// Which of its sessions; `None` is the instance itself, which has the port.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<SessionName>,
+}
+
+impl InstanceId {
+    /// One server for one user.
+    #[must_use]
+    pub const fn new(user: UserName, server: ServerName) -> Self {
+        Self { user, server, session: None }
+    }
+
+    /// One session of this instance.
+    #[must_use]
+    pub fn session(&self, name: SessionName) -> Self {
+        Self { session: Some(name), ..self.clone() }
+    }
+
+    /// The instance that this is, or is a session of.
+    #[must_use]
+    pub fn base(&self) -> Self {
+        Self::new(self.user.clone(), self.server.clone())
+    }
+
+    /// The server, and the session if it is one: `github+00c4d5e6f7a8b9c0`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let session = self.session.map_or_else(String::new, |session| format!("+{session}"));
+        format!("{}{session}", self.server)
+    }
+
+    /// True if this is `base`, or a session of it.
+    #[must_use]
+    pub fn is_of(&self, base: &Self) -> bool {
+        self.user == base.user && self.server == base.server
+    }
 }
 
 /// Some users, or everybody: whom a change may concern.
@@ -116,7 +204,7 @@ impl Whom {
             Self::All => (Some(table), None),
         };
         let some = some.into_iter().flatten().flat_map(|user| {
-            let first = InstanceId { user: user.clone(), server: ServerName(FIRST.into()) };
+            let first = InstanceId::new(user.clone(), ServerName(FIRST.into()));
             table.range(first..).take_while(move |(id, _)| id.user == *user)
         });
         all.into_iter().flatten().chain(some)
@@ -128,7 +216,7 @@ const FIRST: &str = "0";
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.user, self.server)
+        write!(f, "{}/{}", self.user, self.name())
     }
 }
 
@@ -146,10 +234,7 @@ mod tests {
 
     #[test]
     fn the_entries_of_some_users_are_theirs_and_nobody_elses() {
-        let id = |user: &str, server: &str| InstanceId {
-            user: user.parse().unwrap(),
-            server: server.parse().unwrap(),
-        };
+        let id = |user: &str, server: &str| InstanceId::new(user.parse().unwrap(), server.parse().unwrap());
         let ids = [id("al", "z"), id("alice", "0"), id("alice", "_x"), id("alice", "zz"), id("alice2", "0")];
         let table: BTreeMap<_, _> = ids.iter().cloned().map(|id| (id, true)).collect();
         let of = |whom: &Whom| whom.of(&table).map(|(id, _)| id.clone()).collect::<Vec<_>>();
@@ -159,6 +244,16 @@ mod tests {
         assert_eq!(of(&some(&["alice2", "al"])), [ids[0].clone(), ids[4].clone()]);
         assert_eq!(of(&some(&[])), []);
         assert_eq!(of(&Whom::All), ids);
+    }
+
+    #[test]
+    fn a_session_is_named_in_one_way() {
+        let name = SessionName::new(0xbeef);
+        assert_eq!(name.to_string(), "000000000000beef");
+        assert_eq!("000000000000beef".parse(), Ok(name));
+        for bad in ["", "beef", "000000000000BEEF", "0000000000000000", "+00000000000beef", "main"] {
+            assert!(bad.parse::<SessionName>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

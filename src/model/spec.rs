@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Secret;
-use crate::model::config::{Limits, Probe, Restart, Stop};
+use crate::model::config::{Limits, Probe, Restart, Stdio, Stop};
 
 /// The digest of a [`Spec`]: HMAC-SHA256 under a key of the state directory.
 ///
@@ -42,7 +42,7 @@ impl Spec {
             runtime_dir: "/".into(),
             account: None,
             limits: Limits::default(),
-            backend: 20000,
+            way: Way::Http { backend: 20000 },
             path: "/mcp".into(),
             probe: Probe::Tcp,
             secrets: Vec::new(),
@@ -54,7 +54,8 @@ impl Spec {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// Digest of what the process itself is given: program, arguments, environment, directories,
-    /// account, limits and backend port. A change of anything else needs no other run.
+    /// account, limits and backend port; for stdio the era and who shares it. A change of anything
+    /// else needs no other run.
     pub id: SpecId,
     /// What the core needs to know of it.
     pub plan: Plan,
@@ -74,8 +75,8 @@ pub struct Spec {
     pub account: Option<Account>,
     /// Limits of the run.
     pub limits: Limits,
-    /// The port it must listen on, on the loopback address.
-    pub backend: u16,
+    /// How it is spoken with.
+    pub way: Way,
     /// Path of its MCP endpoint.
     pub path: String,
     /// How readiness is tried.
@@ -83,6 +84,38 @@ pub struct Spec {
     /// Values that no log may show: the declared credentials, and every other value of the
     /// user's file of 8 bytes or more.
     pub secrets: Vec<Secret>,
+}
+
+impl Spec {
+    /// The port it must listen on, on the loopback address, if it is to listen.
+    #[must_use]
+    pub const fn backend(&self) -> Option<u16> {
+        match self.way {
+            Way::Http { backend } => Some(backend),
+            Way::Stdio(_) => None,
+        }
+    }
+
+    /// What is said of it if it is spoken with on its standard input and output.
+    #[must_use]
+    pub const fn stdio(&self) -> Option<Stdio> {
+        match self.way {
+            Way::Http { .. } => None,
+            Way::Stdio(stdio) => Some(stdio),
+        }
+    }
+}
+
+/// How a process is spoken with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Streamable HTTP.
+    Http {
+        /// The port it must listen on, on the loopback address.
+        backend: u16,
+    },
+    /// JSON-RPC lines on its standard input and output.
+    Stdio(Stdio),
 }
 
 /// The part of a spec that decides about time and signals.

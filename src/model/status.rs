@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Problem, RunId, ServerName, UserName};
+use crate::model::{Problem, RunId, ServerName, SessionName, UserName};
 
 /// An instance's state as people see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,9 +121,33 @@ pub struct InstanceStatus {
     /// What is wrong with its user's file or its configuration.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub problems: Vec<Problem>,
+    /// Sessions that clients have with it now; none for http servers, who keep theirs themselves.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sessions: Option<usize>,
+    /// Processes of single sessions, where each has its own.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub session_runs: Vec<SessionRun>,
     /// What keeps its processes together: `cgroup`, `pid namespace`, `session`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub containment: Option<String>,
+}
+
+/// The process of one session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRun {
+    /// Which session.
+    pub session: SessionName,
+    /// The state of its process.
+    pub state: StateName,
+    /// Its newest run.
+    pub run: Option<RunId>,
+    /// Its first process, while there is one.
+    pub pid: Option<u32>,
+    /// Since when it is in this state, in seconds.
+    pub for_seconds: u64,
+    /// One line for people: why it is not up.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
 }
 
 #[cfg(test)]

@@ -5,58 +5,43 @@
 //! nothing is. Every step that a later daemon must be able to take up is a
 //! [`failpoint`](super::failpoint).
 
-use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
+mod streams;
+
 use std::future::poll_fn;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 use super::cgroup::Group;
 use super::failpoint;
 use super::launcher::{Turn, answer, cannot};
 use super::orders::{Answer, Failure, Make, OrdersOf, encode};
+use super::pipes::{self, Ear, Talk};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::ready::Awaited;
 use super::record::{Identity, PlanRecord, Record, RunDir};
-use super::{account, clock, tree};
+use super::{clock, tree};
 use crate::model::spec::Plan;
 use crate::model::{Exit, InstanceId, RunId, Spec};
-
-/// One read from a run's output takes at most this much, the size of a pipe.
-const READ: usize = 64 * 1024;
-
-/// After this long without output, descriptors and buffers for it are given back.
-const QUIET: Duration = Duration::from_secs(10);
-/// How long a run that writes more than its sink wants is not read from.
-const FLOODED: Duration = Duration::from_millis(2);
-
-thread_local! {
-    // One buffer for all runs: a thousand idle ones must not hold a thousand.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
-}
+use streams::{Fifo, Streams, drain, pass_on};
 
 // A task is as large as its largest part, and a thousand idle runs should not carry the room for a
 // thousand launches. So what happens once in a life, its beginning and its end, is boxed; and what is
 // there all the time is made of `async` blocks, for an `async fn` keeps its arguments twice. An idle
 // run's task has 384 bytes so, and 640 without.
 
-/// The end of a run's output that is ours.
-type Fifo = Awaited<File>;
-
 /// What a run begins with.
 pub(super) struct Beginning {
     pub(super) instance: InstanceId,
     pub(super) spec: Arc<Spec>,
+    /// Who speaks with it, if it is a stdio run.
+    pub(super) talk: Option<Arc<dyn Talk>>,
 }
 
 /// Starts a run and stays with it until nothing of it is alive.
@@ -68,29 +53,30 @@ pub(super) fn begin(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let turn = Box::pin(unless_killed(&life, life.launcher.turn())).await;
-        if let Some(output) = Box::pin(enter(&life, turn, with, &*sink)).await {
-            stay(&life, Some(output), &*sink).await;
+        if let Some(streams) = Box::pin(enter(&life, turn, with, &*sink)).await {
+            stay(&life, streams, &*sink).await;
         }
     }
 }
 
 /// Launches the run in its turn; one that cannot be launched ends here.
 async fn enter(
-    life: &Life,
+    life: &Arc<Life>,
     turn: Result<Turn<'_>, Failure>,
     with: Box<Beginning>,
     sink: &dyn Output,
-) -> Option<Fifo> {
+) -> Option<Streams> {
     let launched = match turn {
         Ok(_turn) => launch(life, &with.instance, &with.spec).await,
         Err(failure) => Err(failure),
     };
-    drop(with);
+    let Beginning { talk, .. } = *with;
     match launched {
-        Ok(output) => {
+        Ok((output, said)) => {
             life.tell(What::Launched);
+            let ear = said.zip(talk).and_then(|(said, talk)| ear(life, said, talk, false));
             failpoint::pass("spawn.launched");
-            Some(output)
+            Some(Streams { output: Some(output), ear })
         }
         Err(failure) => {
             tracing::debug!(run = life.run.0, %failure, "not started");
@@ -105,14 +91,22 @@ async fn enter(
     }
 }
 
-/// Takes over a run; `recorded` is the pid it was recorded with, alive or not.
-pub(super) async fn resume(life: Arc<Life>, recorded: i32, sink: Arc<dyn Output>) {
+/// Takes over a run, alive or not; `recorded` is the pid it was recorded with, and whether it is a
+/// stdio run.
+pub(super) async fn resume(
+    life: Arc<Life>,
+    (recorded, is_stdio): (i32, bool),
+    sink: Arc<dyn Output>,
+    talk: Option<Arc<dyn Talk>>,
+) {
     if life.leader().is_some() {
-        let output = open_output(&life).map_err(|error| {
+        let streams = open_streams(&life, is_stdio).map_err(|error| {
             tracing::warn!(run = life.run.0, %error, "cannot read the output of an adopted run");
         });
+        let (output, said) = streams.map_or((None, None), |(output, said)| (Some(output), said));
         life.tell(What::Launched);
-        return stay(&life, output.ok(), &*sink).await;
+        let ear = said.zip(talk).and_then(|(said, talk)| ear(&life, said, talk, true));
+        return stay(&life, Streams { output, ear }, &*sink).await;
     }
     life.set_exited();
     life.tell(What::Exited(Exit::Unknown));
@@ -133,8 +127,9 @@ pub(super) async fn discard(run: RunId, group: Option<Group>, dir: RunDir) {
 }
 
 /// Makes the process: directory, cgroup, process, record, orders, in this order.
-async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Fifo, Failure> {
-    life.dir.create().map_err(cannot("make the run's directory"))?;
+async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo, Option<Fifo>), Failure> {
+    let is_stdio = spec.stdio().is_some();
+    life.dir.create(is_stdio).map_err(cannot("make the run's directory"))?;
     failpoint::pass("spawn.intended");
     let group = match &life.held {
         Held::Cgroup(group) => {
@@ -145,7 +140,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Fifo,
         Held::Namespace | Held::Session => None,
     };
     failpoint::pass("spawn.grouped");
-    let output = open_output(life).map_err(cannot("open the run's output"))?;
+    let streams = open_streams(life, is_stdio).map_err(cannot("open the run's output"))?;
     let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
     let (mut socket, pid) = ask(life, make).await?;
     failpoint::pass("spawn.started");
@@ -160,17 +155,18 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<Fifo,
         identity,
         cgroup: group.map(|group| group.dir().to_path_buf()),
         pid_namespace: matches!(life.held, Held::Namespace),
-        backend: spec.backend,
+        backend: spec.backend(),
+        stdio: spec.stdio().map(|stdio| (stdio, spec.path.clone())),
         marker: life.marker.clone(),
         uid: life.uid,
     };
     life.dir.write(&record).map_err(cannot("write the run's record"))?;
     failpoint::pass("spawn.recorded");
-    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output());
+    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output(), is_stdio.then(|| life.dir.error()));
     send(&mut socket, &encode(&orders).map_err(cannot("write the launcher's orders"))?).await?;
     failpoint::pass("spawn.ordered");
     match answer(&mut socket).await? {
-        None => Ok(output),
+        None => Ok(streams),
         Some(Answer::Failed(failure)) => Err(failure),
         Some(Answer::Pid(_)) => {
             Err(Failure { doing: "cannot understand the launcher: it spoke out of turn".into(), errno: None })
@@ -219,21 +215,21 @@ async fn end_copy(life: &Life) {
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice; see above")]
 fn stay<'a>(
     life: &'a Life,
-    mut output: Option<Fifo>,
+    mut streams: Streams,
     sink: &'a dyn Output,
 ) -> impl Future<Output = ()> + Send + 'a {
     async move {
         let Some(leader) = life.leader() else { return };
-        pass_on(life, &leader, &mut output, sink).await;
-        Box::pin(end(life, leader, output, sink)).await;
+        if let Some(death) = death(life, &leader) {
+            pass_on(&death, &mut streams, sink).await;
+        }
+        Box::pin(end(life, leader, streams, sink)).await;
     }
 }
 
 /// What follows when the first process has exited.
-async fn end(life: &Life, leader: Leader, output: Option<Fifo>, sink: &dyn Output) {
-    if let Some(output) = output {
-        drain(&output, sink);
-    }
+async fn end(life: &Life, leader: Leader, streams: Streams, sink: &dyn Output) {
+    drain(streams, sink);
     life.set_exited();
     failpoint::pass("stop.exited");
     life.tell(What::Exited(status(&leader)));
@@ -341,101 +337,26 @@ fn kill_group(leader: i32) {
     }
 }
 
-fn open_output(life: &Life) -> io::Result<Fifo> {
-    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(life.dir.output())?;
-    let meta = file.metadata()?;
-    if !meta.file_type().is_fifo() || meta.uid() != account::own_uid() {
-        return Err(io::Error::other("it is not a FIFO of ours"));
-    }
-    life.hub.add(file)
-}
-
-/// What a run's task waits for.
-enum Next {
-    Exited,
-    /// How much was read, and whether it is more than the sink wants.
-    Read(io::Result<(usize, bool)>),
-    /// The wait is over.
-    Time(Wait),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    /// Nothing is read meanwhile: what comes now is counted and dropped, and that must not cost a
-    /// processor.
-    Flood,
-    /// The sink is told to rest if nothing comes meanwhile.
-    Quiet,
-}
-
-/// Passes the run's output on until it exits.
-// Polled by hand: futures for the parts would make every idle run's task twice as large.
-#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice; see above")]
-fn pass_on<'a>(
-    life: &'a Life,
-    leader: &'a Leader,
-    output: &'a mut Option<Fifo>,
-    sink: &'a dyn Output,
-) -> impl Future<Output = ()> + Send + 'a {
-    async move {
-        let Some(death) = death(life, leader) else { return };
-        let mut timer: Option<(Wait, Pin<Box<Sleep>>)> = None;
-        loop {
-            let next = poll_fn(|cx| {
-                if death.poll(cx).is_ready() {
-                    return Poll::Ready(Next::Exited);
-                }
-                if let Some((wait, sleep)) = &mut timer
-                    && sleep.as_mut().poll(cx).is_ready()
-                {
-                    return Poll::Ready(Next::Time(*wait));
-                }
-                match output {
-                    Some(output) if !matches!(timer, Some((Wait::Flood, _))) => {
-                        poll_read(output, sink, cx).map(Next::Read)
-                    }
-                    Some(_) | None => Poll::Pending,
-                }
-            });
-            match next.await {
-                Next::Exited => return,
-                Next::Time(Wait::Flood) => timer = Some((Wait::Quiet, Box::pin(sleep(QUIET)))),
-                Next::Time(Wait::Quiet) => {
-                    sink.rest();
-                    timer = None;
-                }
-                Next::Read(Ok((0, _)) | Err(_)) => *output = None,
-                Next::Read(Ok((_, true))) => timer = Some((Wait::Flood, Box::pin(sleep(FLOODED)))),
-                Next::Read(Ok((_, false))) => {
-                    timer = Some((Wait::Quiet, Box::pin(sleep(QUIET))));
-                    tokio::task::yield_now().await;
-                }
-            }
-        }
+/// What goes into the log, and for a stdio run what its process says beside.
+fn open_streams(life: &Life, is_stdio: bool) -> io::Result<(Fifo, Option<Fifo>)> {
+    let open = |path| life.hub.add(pipes::open(path, false)?);
+    if is_stdio {
+        Ok((open(&life.dir.error())?, Some(open(&life.dir.output())?)))
+    } else {
+        Ok((open(&life.dir.output())?, None))
     }
 }
 
-fn poll_read(output: &Fifo, sink: &dyn Output, cx: &mut Context<'_>) -> Poll<io::Result<(usize, bool)>> {
-    output.poll_with(cx, |fifo| read_into(fifo, sink))
-}
-
-fn drain(output: &Fifo, sink: &dyn Output) {
-    // A pipe holds at most 1 MiB (pipe(7), without privileges); a child that goes on writing does
-    // not keep us here.
-    for _ in 0..16 {
-        if !matches!(read_into(output.get(), sink), Ok((1.., _))) {
-            break;
-        }
-    }
-}
-
-/// How much was read, and whether it is more than the sink wants.
-fn read_into(mut fifo: &File, sink: &dyn Output) -> io::Result<(usize, bool)> {
-    BUFFER.with_borrow_mut(|buffer| {
-        let count = fifo.read(buffer)?;
-        Ok((count, count > 0 && sink.take(clock::now(), &buffer[..count])))
-    })
+/// Lets `talk` speak with a stdio run whose process is there.
+fn ear(life: &Arc<Life>, said: Fifo, talk: Arc<dyn Talk>, is_found: bool) -> Option<Box<Ear>> {
+    let whose = Arc::clone(life);
+    let ear = Ear::open(&life.dir, said, talk, is_found, move || whose.tell(What::Deaf));
+    ear.map(Box::new)
+        .map_err(|error| {
+            tracing::warn!(run = life.run.0, %error, "cannot speak with a run");
+            life.tell(What::Deaf);
+        })
+        .ok()
 }
 
 impl From<Plan> for PlanRecord {

@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn every_instance_has_a_path_of_its_own() {
-        let id = InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() };
+        let id = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
         let path = path_of(Path::new("/var/log/mcpsup"), &id);
         assert_eq!(path, Path::new("/var/log/mcpsup/alice/notes.log"));
         assert_eq!(rotated(&path, 1), Path::new("/var/log/mcpsup/alice/notes.log.1"));

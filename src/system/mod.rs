@@ -16,6 +16,7 @@ pub mod logfile;
 pub mod memory;
 pub mod orders;
 pub mod peer;
+pub mod pipes;
 pub mod places;
 pub mod probe;
 pub mod process;

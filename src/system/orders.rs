@@ -86,8 +86,10 @@ pub struct Orders {
     pub account: Option<Account>,
     /// The FIFO for standard input.
     pub stdin: PathBuf,
-    /// The FIFO for standard output and error.
+    /// The FIFO for standard output.
     pub output: PathBuf,
+    /// The FIFO for standard error, if it is another.
+    pub error: Option<PathBuf>,
     /// `RLIMIT_NOFILE`.
     pub open_files: Option<u32>,
 }
@@ -185,13 +187,14 @@ pub struct OrdersOf<'a> {
     account: &'a Option<Account>,
     stdin: PathBuf,
     output: PathBuf,
+    error: Option<PathBuf>,
     open_files: Option<u32>,
 }
 
 impl<'a> OrdersOf<'a> {
     /// For this spec, with these standard streams.
     #[must_use]
-    pub fn new(spec: &'a Spec, stdin: PathBuf, output: PathBuf) -> Self {
+    pub fn new(spec: &'a Spec, stdin: PathBuf, output: PathBuf, error: Option<PathBuf>) -> Self {
         Self {
             program: &spec.program,
             args: spec.args.iter().map(Secret::reveal).collect(),
@@ -202,6 +205,7 @@ impl<'a> OrdersOf<'a> {
             account: &spec.account,
             stdin,
             output,
+            error,
             open_files: spec.limits.open_files,
         }
     }

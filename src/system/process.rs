@@ -18,6 +18,7 @@ use super::cgroup::Group;
 use super::containment::Containment;
 use super::launcher::Launcher;
 use super::life::{self, Beginning};
+use super::pipes::Talk;
 use super::ready::Hub;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks, Member};
@@ -36,8 +37,11 @@ pub struct News {
 /// The kinds of news.
 #[derive(Debug, PartialEq, Eq)]
 pub enum What {
-    /// The server's own program runs; whether it is ready is for a probe to say.
+    /// The server's own program runs; whether it is ready is for a probe to say, or for whoever
+    /// speaks with it.
     Launched,
+    /// A stdio process has closed its standard input, so nobody can speak with it any more.
+    Deaf,
     /// The first process ended, or never was.
     Exited(Exit),
     /// Nothing of the run is alive, and its directory is removed.
@@ -48,6 +52,9 @@ pub enum What {
 pub trait Output: Send + Sync {
     /// Takes what was read at `now`. True if that is more than it wants.
     fn take(&self, now: Moment, bytes: &[u8]) -> bool;
+    /// Takes one line, without its end, that stands for itself whatever was taken before. One that
+    /// is not whole has lost its beginning. True if that is more than it wants.
+    fn take_line(&self, now: Moment, line: &[u8], is_whole: bool) -> bool;
     /// Nothing came for a while.
     fn rest(&self);
     /// The run ended, and all its output was taken.
@@ -232,7 +239,7 @@ pub struct Processes {
 
 impl Processes {
     /// With one directory per run below `runs`, which is there. News go to `news`, which holds at
-    /// most four per run. What becomes of them is waited for in `hub`.
+    /// most five per run. What becomes of them is waited for in `hub`.
     ///
     /// # Errors
     ///
@@ -254,8 +261,16 @@ impl Processes {
         &self.containment
     }
 
-    /// Starts a run. Whatever goes wrong is heard of as [`What::Exited`].
-    pub fn start(&mut self, run: RunId, instance: &InstanceId, spec: Arc<Spec>, sink: Arc<dyn Output>) {
+    /// Starts a run; `talk` speaks with it if it is a stdio run. Whatever goes wrong is heard of as
+    /// [`What::Exited`].
+    pub fn start(
+        &mut self,
+        run: RunId,
+        instance: &InstanceId,
+        spec: Arc<Spec>,
+        sink: Arc<dyn Output>,
+        talk: Option<Arc<dyn Talk>>,
+    ) {
         let held = match &self.containment {
             Containment::Cgroup(root) => Held::Cgroup(root.group(run)),
             Containment::Namespace => Held::Namespace,
@@ -263,7 +278,7 @@ impl Processes {
         };
         let uid = spec.account.as_ref().map_or_else(super::account::own_uid, |account| account.uid);
         let life = self.life(run, held, spec.state_dir.join("tmp"), uid, None);
-        let with = Box::new(Beginning { instance: instance.clone(), spec });
+        let with = Box::new(Beginning { instance: instance.clone(), spec, talk });
         tokio::task::spawn(life::begin(life, with, sink));
     }
 
@@ -271,7 +286,7 @@ impl Processes {
     /// [`What::Exited`] at once, so that what it left behind is swept before it is followed.
     ///
     /// False if the record is of another boot: then there is nothing of it but its directory.
-    pub fn adopt(&mut self, record: &Record, sink: Arc<dyn Output>) -> bool {
+    pub fn adopt(&mut self, record: &Record, sink: Arc<dyn Output>, talk: Option<Arc<dyn Talk>>) -> bool {
         let held = match (&record.cgroup, record.pid_namespace) {
             (Some(group), _) => Held::Cgroup(Group::at(group.clone())),
             (None, true) => Held::Namespace,
@@ -284,7 +299,7 @@ impl Processes {
         let leader =
             handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
         let life = self.life(record.run, held, record.marker.clone(), record.uid, leader);
-        tokio::task::spawn(life::resume(life, record.identity.pid, sink));
+        tokio::task::spawn(life::resume(life, (record.identity.pid, record.is_stdio()), sink, talk));
         true
     }
 

@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
+use crate::model::config::Stdio;
 use crate::model::{InstanceId, RunId, SpecId};
 
 /// What is known of a run that was started.
@@ -33,8 +34,13 @@ pub struct Record {
     pub cgroup: Option<PathBuf>,
     /// True if it is the first process of a pid namespace.
     pub pid_namespace: bool,
-    /// The port it was told to listen on.
-    pub backend: u16,
+    /// The port it was told to listen on; none for a stdio server.
+    #[serde(default)]
+    pub backend: Option<u16>,
+    /// How it is spoken with on its standard input and output, and the path its clients reach it at;
+    /// none for an http server.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stdio: Option<(Stdio, String)>,
     /// Its TMPDIR, by which strays are recognised.
     pub marker: PathBuf,
     /// Whom it was started as: nobody else's process is taken for a stray of it.
@@ -69,6 +75,14 @@ pub struct Identity {
     pub start_time: u64,
     /// The inode of its pidfd, unique per boot from Linux 6.9; before that the same for all.
     pub pidfd_inode: u64,
+}
+
+impl Record {
+    /// True if it is spoken with on its standard input and output: then it has a third FIFO.
+    #[must_use]
+    pub const fn is_stdio(&self) -> bool {
+        self.stdio.is_some()
+    }
 }
 
 impl Identity {
@@ -144,22 +158,43 @@ impl RunDir {
         self.0.join("in")
     }
 
-    /// The FIFO that is the run's standard output and error.
+    /// The FIFO that is the run's standard output; of an http server its standard error too.
     #[must_use]
     pub fn output(&self) -> PathBuf {
         self.0.join("out")
     }
 
-    /// Makes it with its FIFOs: from now on the run is intended.
+    /// The FIFO that is a stdio run's standard error.
+    #[must_use]
+    pub fn error(&self) -> PathBuf {
+        self.0.join("err")
+    }
+
+    /// A file that is there while a message to a stdio run is partly written.
+    #[must_use]
+    pub fn half(&self) -> PathBuf {
+        self.0.join("half")
+    }
+
+    /// What a stdio run answered to its opening, for a next daemon.
+    #[must_use]
+    pub fn opened(&self) -> PathBuf {
+        self.0.join("opened")
+    }
+
+    /// Makes it with its FIFOs, three of them for a stdio run: from now on the run is intended.
     ///
     /// # Errors
     ///
     /// When the runtime directory cannot be written.
-    pub fn create(&self) -> io::Result<()> {
+    pub fn create(&self, is_stdio: bool) -> io::Result<()> {
         fs::DirBuilder::new().mode(0o700).create(&self.0)?;
         let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
         nix::unistd::mkfifo(&self.stdin(), mode)?;
         nix::unistd::mkfifo(&self.output(), mode)?;
+        if is_stdio {
+            nix::unistd::mkfifo(&self.error(), mode)?;
+        }
         Ok(())
     }
 

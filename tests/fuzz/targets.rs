@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use mcpsup::logic::ports::{Pin, Ports};
+use mcpsup::logic::ports::{Asked, Pin, Ports};
 use mcpsup::logic::redact::{MARK as REDACTED, Redactor};
 use mcpsup::logic::snippet::{self, ClientKind, Entry, MergeError};
 use mcpsup::logic::{config, envfile, template};
@@ -95,7 +95,8 @@ pub(crate) fn template(data: &[u8]) {
     let holes = |vars| template::Holes {
         user: &user,
         server: &server,
-        port: 20_000,
+        port: Some(20_000),
+        session: None,
         state_dir: Path::new("/state"),
         runtime_dir: Path::new("/run"),
         vars,
@@ -115,6 +116,7 @@ fn written(template: &Template) -> String {
         Piece::Port => "{port}".to_owned(),
         Piece::StateDir => "{state_dir}".to_owned(),
         Piece::RuntimeDir => "{runtime_dir}".to_owned(),
+        Piece::Session => "{session}".to_owned(),
         Piece::Env(name) => format!("{{env:{name}}}"),
     });
     pieces.collect()
@@ -193,7 +195,7 @@ pub(crate) fn ports(data: &[u8]) {
         range: read("3456-3460"),
         backend_range: read("20000-20003"),
     };
-    let new = ["zoe", "yves"].map(|user| InstanceId { user: read(user), server: read("notes") });
+    let new = ["zoe", "yves"].map(|user| InstanceId::new(read(user), read("notes")));
     let pin = |port: u16| Pin {
         port,
         name_of_setting: "MCPSUP_PORT".to_owned(),
@@ -205,12 +207,16 @@ pub(crate) fn ports(data: &[u8]) {
     let pins =
         (0_u16..).map(|number| [None, None, Some(pin(3455 + number * 3))][usize::from(number % 3)].clone());
     let ids: BTreeSet<InstanceId> = before.keys().cloned().chain(new).collect();
-    let wanted: Vec<(InstanceId, Option<Pin>)> = ids.into_iter().zip(pins).take(3000).collect();
+    // And every fourth needs no backend.
+    let ids = ids.into_iter().zip(pins).zip((0..4).cycle());
+    let ask = |((id, pin), turn)| Asked { id, pin, listens: turn != 0 };
+    let wanted: Vec<Asked> = ids.map(ask).take(3000).collect();
     let blocked = BTreeSet::from([3457, 20_001]);
     let answers = ports.assign(&ranges, &wanted, &blocked);
-    for (id, pin) in &wanted {
+    for Asked { id, pin, listens } in &wanted {
         if let Ok(given) = &answers[id] {
-            assert_eq!((ports.door(id), ports.backend(id)), (Some(given.door), Some(given.backend)));
+            assert_eq!((ports.door(id), ports.backend(id)), (Some(given.door), given.backend));
+            assert_eq!(given.backend.is_some(), *listens, "{id}");
             assert!(pin.as_ref().is_none_or(|pin| pin.port == given.door), "a pin that is not followed");
         }
         if let (None, Some(door)) = (pin, before.get(id)) {

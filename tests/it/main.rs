@@ -27,6 +27,8 @@ mod outlive;
 mod real;
 mod secrets;
 mod seen;
+mod sessions;
 mod spawn;
+mod stdio;
 mod tree;
 mod wire;

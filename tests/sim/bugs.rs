@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mcpsup::logic::fleet::{Effect, Fleet};
 use mcpsup::logic::instance::{Fact, Instance, Origin, State, Want};
+use mcpsup::model::spec::Way;
 use mcpsup::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
 
 use crate::core::{Core, View};
@@ -32,6 +33,8 @@ pub(crate) enum Bug {
     NeverForgivesStrikes,
     DropsGone,
     DropsExit,
+    DropsSickness,
+    BelievesStaleSickness,
     GivesUpAfterFive,
     LeaksADeadline,
     LosesADeadline,
@@ -116,7 +119,9 @@ impl Buggy {
                     spec.plan.restart.stable = Duration::from_secs(9);
                 }),
                 Bug::StopsByAnotherSignal => replanned(&spec, |spec| spec.plan.stop.signal = 1),
-                Bug::UsesOnesPortForAnother => replanned(&spec, |spec| spec.backend = 4000),
+                Bug::UsesOnesPortForAnother => {
+                    replanned(&spec, |spec| spec.way = Way::Http { backend: 4000 })
+                }
                 _ => Want::Always(spec),
             },
             Want::Never | Want::Keep => want,
@@ -258,10 +263,14 @@ impl Core for Buggy {
         }
         let current = self.owners.get(&run).and_then(|id| self.current(id)).unwrap_or(run);
         match (self.bug, &fact) {
-            (Bug::BelievesStaleReady, Fact::Ready) | (Bug::BelievesStaleExit, Fact::Exited(_)) => {
+            (Bug::BelievesStaleReady, Fact::Ready)
+            | (Bug::BelievesStaleSickness, Fact::Sick)
+            | (Bug::BelievesStaleExit, Fact::Exited(_)) => {
                 self.inner.observe(current, fact);
             }
-            (Bug::DropsGone, Fact::Gone) | (Bug::DropsExit, Fact::Exited(_)) => {}
+            (Bug::DropsGone, Fact::Gone)
+            | (Bug::DropsExit, Fact::Exited(_))
+            | (Bug::DropsSickness, Fact::Sick) => {}
             (Bug::StartsBeforeGone, Fact::Exited(_)) => {
                 self.inner.observe(run, fact);
                 self.inner.observe(run, Fact::Gone);

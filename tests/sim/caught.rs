@@ -56,6 +56,8 @@ planted! {
     never_forgives_strikes_is_caught_as_wait: NeverForgivesStrikes, Wait;
     drops_gone_is_caught_as_prompt: DropsGone, Prompt;
     drops_exit_is_caught_as_prompt: DropsExit, Prompt;
+    drops_sickness_is_caught_as_prompt: DropsSickness, Prompt;
+    believes_stale_sickness_is_caught_as_stop_has_cause: BelievesStaleSickness, StopHasCause;
     gives_up_after_five_is_caught_as_prompt: GivesUpAfterFive, Prompt;
     leaks_a_deadline_is_caught_as_deadline_ahead: LeaksADeadline, DeadlineAhead;
     loses_a_deadline_is_caught_as_deadline_owned: LosesADeadline, DeadlineOwned;

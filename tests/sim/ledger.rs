@@ -22,6 +22,7 @@ pub(crate) enum Goal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
     Ready,
+    Sick,
     Exited,
     Gone,
 }
@@ -50,12 +51,13 @@ struct Life {
     renewed: bool,
     give_up_at: Ms,
     ready: bool,
+    sick: bool,
     exited: bool,
     gone: bool,
     up_since: Option<Ms>,
     ending: Option<Ending>,
     killed: bool,
-    /// It ended by itself, and had been up for a stable stretch.
+    /// It ended by itself or was found sick, and had been up for a stable stretch.
     settled: bool,
 }
 
@@ -118,6 +120,7 @@ impl Ledger {
             renewed: std::mem::take(&mut self.renewing),
             give_up_at: now + times.0,
             ready: false,
+            sick: false,
             exited: false,
             gone: false,
             up_since: None,
@@ -157,6 +160,7 @@ impl Ledger {
         };
         match told {
             Told::Ready => life.ready = true,
+            Told::Sick => life.sick = true,
             Told::Exited => life.exited = true,
             Told::Gone => {
                 life.exited = true;
@@ -179,6 +183,7 @@ impl Ledger {
         if let Some(life) = self.life.as_ref()
             && life.ready
             && !life.exited
+            && (!life.sick || self.goal() == Goal::Keep)
             && life.ending.is_none()
             && life.up_since.is_none()
             && self.accepts(life)
@@ -259,7 +264,8 @@ impl Ledger {
         }
         let asked = !self.accepts(life);
         let late = life.up_since.is_none() && life.give_up_at <= now && self.goal() != Goal::Keep;
-        if !asked && !late {
+        let sick = life.sick && self.goal() != Goal::Keep;
+        if !asked && !late && !sick {
             let law = if self.goal() == Goal::Keep {
                 Law::Keep
             } else if life.adopted {
@@ -272,6 +278,8 @@ impl Ledger {
             laws.broken(law, now, format_args!("run {run} is stopped and was wanted"))?;
         }
         if let Some(life) = self.life.as_mut() {
+            let up_for = life.up_since.map(|up| now - up);
+            life.settled = !asked && up_for.is_some_and(|up_for| up_for >= life.times.5);
             life.ending = Some(Ending { kill_at: now + life.times.2, asked });
         }
         Ok(())
@@ -291,7 +299,7 @@ impl Ledger {
         }
         life.killed = true;
         let stable = life.times.5;
-        life.settled = life.ending.is_none() && life.up_since.is_some_and(|up| up + stable <= now);
+        life.settled |= life.ending.is_none() && life.up_since.is_some_and(|up| up + stable <= now);
         self.conclude(now);
         Ok(())
     }
@@ -336,6 +344,8 @@ impl Ledger {
                 Law::Prompt
             };
             laws.broken(law, now, format_args!("run {run} is not stopped"))?;
+        } else if life.sick && self.goal() != Goal::Keep {
+            laws.broken(Law::Prompt, now, format_args!("run {run} is sick and not stopped"))?;
         } else if life.up_since.is_none() && life.give_up_at <= now && self.goal() != Goal::Keep {
             laws.broken(Law::Prompt, now, format_args!("run {run} is not given up"))?;
         }

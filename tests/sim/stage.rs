@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpsup::model::config::{Limits, Probe, Restart, Stop};
-use mcpsup::model::spec::Plan;
-use mcpsup::model::{InstanceId, Moment, Spec, SpecId};
+use mcpsup::model::spec::{Plan, Way};
+use mcpsup::model::{InstanceId, Moment, SessionName, Spec, SpecId};
 
 pub(crate) const SEATS: usize = 4;
 pub(crate) const TENANTS: usize = 2;
@@ -43,7 +43,9 @@ impl Stage {
         let mut specs = Vec::new();
         for seat in 0..SEATS {
             for tenant in 0..TENANTS {
-                ids.push(instance(&format!("u{seat}{tenant}")));
+                let id = instance(&format!("u{seat}{tenant}"));
+                // Every other seat is a session's; what is said of one is said of its instance.
+                ids.push(if seat % 2 == 1 { id.session(SessionName::new(7)) } else { id });
                 for version in 0..VERSIONS {
                     specs.push(Arc::new(spec(seat, tenant, version, times(seat, version))));
                 }
@@ -68,7 +70,7 @@ impl Stage {
 }
 
 pub(crate) fn instance(user: &str) -> InstanceId {
-    InstanceId { user: user.parse().expect("a name"), server: "s".parse().expect("a name") }
+    InstanceId::new(user.parse().expect("a name"), "s".parse().expect("a name"))
 }
 
 pub(crate) fn times(seat: usize, version: usize) -> Times {
@@ -108,7 +110,7 @@ pub(crate) fn spec(seat: usize, tenant: usize, version: usize, times: Times) -> 
         runtime_dir: PathBuf::new(),
         account: None,
         limits: Limits::default(),
-        backend: port(seat),
+        way: Way::Http { backend: port(seat) },
         path: String::new(),
         probe: Probe::Tcp,
         secrets: Vec::new(),

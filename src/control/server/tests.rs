@@ -115,7 +115,7 @@ fn pretend(
             let names = target.user.clone().zip(target.server.clone());
             let (user, server) =
                 names.unwrap_or_else(|| ("alice".parse().unwrap(), "notes".parse().unwrap()));
-            Ok(Reply::Passage(Passage::new(crate::model::InstanceId { user, server }, echo)))
+            Ok(Reply::Passage(Passage::new(crate::model::InstanceId::new(user, server), echo)))
         }
         Request::Remove(_) => {
             Err(Refusal { kind: RefusalKind::Failed, text: "env.d/zoe.env is still there".to_owned() })

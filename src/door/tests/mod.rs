@@ -17,7 +17,7 @@ use super::*;
 use crate::system::ready::Hub;
 use crate::system::socket;
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub(in crate::door) const LIMIT: Duration = Duration::from_secs(20);
 const GET: &str = "GET /mcp HTTP/1.1\r\nhost: localhost:3456\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -28,7 +28,7 @@ struct World {
     _hub: Hub,
 }
 
-fn settings() -> config::Door {
+pub(in crate::door) fn settings() -> config::Door {
     config::Door {
         wait: LIMIT,
         max_body: 64 * 1024,
@@ -42,10 +42,10 @@ fn world(limits: config::Door, first: Route) -> World {
     let here = IpAddr::from([127, 0, 0, 1]);
     let (settings, seen) = watch::channel(Arc::new(Settings { limits, listen: here }));
     let route = Lead::new(first);
-    let instance = InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() };
+    let instance = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
     let hub = Hub::new().unwrap();
     let listener = hub.add(socket::listen(here, 0).unwrap()).unwrap();
-    let door = Door::open(listener, seen, instance, route.follow()).unwrap();
+    let door = Door::open(listener, seen, instance, Behind::Http(route.follow())).unwrap();
     World { door, route, settings, _hub: hub }
 }
 
@@ -55,13 +55,13 @@ fn ready(run: u64, addr: SocketAddr) -> Route {
 }
 
 /// One connection of a client or of a process, read message by message.
-struct Line {
-    stream: TcpStream,
+pub(in crate::door) struct Line {
+    pub(in crate::door) stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Line {
-    fn new(stream: TcpStream) -> Self {
+    pub(in crate::door) fn new(stream: TcpStream) -> Self {
         Self { stream, read: Vec::new() }
     }
 
@@ -69,12 +69,12 @@ impl Line {
         Self::new(TcpStream::connect(world.door.addr()).await.unwrap())
     }
 
-    async fn say(&mut self, text: &str) {
+    pub(in crate::door) async fn say(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// Everything up to and including `end`; `None` if the connection ends before.
-    async fn until(&mut self, end: &str) -> Option<String> {
+    pub(in crate::door) async fn until(&mut self, end: &str) -> Option<String> {
         loop {
             let at = self.read.windows(end.len()).position(|part| part == end.as_bytes());
             if let Some(at) = at {
@@ -89,7 +89,7 @@ impl Line {
     }
 
     /// A message whose body is as long as its head says.
-    async fn message(&mut self) -> Option<(String, String)> {
+    pub(in crate::door) async fn message(&mut self) -> Option<(String, String)> {
         let head = self.until("\r\n\r\n").await?.to_lowercase();
         let length = head.split("content-length: ").nth(1).map(|rest| rest.lines().next().unwrap());
         let length: usize = length.map_or(0, |length| length.parse().unwrap());
@@ -104,13 +104,13 @@ impl Line {
         Some((head, body))
     }
 
-    async fn ask(&mut self, request: &str) -> (String, String) {
+    pub(in crate::door) async fn ask(&mut self, request: &str) -> (String, String) {
         self.say(request).await;
         self.message().await.expect("an answer")
     }
 
     /// Waits until the other side has hung up.
-    async fn ends(&mut self) {
+    pub(in crate::door) async fn ends(&mut self) {
         let mut byte = [0; 1024];
         let end = async { while !matches!(self.stream.read(&mut byte).await, Ok(0) | Err(_)) {} };
         timeout(LIMIT, end).await.expect("the connection to end");

@@ -5,12 +5,16 @@ use std::time::Duration;
 use super::report::Report;
 use super::server::url_path;
 use super::table::Table;
-use super::{SECOND, units};
-use crate::model::config::{Limits, Probe, Ready, Restart, Stop};
+use super::{SECOND, stdio, units};
+use crate::model::config::{Limits, Probe, Ready, Restart, Stop, Transport};
 use crate::model::run::signal_number;
 
 /// `[server.NAME.ready]`
-pub(super) fn ready(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Ready {
+pub(super) fn ready(
+    mut table: Table<'_, '_>,
+    transport: Option<Transport>,
+    report: &mut Report<'_>,
+) -> Ready {
     let probe_entry = table.take("probe");
     let kind = probe_entry.as_ref().and_then(|entry| {
         entry.text("\"mcp\", \"http\" or \"tcp\"", report, |text| {
@@ -32,14 +36,17 @@ pub(super) fn ready(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Ready 
         }
         _ => {}
     }
-    Ready {
-        probe: match (kind, path) {
-            (Some("http"), Some(path)) => Probe::Http(path),
-            (Some("tcp"), _) => Probe::Tcp,
-            _ => Probe::Mcp,
-        },
-        timeout: timeout.unwrap_or(30 * SECOND),
+    let probe = match (kind, path) {
+        (Some("http"), Some(path)) => Probe::Http(path),
+        (Some("tcp"), _) => Probe::Tcp,
+        _ => Probe::Mcp,
+    };
+    if let (Some(entry), Some(transport)) = (&probe_entry, transport)
+        && let Some(complaint) = stdio::probe_out_of_place(&probe, transport)
+    {
+        report.say(&entry.value.span(), complaint);
     }
+    Ready { probe, timeout: timeout.unwrap_or(30 * SECOND) }
 }
 
 /// `[server.NAME.stop]`

@@ -3,7 +3,7 @@
 //! Every problem comes with line and column, all of them at once (PRODUCT §3). The types of the
 //! result and their meaning stand in [`model::config`](crate::model::config); this folder holds
 //! the keys, the defaults and the checks: here the general tables, in `server` and `life` what
-//! one server says, in `units` numbers with units, in `table` the walk with its unknown keys,
+//! one server says, in `stdio` how it is spoken with, in `units` numbers with units, in `table` the walk with its unknown keys,
 //! in `report` what is said and what is not.
 //!
 //! It does not look at the world: whether a command exists or a port is free is found out where
@@ -13,6 +13,7 @@ mod life;
 mod report;
 mod server;
 pub(in crate::logic) mod spelling;
+mod stdio;
 mod table;
 mod units;
 

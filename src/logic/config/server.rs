@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::life;
 use super::report::{Report, Span};
 use super::spelling::shown;
 use super::table::{Entry, Table};
+use super::{life, stdio};
 use crate::logic::{envfile, template};
 use crate::model::config::{Credential, Piece, Server, Template, Transport};
 
@@ -18,17 +18,17 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
     let mut table = entry.into_table("[server.NAME]", report)?;
 
     let secrets_in_argv = table.take("secrets_in_argv").and_then(|e| e.flag(report)).unwrap_or(false);
-    let command = command(&mut table, &place, secrets_in_argv, report);
-    let transport = transport(&mut table, &place, report);
-    let env = env(&mut table, report);
+    let transport = stdio::transport(&mut table, &place, report);
+    let command = command(&mut table, &place, (secrets_in_argv, transport), report);
+    let env = env(&mut table, transport, report);
     let for_all = table.take("for_all").and_then(|e| e.flag(report)).unwrap_or(true);
     let credentials = credentials(&mut table, report);
     let port_entry = table.take("port_env");
     let port_env = port_entry.as_ref().and_then(|entry| variable_name(entry, report));
     let path = table.take("path").and_then(|e| url_path(&e, report));
-    let working_dir = working_dir(&mut table, report);
+    let working_dir = working_dir(&mut table, transport, report);
     access(&mut table, report);
-    let ready = life::ready(table.table("ready", "[server.NAME.ready]", report), report);
+    let ready = life::ready(table.table("ready", "[server.NAME.ready]", report), transport, report);
     let stop = life::stop(table.table("stop", "[server.NAME.stop]", report), report);
     let restart = life::restart(table.table("restart", "[server.NAME.restart]", report), report);
     let limits = life::limits(table.table("limits", "[server.NAME.limits]", report), report);
@@ -41,7 +41,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
             Some(&place),
             "nothing tells the process its port; name the variable it reads, port_env = \"PORT\", or write {port} in command or env",
         ),
-        Transport::Http => {}
+        Transport::Http | Transport::Stdio(_) => {}
     }
     Some(Server {
         command,
@@ -63,7 +63,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
 fn command(
     table: &mut Table<'_, '_>,
     place: &Span,
-    secrets_in_argv: bool,
+    rules: (bool, Option<Transport>),
     report: &mut Report<'_>,
 ) -> Option<Vec<Template>> {
     const WHAT: &str = "a list of the program and its arguments: [\"/opt/notes/server\", \"--verbose\"]";
@@ -77,21 +77,18 @@ fn command(
         return None;
     }
     // Every argument is looked at, so that all that is wrong is said; then one wrong is enough.
-    let read: Vec<Option<Template>> = items
-        .iter()
-        .enumerate()
-        .map(|(index, item)| argument(index, item, secrets_in_argv, report))
-        .collect();
+    let read: Vec<Option<Template>> =
+        items.iter().enumerate().map(|(index, item)| argument(index, item, rules, report)).collect();
     read.into_iter().collect()
 }
 
 fn argument(
     index: usize,
     item: &Spanned<DeValue<'_>>,
-    secrets_in_argv: bool,
+    (secrets_in_argv, transport): (bool, Option<Transport>),
     report: &mut Report<'_>,
 ) -> Option<Template> {
-    let argument = template(item, "command", true, report)?;
+    let argument = template(item, "command", (true, transport), report)?;
     let complaint = if index == 0 && argument.0.is_empty() {
         "the first of command is the program, and it is empty"
     } else if template::variables(&argument).next().is_none() {
@@ -107,30 +104,16 @@ fn argument(
     None
 }
 
-fn transport(table: &mut Table<'_, '_>, place: &Span, report: &mut Report<'_>) -> Option<Transport> {
-    let Some(entry) = table.take("transport") else {
-        report.missing(
-            Some(place),
-            "transport is missing; transport = \"http\" is a process that speaks Streamable HTTP itself",
-        );
-        return None;
-    };
-    if entry.value.get_ref().as_str() == Some("stdio") {
-        report.say(
-            &entry.value.span(),
-            "transport \"stdio\" needs the bridge, which this version does not have yet; use \"http\"",
-        );
-        return None;
-    }
-    entry.text("\"http\"", report, |text| (text == "http").then_some(Transport::Http))
-}
-
-fn env(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<String, Template> {
+fn env(
+    table: &mut Table<'_, '_>,
+    transport: Option<Transport>,
+    report: &mut Report<'_>,
+) -> BTreeMap<String, Template> {
     let mut variables = BTreeMap::new();
     for entry in table.named("env", report).into_iter().flatten() {
         let named = is_process_name(entry.key, &entry.key_span, report);
         // Its text may be a secret the administrator put there: it is never quoted.
-        let value = template(entry.value, "a variable of env", false, report);
+        let value = template(entry.value, "a variable of env", (false, transport), report);
         if let (true, Some(value)) = (named, value) {
             variables.insert(entry.key.to_owned(), value);
         }
@@ -202,9 +185,13 @@ pub(super) fn url_path(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option
     })
 }
 
-fn working_dir(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> Option<Template> {
+fn working_dir(
+    table: &mut Table<'_, '_>,
+    transport: Option<Transport>,
+    report: &mut Report<'_>,
+) -> Option<Template> {
     let entry = table.take("working_dir")?;
-    let found = template(entry.value, "working_dir", true, report)?;
+    let found = template(entry.value, "working_dir", (true, transport), report)?;
     if template::variables(&found).next().is_some() {
         report.say(
             &entry.value.span(),
@@ -215,7 +202,7 @@ fn working_dir(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> Option<Tem
     let absolute = match found.0.first() {
         Some(Piece::Text(text)) => text.starts_with('/'),
         Some(Piece::StateDir | Piece::RuntimeDir) => true,
-        Some(Piece::User | Piece::Server | Piece::Port | Piece::Env(_)) | None => false,
+        Some(Piece::User | Piece::Server | Piece::Port | Piece::Session | Piece::Env(_)) | None => false,
     };
     if !absolute {
         report.say(
@@ -240,11 +227,12 @@ fn access(table: &mut Table<'_, '_>, report: &mut Report<'_>) {
     }
 }
 
-/// A text with holes; `quotable` says whether a message may show a hole that is not known.
+/// A text with holes; `quotable` says whether a message may show a hole that is not known, and the
+/// transport, where it is known, which holes there are.
 fn template(
     value: &Spanned<DeValue<'_>>,
     what: &str,
-    quotable: bool,
+    (quotable, transport): (bool, Option<Transport>),
     report: &mut Report<'_>,
 ) -> Option<Template> {
     let Some(text) = value.get_ref().as_str() else {
@@ -256,7 +244,13 @@ fn template(
         return None;
     }
     match template::parse(text) {
-        Ok(template) => Some(template),
+        Ok(template) => {
+            if let Some(complaint) = transport.and_then(|it| stdio::hole_out_of_place(&template, it)) {
+                report.say(&value.span(), complaint);
+                return None;
+            }
+            Some(template)
+        }
         Err(error) => {
             let error = if quotable { error } else { error.unquoted() };
             report.say(&value.span(), error.to_string());

@@ -1,7 +1,7 @@
 //! What mcpsup.toml may say, and what is said about one that is wrong.
 
 use super::*;
-use crate::model::config::{Limits, Piece, Probe, Template, Transport};
+use crate::model::config::{Era, Health, Limits, Piece, Probe, Sessions, Stdio, Template, Transport};
 
 /// A server that is right, to put other things beside.
 const NOTES: &str = "[server.notes]\ncommand = [\"/opt/notes\", \"{port}\"]\ntransport = \"http\"\n";
@@ -142,7 +142,7 @@ fn unknown_keys_are_refused_with_the_nearest_right_one() {
     refused_in_server("comand = []", &["4:1: unknown key \"comand\"; did you mean \"command\"?"]);
     refused_in_server(
         "colour = 1",
-        &["4:1: unknown key \"colour\"; [server.NAME] knows secrets_in_argv, command"],
+        &["4:1: unknown key \"colour\"; [server.NAME] knows secrets_in_argv, transport"],
     );
     refused_in_server("limits.memroy = \"1M\"", &["4:8: did you mean \"memory\"?"]);
     refused(
@@ -159,7 +159,7 @@ fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
         &[
             "2:9: range takes two ports",
             "3:9: command is missing",
-            "4:13: transport takes \"http\"",
+            "4:13: transport takes \"stdio\", or \"http\"",
             "5:8: path takes a path",
             "6:9: \"-b\" cannot name a server; a name is",
             "9:8: keep takes a whole number from 0",
@@ -226,7 +226,7 @@ fn ranges_that_overlap_are_refused() {
 #[test]
 fn a_file_needs_a_server_and_a_server_a_command_and_a_transport() {
     assert_eq!(said(""), ["mcpsup.toml: no server is described; add a table [server.NAME]"]);
-    refused("[server.a]", &["1:9: command is missing", "1:9: transport is missing"]);
+    refused("[server.a]", &["1:9: transport is missing", "1:9: command is missing"]);
     refused("server.a = 1", &["1:12: a takes a table"]);
     refused("[[server]]\nx = 1", &["1:1: server takes a table"]);
 }
@@ -246,7 +246,7 @@ fn a_command_is_a_list_whose_program_is_not_empty() {
         ],
     );
     refused(&command("[\"a\\u0000b\"]"), &["4:12: NUL"]);
-    refused(&command("[\"x\", \"{session}\"]"), &["4:17: only for session-isolated servers"]);
+    refused(&command("[\"x\", \"{session}\"]"), &["4:17: {session} is only for a process of one session"]);
 }
 
 #[test]
@@ -280,13 +280,89 @@ fn an_http_server_has_to_learn_its_port_from_somewhere() {
 
 #[test]
 fn what_this_version_does_not_have_is_said_plainly() {
-    refused(
-        "[server.a]\ncommand = [\"x\"]\ntransport = \"stdio\"",
-        &["3:13: needs the bridge, which this version does not have yet; use \"http\""],
-    );
     refused_in_server("access = \"owner\"", &["4:10: access \"owner\" is not enforced by this version yet"]);
     refused_in_server("access = \"token\"", &["4:10: is not enforced"]);
     refused_in_server("access = \"world\"", &["4:10: access takes \"open\""]);
+}
+
+fn stdio(lines: &str) -> Stdio {
+    let text = format!("[server.a]\ncommand = [\"x\"]\ntransport = \"stdio\"\n{lines}\n");
+    match parse(&text, "f").unwrap().servers.into_values().next().unwrap().transport {
+        Transport::Stdio(stdio) => stdio,
+        Transport::Http => panic!("http"),
+    }
+}
+
+#[test]
+fn a_stdio_server_has_defaults_of_its_own_and_every_key_of_it_is_read() {
+    let shared = stdio("");
+    assert_eq!(shared, Stdio::of(Sessions::Shared));
+    assert_eq!((shared.max_sessions, shared.session_idle), (256, 24 * 3600 * SECOND));
+    assert_eq!((shared.era, shared.max_message, shared.health), (Era::Auto, 16 << 20, None));
+    let isolated = stdio("sessions = \"isolated\"\nworking_dir = \"{state_dir}/{session}\"");
+    assert_eq!(isolated, Stdio::of(Sessions::Isolated));
+    assert_eq!((isolated.max_sessions, isolated.session_idle), (8, 3600 * SECOND));
+    let all = "sessions = \"isolated\"\nmax_sessions = 3\nsession_idle = \"2d\"\nera = \"modern\"\n\
+               max_message = \"1M\"\nport_env = \"PORT\"\nready.probe = \"mcp\"\nhealth.every = \"30s\"";
+    let all = stdio(all);
+    assert_eq!((all.sessions, all.max_sessions, all.era), (Sessions::Isolated, 3, Era::Modern));
+    assert_eq!((all.session_idle, all.max_message), (2 * 24 * 3600 * SECOND, 1 << 20));
+    assert_eq!(all.health, Some(Health { every: 30 * SECOND, timeout: 10 * SECOND }));
+    let health = stdio("[server.a.health]\nevery = \"1s\"\ntimeout = \"1m\"").health;
+    assert_eq!(health, Some(Health { every: SECOND, timeout: 60 * SECOND }));
+}
+
+#[test]
+fn what_only_stdio_has_is_refused_for_http_and_the_other_way_round() {
+    for (line, why) in [
+        ("sessions = \"shared\"", "keeps its sessions itself"),
+        ("max_sessions = 3", "keeps its sessions itself"),
+        ("session_idle = \"1h\"", "keeps its sessions itself"),
+        ("era = \"auto\"", "asked by its clients themselves"),
+        ("max_message = \"1M\"", "[door] max_body"),
+        ("health.every = \"30s\"", "not asked once it is up"),
+    ] {
+        let key = line.split([' ', '.']).next().unwrap();
+        let expected = format!("4:1: {key} is for transport = \"stdio\"; ");
+        refused_in_server(line, &[&expected]);
+        refused_in_server(line, &[&format!("4:1: {why}")]);
+    }
+    let server = |lines: &str| format!("[server.a]\ntransport = \"stdio\"\n{lines}\n");
+    let x = "command = [\"x\"]\n";
+    refused(&server("command = [\"x\", \"{port}\"]"), &["3:17: a stdio process has none"]);
+    refused(&server(&format!("{x}env.P = \"{{port}}\"")), &["4:9: a stdio process has none"]);
+    for probe in ["\"tcp\"", "\"http\"\nready.probe_path = \"/health\""] {
+        refused(&server(&format!("{x}ready.probe = {probe}")), &["4:15: a stdio process has no port"]);
+    }
+}
+
+#[test]
+fn a_session_of_its_own_is_for_isolated_processes() {
+    let server = |lines: &str| format!("[server.a]\ntransport = \"stdio\"\n{lines}\n");
+    let what = "{session} is only for a process of one session";
+    refused(&server("command = [\"x\", \"{session}\"]"), &[&format!("3:17: {what}")]);
+    refused(
+        &server("command = [\"x\"]\nsessions = \"shared\"\nenv.S = \"{session}\""),
+        &[&format!("5:9: {what}")],
+    );
+    refused_in_server("working_dir = \"/srv/{session}\"", &[&format!("4:15: {what}")]);
+    assert!(parse(&server("command = [\"x\", \"{session}\"]\nsessions = \"isolated\""), "f").is_ok());
+}
+
+#[test]
+fn what_a_stdio_server_says_is_checked() {
+    let refused = |line: &str, expected: &str| {
+        refused(&format!("[server.a]\ntransport = \"stdio\"\ncommand = [\"x\"]\n{line}\n"), &[expected]);
+    };
+    refused("sessions = \"own\"", "4:12: sessions takes \"shared\"");
+    refused("max_sessions = 0", "4:16: max_sessions takes a whole number from 1");
+    refused("session_idle = \"0s\"", "4:16: more than zero");
+    refused("era = \"2025-11-25\"", "4:7: era takes \"auto\", \"legacy\"");
+    refused("max_message = \"63K\"", "4:15: max_message is at least \"64K\"");
+    refused("health.timeout = \"5s\"", "4:1: health needs every");
+    refused("health.every = \"500ms\"", "4:16: every is at least \"1s\"");
+    refused("health = 1", "4:10: health takes a table");
+    refused("healt.every = \"1s\"", "4:1: did you mean \"health\"?");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// What a duration looks like, for messages.
 pub(super) const DURATION: &str =
-    "a duration with its unit, in quotes: \"100ms\", \"10s\", \"5m\" or \"1h\", at most a year";
+    "a duration with its unit, in quotes: \"100ms\", \"10s\", \"5m\", \"1h\" or \"1d\", at most a year";
 /// What a size looks like, for messages.
 pub(super) const SIZE: &str =
     "a size with its unit, in quotes: \"512K\", \"512M\" or \"2G\" (powers of 1024)";
@@ -17,7 +17,7 @@ pub(super) const CPU: &str = "a percentage of one processor, in quotes: \"50%\";
 /// Longer is a slip of the pen, and would overflow what deadlines are counted in.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// `"100ms"`, `"10s"`, `"5m"`, `"1h"`.
+/// `"100ms"`, `"10s"`, `"5m"`, `"1h"`, `"1d"`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
@@ -25,6 +25,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     let duration = Duration::from_millis(number.checked_mul(millis)?);
@@ -68,6 +69,7 @@ mod tests {
         assert_eq!(duration("10s"), Some(Duration::from_secs(10)));
         assert_eq!(duration("5m"), Some(Duration::from_secs(300)));
         assert_eq!(duration("1h"), Some(Duration::from_secs(3600)));
+        assert_eq!(duration("2d"), Some(Duration::from_secs(172_800)));
         assert_eq!(duration("0s"), Some(Duration::ZERO));
         assert_eq!(size("512K"), Some(512 * 1024));
         assert_eq!(size("512M"), Some(512 * 1024 * 1024));

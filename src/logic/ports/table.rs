@@ -61,7 +61,7 @@ impl TryFrom<Kept> for Ports {
                 }
                 taken.add(port);
             }
-            let id = InstanceId { user: row.user, server: row.server };
+            let id = InstanceId::new(row.user, row.server);
             rows.insert(id, Row { door: row.door, backend: row.backend });
         }
         Ok(Self { rows })

@@ -4,7 +4,7 @@ use super::*;
 
 fn id(text: &str) -> InstanceId {
     let (user, server) = text.split_once('/').unwrap_or((text, "notes"));
-    InstanceId { user: user.parse().unwrap(), server: server.parse().unwrap() }
+    InstanceId::new(user.parse().unwrap(), server.parse().unwrap())
 }
 
 fn ranges(range: &str, backend_range: &str) -> config::Ports {
@@ -34,7 +34,10 @@ impl Table {
 
     /// Doors, or problems, of these.
     fn assign(&mut self, wanted: &[(&str, Option<Pin>)]) -> Vec<Result<u16, String>> {
-        let asked: Vec<_> = wanted.iter().map(|(name, pin)| (id(name), pin.clone())).collect();
+        let asked: Vec<_> = wanted
+            .iter()
+            .map(|(name, pin)| Asked { id: id(name), pin: pin.clone(), listens: true })
+            .collect();
         let answers = self.ports.assign(&self.ranges, &asked, &self.blocked);
         assert_eq!(answers.len(), wanted.len());
         let door = |given: &Result<Given, Problem>| match given {
@@ -43,6 +46,19 @@ impl Table {
         };
         wanted.iter().map(|(name, _)| door(&answers[&id(name)])).collect()
     }
+}
+
+#[test]
+fn who_does_not_listen_has_no_backend_and_gives_back_the_one_it_had() {
+    let mut table = Table::new();
+    assert_eq!(table.assign(&[("alice", None)]), [Ok(4100)]);
+    assert_eq!(table.ports.backend(&id("alice")), Some(20000));
+    let asked = [Asked { id: id("alice"), pin: None, listens: false }];
+    let answers = table.ports.assign(&table.ranges, &asked, &table.blocked);
+    assert_eq!(answers[&id("alice")], Ok(Given { door: 4100, backend: None }));
+    assert_eq!(table.ports.backend(&id("alice")), None);
+    assert_eq!(table.assign(&[("bob", None)]), [Ok(4101)]);
+    assert_eq!(table.ports.backend(&id("bob")), Some(20000));
 }
 
 #[test]
@@ -198,13 +214,14 @@ fn a_backend_is_nobodys_door_and_nobodys_pin_and_can_be_moved() {
 fn a_thousand_users_each_get_two_ports_of_their_own() {
     let mut table = Table::new();
     table.ranges = ranges("3456-5999", "20000-29999");
-    let wanted: Vec<_> = (0..1000).map(|number| (id(&format!("u{number}")), None)).collect();
+    let wanted: Vec<_> =
+        (0..1000).map(|number| Asked { id: id(&format!("u{number}")), pin: None, listens: true }).collect();
     let answers = table.ports.assign(&table.ranges, &wanted, &BTreeSet::new());
     let all: BTreeSet<_> = answers
         .values()
         .flat_map(|given| {
             let given = given.as_ref().unwrap();
-            [given.door, given.backend]
+            [given.door, given.backend.unwrap()]
         })
         .collect();
     assert_eq!(all.len(), 2000);

@@ -1,7 +1,7 @@
 //! Whether two specs are the same to the process that is given them.
 //!
 //! Every part is written with its length or at a fixed width, in a fixed order, so that no two
-//! specs are written alike. What the process cannot notice (timeouts, the probe, the path, which
+//! specs are written alike. Of stdio there is also what its bridge is made of. What the process cannot notice (timeouts, the probe, the path, which
 //! values are secret) is left out: changing it restarts nobody.
 
 use std::os::unix::ffi::OsStrExt;
@@ -10,6 +10,8 @@ use std::path::Path;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::model::config::{Era, Sessions};
+use crate::model::spec::Way;
 use crate::model::{Spec, SpecId};
 
 /// Names what is written; a new order of parts needs a new name.
@@ -46,7 +48,23 @@ pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
         digest.number(u64::from(limit.is_some()));
         digest.number(limit.unwrap_or_default());
     }
-    digest.number(spec.backend.into());
+    match spec.way {
+        Way::Http { backend } => digest.number(backend.into()),
+        Way::Stdio(stdio) => {
+            // No port is so high.
+            digest.number(match stdio.sessions {
+                Sessions::Shared => 1 << 16,
+                Sessions::Isolated => 1 << 17,
+            });
+            digest.number(match stdio.era {
+                Era::Auto => 0,
+                Era::Legacy => 1,
+                Era::Modern => 2,
+            });
+            // Its clients' way to it is as old as the run itself.
+            digest.bytes(spec.path.as_bytes());
+        }
+    }
     SpecId(digest.0.finalize().into_bytes().into())
 }
 

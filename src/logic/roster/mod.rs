@@ -20,13 +20,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::logic::instance::Want;
-use crate::logic::ports::{Pin, Ports};
+use crate::logic::ports::{Asked, Ports};
+use crate::model::config::Transport;
 use crate::model::file::Look;
 use crate::model::spec::Account;
 use crate::model::status::StateName;
-use crate::model::{Config, InstanceId, Problem, ServerName, UserName, Whom};
+use crate::model::{Config, InstanceId, Problem, Spec, SpecId, UserName, Whom};
 
 use spec::Constants;
+pub use spec::place;
 use user::User;
 
 /// For so many users at once everybody is asked: tables that are filled one by one stay half empty,
@@ -66,6 +68,8 @@ pub struct Listed {
     pub door: Option<u16>,
     /// The path of its MCP endpoint.
     pub path: String,
+    /// How its server is spoken with; `None` if mcpsup.toml does not describe it.
+    pub transport: Option<Transport>,
     /// The uid its user has on this host: the account's that it runs as, else that of the file's
     /// owner. `None` where neither is known.
     pub owner_uid: Option<u32>,
@@ -251,13 +255,20 @@ impl Roster {
         all
     }
 
+    /// The spec of a session's own process, for an instance that runs `base` now: made of the same
+    /// file and configuration. `None` where no such process can be made.
+    #[must_use]
+    pub fn for_session(&self, id: &InstanceId, base: SpecId, host: &Host<'_>) -> Option<Spec> {
+        self.users.get(&id.user)?.for_session(id, base, host, &self.constants)
+    }
+
     /// Nothing is known of any file, or of what to run: what runs goes on.
     fn nothing_known(&self, ports: &Ports) -> BTreeMap<InstanceId, Listed> {
         let is_wrong = !self.config_problems.is_empty() || self.directory_problem.is_some();
         let absent = if is_wrong { StateName::Refused } else { StateName::Down };
         let keep = |(id, door): (&InstanceId, u16)| {
-            let path = self.config.as_ref().map_or(USUAL_PATH, |config| path_of(config, &id.server));
-            (id.clone(), Listed::without_spec(Want::Keep, absent, Some(door), path))
+            let listed = Listed::without_spec(Want::Keep, absent, Some(door), id, self.config.as_deref());
+            (id.clone(), listed)
         };
         ports.doors().map(keep).collect()
     }
@@ -272,7 +283,7 @@ impl Roster {
             Some(_) if config.servers.contains_key(&id.server) => (Want::Never, StateName::Disabled),
             Some(_) | None => (Want::Never, StateName::Gone),
         };
-        Listed::without_spec(want, absent, Some(door), path_of(config, &id.server))
+        Listed::without_spec(want, absent, Some(door), id, Some(config))
     }
 }
 
@@ -284,7 +295,7 @@ fn ask(
     config: &Config,
     ports: &Ports,
     host: &Host<'_>,
-    wanted: &mut Vec<(InstanceId, Option<Pin>)>,
+    wanted: &mut Vec<Asked>,
     unsaid: &mut BTreeMap<UserName, Vec<Problem>>,
 ) {
     let before = wanted.len();
@@ -296,11 +307,22 @@ fn ask(
 }
 
 impl Listed {
-    fn without_spec(want: Want, absent_because: StateName, door: Option<u16>, path: &str) -> Self {
-        Self { want, door, path: path.to_owned(), owner_uid: None, absent_because, problems: Vec::new() }
+    fn without_spec(
+        want: Want,
+        absent_because: StateName,
+        door: Option<u16>,
+        id: &InstanceId,
+        config: Option<&Config>,
+    ) -> Self {
+        let server = config.and_then(|config| config.servers.get(&id.server));
+        Self {
+            want,
+            door,
+            path: server.map_or(USUAL_PATH, |server| &server.path).to_owned(),
+            transport: server.map(|server| server.transport),
+            owner_uid: None,
+            absent_because,
+            problems: Vec::new(),
+        }
     }
-}
-
-fn path_of<'a>(config: &'a Config, server: &ServerName) -> &'a str {
-    config.servers.get(server).map_or(USUAL_PATH, |server| &server.path)
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::logic::ports::Given;
 use crate::logic::template::{Holes, fill};
-use crate::model::config::{Server, Template};
+use crate::model::config::{Server, Template, Transport};
 use crate::model::env::Variables;
-use crate::model::spec::{Account, Plan};
+use crate::model::spec::{Account, Plan, Way};
 use crate::model::{Config, InstanceId, Problem, Secret, Spec, SpecId};
 
 use super::{Host, digest, settings};
@@ -29,6 +30,51 @@ impl Default for Constants {
             path: Secret::new("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
             lang: Secret::new("C.UTF-8"),
         }
+    }
+}
+
+/// Where an instance's own directories are, below the daemon's. A session's stand beside: in the
+/// user's own directory no other than the user may make or remove anything, and `+` is in no name.
+#[must_use]
+pub fn place(id: &InstanceId) -> PathBuf {
+    let own = match id.session {
+        None => id.server.to_string(),
+        Some(session) => format!("{}+{session}", id.server),
+    };
+    PathBuf::from("instances").join(id.user.as_str()).join(own)
+}
+
+/// What the last good spec of an instance was made of, where its sessions have processes of their
+/// own: theirs are made of the same.
+#[derive(Debug)]
+pub(super) struct Mould {
+    /// The spec that was made of it.
+    pub(super) of: SpecId,
+    config: Arc<Config>,
+    file: String,
+    vars: Variables,
+    account: Option<Account>,
+    given: Given,
+}
+
+impl Mould {
+    pub(super) fn new(recipe: &Recipe<'_>, of: SpecId, config: &Arc<Config>) -> Self {
+        Self {
+            of,
+            config: Arc::clone(config),
+            file: recipe.file.to_owned(),
+            vars: recipe.vars.clone(),
+            account: recipe.account.cloned(),
+            given: recipe.given,
+        }
+    }
+
+    /// The spec of a session's own process.
+    pub(super) fn make(&self, id: &InstanceId, host: &Host<'_>, constants: &Constants) -> Option<Spec> {
+        let server = self.config.servers.get(&id.server)?;
+        let account = self.account.as_ref();
+        let (file, vars, given) = (&*self.file, &self.vars, self.given);
+        Recipe { id, server, file, vars, account, given }.make(&self.config, host, constants).ok()
     }
 }
 
@@ -70,12 +116,13 @@ impl Recipe<'_> {
         constants: &Constants,
     ) -> Result<Spec, Vec<Problem>> {
         let Self { id, server, .. } = self;
-        let own = PathBuf::from("instances").join(id.user.as_str()).join(id.server.as_str());
+        let own = place(id);
         let (state_dir, runtime_dir) = (host.state.join(&own), host.runtime.join(&own));
         let holes = Holes {
             user: &id.user,
             server: &id.server,
             port: self.given.backend,
+            session: id.session,
             state_dir: &state_dir,
             runtime_dir: &runtime_dir,
             vars: self.vars,
@@ -93,6 +140,11 @@ impl Recipe<'_> {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let way = match (server.transport, self.given.backend) {
+            (Transport::Stdio(stdio), _) => Way::Stdio(stdio),
+            // Whoever listens is given a port, or no spec is made.
+            (Transport::Http, backend) => Way::Http { backend: backend.unwrap_or_default() },
+        };
         let mut spec = Spec {
             id: SpecId([0; 32]),
             plan: Plan { ready_timeout: server.ready.timeout, stop: server.stop, restart: server.restart },
@@ -104,7 +156,7 @@ impl Recipe<'_> {
             runtime_dir,
             account: self.account.cloned(),
             limits: server.limits,
-            backend: self.given.backend,
+            way,
             path: server.path.clone(),
             probe: server.ready.probe.clone(),
             secrets: self.secrets(config),
@@ -139,8 +191,8 @@ impl Recipe<'_> {
         for variable in self.vars.0.iter().filter(|variable| !settings::is_ours(&variable.name, config)) {
             env.insert(&variable.name, variable.value.clone());
         }
-        if let Some(name) = &self.server.port_env {
-            env.insert(name, Secret::new(self.given.backend.to_string()));
+        if let (Some(name), Some(backend)) = (&self.server.port_env, self.given.backend) {
+            env.insert(name, Secret::new(backend.to_string()));
         }
         env.into_iter().map(|(name, value)| (name.into(), value)).collect()
     }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use crate::logic::envfile;
 use crate::logic::instance::Want;
-use crate::logic::ports::{Given, Pin, Ports};
+use crate::logic::ports::Pin;
+use crate::logic::ports::{Asked, Given, Ports};
+use crate::model::config::Server;
 use crate::model::env::Variables;
 use crate::model::file::{EnvFile, FileState};
 use crate::model::spec::Account;
 use crate::model::status::StateName;
-use crate::model::{Config, InstanceId, Problem, ServerName, Spec, UserName};
+use crate::model::{Config, InstanceId, Problem, ServerName, Spec, SpecId, UserName};
 
 use super::settings::{self, Settings};
-use super::spec::{self, Constants};
-use super::{Accounts, Host, Listed, path_of};
+use super::spec::{self, Constants, Mould};
+use super::{Accounts, Host, Listed};
 
 /// One user who has a file.
 #[derive(Debug, Default)]
@@ -28,6 +30,8 @@ pub(super) struct User {
     /// The last specs that nothing was wrong with. A list, as is everything here that has one
     /// element per server: a map makes room for eleven, and nearly everybody has one.
     specs: Vec<(ServerName, Arc<Spec>)>,
+    /// What those were made of whose sessions have processes of their own.
+    moulds: Vec<(ServerName, Box<Mould>)>,
 }
 
 /// A version of a file that could be read.
@@ -137,6 +141,7 @@ impl User {
             servers.push((server, judged));
         }
         self.specs.retain(|(server, _)| settings.enabled && of(&servers, server).is_some());
+        self.moulds.retain(|(server, _)| of(&self.specs, server).is_some());
         self.checked = Some(Checked {
             enabled: settings.enabled,
             account,
@@ -147,28 +152,23 @@ impl User {
     }
 
     /// Which instances of this user get ports, and which port is asked for.
-    pub(super) fn ask(
-        &self,
-        name: &UserName,
-        config: &Config,
-        ports: &Ports,
-        wanted: &mut Vec<(InstanceId, Option<Pin>)>,
-    ) {
-        let id = |server: &ServerName| InstanceId { user: name.clone(), server: server.clone() };
+    pub(super) fn ask(&self, name: &UserName, config: &Config, ports: &Ports, wanted: &mut Vec<Asked>) {
+        let id = |server: &ServerName| InstanceId::new(name.clone(), server.clone());
         if let Some(checked) = &self.checked {
             for (server, judged) in &checked.servers {
                 let id = id(server);
                 let is_good = checked.problems.is_empty() && judged.problems.is_empty();
                 // A file with something wrong in it moves nobody's door.
                 let pin = judged.pin.as_deref().cloned().filter(|_| is_good || ports.door(&id).is_none());
-                wanted.push((id, pin));
+                let listens = config.servers.get(server).is_some_and(Server::listens);
+                wanted.push(Asked { id, pin, listens });
             }
         } else if !self.faults.is_empty() {
             // Nothing good was ever seen: it has at least what everybody has, and what it had.
             for (server, described) in &config.servers {
                 let id = id(server);
                 if described.for_all || ports.door(&id).is_some() {
-                    wanted.push((id, None));
+                    wanted.push(Asked { id, pin: None, listens: described.listens() });
                 }
             }
         }
@@ -179,14 +179,13 @@ impl User {
         &mut self,
         id: &InstanceId,
         answer: Result<Given, Problem>,
-        config: &Config,
+        config: &Arc<Config>,
         host: &Host<'_>,
         constants: &Constants,
         door: Option<u16>,
     ) -> Listed {
-        let path = path_of(config, &id.server);
         let mut problems = self.faults.clone();
-        let refused = Listed::without_spec(Want::Keep, StateName::Refused, door, path);
+        let refused = Listed::without_spec(Want::Keep, StateName::Refused, door, id, Some(config));
         let (Some(good), Some(checked)) = (&self.good, &mut self.checked) else {
             problems.extend(answer.err());
             return Listed { problems, ..refused };
@@ -203,7 +202,16 @@ impl User {
                         let account = checked.account.as_deref();
                         let recipe =
                             spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
-                        Some(judged.make(&recipe, config, host, constants, old))
+                        let made = judged.make(&recipe, config, host, constants, old);
+                        if let Ok(spec) = &made
+                            && server.has_isolated_sessions()
+                            && of(&self.moulds, &id.server).is_none_or(|mould| mould.of != spec.id)
+                        {
+                            let mould = Box::new(Mould::new(&recipe, spec.id, config));
+                            self.moulds.retain(|(name, _)| *name != id.server);
+                            self.moulds.push((id.server.clone(), mould));
+                        }
+                        Some(made)
                     }
                     Ok(_) => None,
                     Err(problem) => {
@@ -226,6 +234,17 @@ impl User {
             None => (Want::Keep, StateName::Refused),
         };
         Listed { want, owner_uid, absent_because, problems, ..refused }
+    }
+
+    /// The spec of a session's own process, made of what `base`, its instance's spec, was made of.
+    pub(super) fn for_session(
+        &self,
+        id: &InstanceId,
+        base: SpecId,
+        host: &Host<'_>,
+        constants: &Constants,
+    ) -> Option<Spec> {
+        of(&self.moulds, &id.server).filter(|mould| mould.of == base)?.make(id, host, constants)
     }
 
     fn keep(&mut self, server: &ServerName, spec: Arc<Spec>) {

@@ -135,7 +135,8 @@ fn prepare(orders: &Orders) -> Result<Command, Failure> {
     // Both ends: the process never sees an end of file or a broken pipe, whoever reads.
     let stdin = fifo(&orders.stdin).map_err(cannot("open its standard input"))?;
     let output = fifo(&orders.output).map_err(cannot("open its standard output"))?;
-    let error = output.try_clone().map_err(cannot("open its standard error"))?;
+    let error = orders.error.as_deref().map_or_else(|| output.try_clone(), fifo);
+    let error = error.map_err(cannot("open its standard error"))?;
     if let Some(account) = account {
         become_account(account)?;
     }

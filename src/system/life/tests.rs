@@ -9,6 +9,7 @@ use super::super::launcher::Launcher;
 use super::super::process::News;
 use super::*;
 use crate::model::Moment;
+use crate::system::account;
 use crate::system::ready::Hub;
 
 /// Counts how often a run was over.
@@ -17,6 +18,9 @@ struct Ends(AtomicUsize);
 
 impl Output for Ends {
     fn take(&self, _: Moment, _: &[u8]) -> bool {
+        false
+    }
+    fn take_line(&self, _: Moment, _: &[u8], _: bool) -> bool {
         false
     }
     fn rest(&self) {}
@@ -29,9 +33,9 @@ fn spec() -> Arc<Spec> {
     Arc::new(Spec::example())
 }
 
-fn beginning(spec: Arc<Spec>) -> Beginning {
-    let alice = InstanceId { user: "alice".parse().unwrap(), server: "notes".parse().unwrap() };
-    Beginning { instance: alice, spec }
+fn beginning(spec: Arc<Spec>) -> Box<Beginning> {
+    let instance = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
+    Box::new(Beginning { instance, spec, talk: None })
 }
 
 fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {
@@ -57,7 +61,7 @@ async fn a_run_that_is_killed_while_it_waits_for_the_launcher_does_not_wait_for_
     let (launcher, _other_end) = Launcher::mute();
     let (life, mut news) = life(dir.path(), launcher);
     let ends = Arc::new(Ends::default());
-    let task = tokio::spawn(begin(Arc::clone(&life), Box::new(beginning(spec())), Arc::clone(&ends) as _));
+    let task = tokio::spawn(begin(Arc::clone(&life), beginning(spec()), Arc::clone(&ends) as _));
     tokio::task::yield_now().await;
     life.kill.notify_one();
     task.await.unwrap();
@@ -72,11 +76,7 @@ async fn the_output_of_a_run_that_never_began_is_ended_before_its_exit_is_told()
     let (life, mut news) = life(Path::new("/nowhere"), launcher);
     let ends = Arc::new(Ends::default());
     let spec = spec();
-    let task = tokio::spawn(begin(
-        Arc::clone(&life),
-        Box::new(beginning(Arc::clone(&spec))),
-        Arc::clone(&ends) as _,
-    ));
+    let task = tokio::spawn(begin(Arc::clone(&life), beginning(Arc::clone(&spec)), Arc::clone(&ends) as _));
     assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
     assert_eq!(ends.0.load(Ordering::Relaxed), 1);
     assert_eq!(Arc::strong_count(&spec), 1);
@@ -90,9 +90,9 @@ async fn the_output_of_a_run_that_was_found_dead_is_ended_before_it_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, _other_end) = Launcher::mute();
     let (life, mut news) = life(dir.path(), launcher);
-    life.dir.create().unwrap();
+    life.dir.create(false).unwrap();
     let ends = Arc::new(Ends::default());
-    let task = tokio::spawn(resume(Arc::clone(&life), i32::MAX, Arc::clone(&ends) as _));
+    let task = tokio::spawn(resume(Arc::clone(&life), (i32::MAX, false), Arc::clone(&ends) as _, None));
     assert_eq!(news.recv().await.unwrap().what, What::Exited(Exit::Unknown));
     life.kill.notify_one();
     assert_eq!(news.recv().await.unwrap().what, What::Gone);

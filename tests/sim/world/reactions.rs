@@ -116,6 +116,7 @@ impl<C: Core> World<'_, C> {
         note!(self, "seat {place}: run {run} {told:?}");
         let fact = match told {
             Told::Ready => Fact::Ready,
+            Told::Sick => Fact::Sick,
             Told::Exited => Fact::Exited(Exit::Status(1)),
             Told::Gone => Fact::Gone,
         };

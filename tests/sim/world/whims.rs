@@ -67,19 +67,26 @@ impl<C: Core> World<'_, C> {
             }
             5 => self.read(),
             6 => {
-                self.core.hold(id);
+                self.core.hold(&id.base());
                 seat.ledger.held = true;
             }
             7 | 8 => {
-                self.core.release(id);
+                self.core.release(&id.base());
                 seat.ledger.release();
             }
             9 | 10 => {
-                self.core.renew(id);
+                self.core.renew(&id.base());
                 seat.ledger.renew();
             }
             11 if seat.file == File::Absent && seat.ledger.files == Goal::Never && self.core.is_free(id) => {
                 self.move_out(place)?;
+            }
+            // Whoever asks it for a sign of life gets none.
+            12 => {
+                if let Some(process) = seat.processes.last() {
+                    let run = process.run;
+                    self.later(0, place, What::Tell(run, Told::Sick));
+                }
             }
             _ => {}
         }
@@ -100,6 +107,7 @@ impl<C: Core> World<'_, C> {
             told.remove(id);
         }
         self.core.forget(id);
+        self.core.forget(&id.base());
         seat.tenant = 1 - seat.tenant;
         let mut ledger = Ledger::new(seat.number, self.laws);
         ledger.closed = self.closed;

@@ -146,27 +146,41 @@ impl World {
 
     fn of(&mut self, whom: &Whom) -> BTreeMap<InstanceId, Listed> {
         let accounts = self.accounts();
-        let host = Host {
-            blocked: &BTreeSet::new(),
-            accounts: &accounts,
-            state: Path::new("/var/lib/mcpsup"),
-            runtime: Path::new("/run/mcpsup"),
-            is_root: self.is_root,
-            digest_key: &[7; 32],
-            removing: &self.removing,
-        };
-        self.roster.resolve(whom, &mut self.ports, &host)
+        let Self { roster, ports, is_root, removing, .. } = self;
+        roster.resolve(whom, ports, &host(&accounts, *is_root, removing))
+    }
+
+    fn for_session(&self, id: &InstanceId, base: SpecId) -> Option<Spec> {
+        let accounts = self.accounts();
+        self.roster.for_session(id, base, &host(&accounts, self.is_root, &self.removing))
     }
 
     fn one(&mut self, instance: &str) -> Listed {
         let (name, server) = instance.split_once('/').unwrap_or((instance, "notes"));
-        let id = InstanceId { user: user(name), server: server.parse().unwrap() };
+        let id = InstanceId::new(user(name), server.parse().unwrap());
         self.all().remove(&id).unwrap_or_else(|| panic!("{instance} is not listed"))
     }
 
     fn alice(&mut self, text: &str) -> Listed {
         self.files(&[("alice", Some(text))]);
         self.one("alice")
+    }
+}
+
+fn host<'a>(
+    accounts: Accounts<'a>,
+    is_root: bool,
+    removing: &'a BTreeSet<UserName>,
+) -> Host<'a> {
+    static NONE: BTreeSet<u16> = BTreeSet::new();
+    Host {
+        blocked: &NONE,
+        accounts,
+        state: Path::new("/var/lib/mcpsup"),
+        runtime: Path::new("/run/mcpsup"),
+        is_root,
+        digest_key: &[7; 32],
+        removing,
     }
 }
 

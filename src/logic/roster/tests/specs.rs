@@ -1,6 +1,9 @@
 //! What a process is given.
 
 use super::*;
+use crate::model::SessionName;
+use crate::model::config::{Era, Sessions, Stdio};
+use crate::model::spec::Way;
 
 #[test]
 fn a_process_gets_its_environment_from_nothing_and_its_port_last() {
@@ -8,7 +11,7 @@ fn a_process_gets_its_environment_from_nothing_and_its_port_last() {
     world.account("alice", 1001);
     let listed = world.alice("TOKEN=tok-1234567\nNOTES_PORT=4242\nMCPSUP_ENABLED=true\nWHO=me\nSHORT=abc\n");
     let spec = spec(&listed);
-    assert_eq!((listed.door, spec.backend, listed.owner_uid), (Some(4242), 20000, Some(1001)));
+    assert_eq!((listed.door, spec.backend(), listed.owner_uid), (Some(4242), Some(20000), Some(1001)));
     let expected = [
         ("HOME", "/home/alice"),
         ("LANG", "C.UTF-8"),
@@ -73,11 +76,11 @@ fn a_template_that_asks_in_vain_is_named_once() {
 fn a_moved_backend_makes_another_spec() {
     let mut world = World::new();
     let before = world.alice(GOOD);
-    let id = InstanceId { user: user("alice"), server: "notes".parse().unwrap() };
+    let id = InstanceId::new(user("alice"), "notes".parse().unwrap());
     let ranges = world.roster.config().unwrap().ports.clone();
     world.ports.move_backend(&ranges, &id, &BTreeSet::from([20000])).unwrap();
     let after = world.one("alice");
-    assert_eq!((spec(&after).backend, env(&after)["NOTES_PORT"].as_str()), (20001, "20001"));
+    assert_eq!((spec(&after).backend(), env(&after)["NOTES_PORT"].as_str()), (Some(20001), "20001"));
     assert_ne!(spec(&after).id, spec(&before).id);
 }
 
@@ -102,11 +105,57 @@ fn nothing_in_a_spec_can_stand_for_something_else() {
         with_env(&[("A", "B"), ("C", "")]),
         Spec { limits: Limits { memory: Some(0), ..Limits::default() }, ..base.clone() },
         Spec { limits: Limits { tasks: Some(0), ..Limits::default() }, ..base.clone() },
-        Spec { backend: 1, ..base.clone() },
+        Spec { way: Way::Http { backend: 1 }, ..base.clone() },
+        Spec { way: Way::Stdio(Stdio::of(Sessions::Shared)), ..base.clone() },
+        Spec { way: Way::Stdio(Stdio::of(Sessions::Isolated)), ..base.clone() },
+        Spec { way: Way::Stdio(Stdio { era: Era::Modern, ..Stdio::of(Sessions::Shared) }), ..base.clone() },
         base,
     ];
     let digests: BTreeSet<_> = specs.iter().map(|spec| digest::of(spec, &[7; 32])).collect();
     assert_eq!(digests.len(), specs.len());
     let other_key = digest::of(&specs[0], &[8; 32]);
     assert!(!digests.contains(&other_key));
+}
+
+#[test]
+fn a_stdio_process_has_a_door_and_no_port_of_its_own() {
+    let mut world = World::new();
+    let stdio = Server {
+        command: vec![text("/opt/notes")],
+        transport: Transport::Stdio(Stdio::of(Sessions::Shared)),
+        ..server()
+    };
+    world.roster.set_config(Ok(config(&[("notes", stdio)])));
+    let listed = world.alice("TOKEN=tok-1234567\nNOTES_PORT=4242\n");
+    let spec = spec(&listed);
+    assert_eq!((listed.door, listed.path.as_str(), spec.backend()), (Some(4242), "/mcp", None));
+    assert_eq!(spec.stdio(), Some(Stdio::of(Sessions::Shared)));
+    assert!(!env(&listed).contains_key("NOTES_PORT"), "it is where the door is, and nobody else's to know");
+}
+
+#[test]
+fn a_session_gets_what_its_instance_was_given_and_directories_of_its_own() {
+    let mut world = World::new();
+    let stdio = Server {
+        command: vec![text("/opt/notes"), Template(vec![Piece::Session])],
+        transport: Transport::Stdio(Stdio::of(Sessions::Isolated)),
+        ..server()
+    };
+    world.roster.set_config(Ok(config(&[("notes", stdio)])));
+    let listed = world.alice("TOKEN=tok-1234567\n");
+    let base = spec(&listed);
+    let id = InstanceId::new(user("alice"), "notes".parse().unwrap()).session(SessionName::new(0xa1));
+    let session = world.for_session(&id, base.id).unwrap();
+    assert_eq!(session.args[0].reveal(), "00000000000000a1");
+    assert_eq!(base.args[0].reveal(), "main");
+    assert!(session.state_dir.ends_with("instances/alice/notes+00000000000000a1"));
+    assert_ne!((session.id, &session.runtime_dir), (base.id, &base.runtime_dir));
+    assert!(session.env.iter().any(|(name, value)| &**name == "TOKEN" && value.reveal() == "tok-1234567"));
+
+    // A file that breaks changes nothing for sessions either; one that changes makes another spec.
+    world.alice("TOKEN=wrong\n");
+    assert_eq!(world.for_session(&id, base.id).unwrap(), session);
+    let changed = world.alice("TOKEN=tok-7654321\n");
+    assert_eq!(world.for_session(&id, base.id), None, "its instance runs something else now");
+    assert_ne!(world.for_session(&id, spec(&changed).id).unwrap().id, session.id);
 }

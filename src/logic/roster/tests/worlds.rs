@@ -1,6 +1,7 @@
 //! Many users at once.
 
 use super::*;
+use crate::logic::ports::Asked;
 
 /// A small generator of its own (xorshift64*), so that a failing world can be told by its seed.
 struct Dice(u64);
@@ -58,11 +59,9 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
             world.account("svc", 900);
             // Which ports are given depends on who came first; from then on they are theirs.
             let ids = names.iter().flat_map(|name| {
-                servers
-                    .iter()
-                    .map(|(server, _)| InstanceId { user: user(name), server: server.parse().unwrap() })
+                servers.iter().map(|(server, _)| InstanceId::new(user(name), server.parse().unwrap()))
             });
-            let wanted: Vec<_> = ids.map(|id| (id, None)).collect();
+            let wanted: Vec<_> = ids.map(|id| Asked { id, pin: None, listens: true }).collect();
             world.ports.assign(&config(&servers).ports, &wanted, &BTreeSet::new());
             world
         };

@@ -17,8 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
-use super::body::Upload;
-use super::{Frame, Upstream};
+use super::{Frame, Upload, Upstream};
 use crate::model::{Moment, RunId};
 use crate::system::clock;
 use crate::system::socket::{self, Listener};

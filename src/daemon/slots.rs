@@ -1,0 +1,263 @@
+//! Sessions that have a process of their own, and runs that may finish what they were asked.
+//!
+//! A session is wanted as long as its client has it: what its instance wants, it wants, in
+//! directories of its own that go with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Daemon;
+use super::bridges::write_opened;
+use crate::door::bridge::{Said, Word};
+use crate::logic::instance::{Cause, Fact, State, Want};
+use crate::logic::roster::{self, Host, Listed};
+use crate::model::config::{Sessions, Transport};
+use crate::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
+use crate::system::record::RunDir;
+use crate::system::{account, failpoint};
+
+/// What a session's own process is, and what its instance's was when that was worked out.
+#[derive(Debug, Default)]
+pub(super) struct Own(Option<(SpecId, Arc<Spec>)>);
+
+/// A run that is to end and still has calls to answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Draining {
+    signal: i32,
+    /// It is signalled then in any case.
+    pub(super) until: Moment,
+}
+
+impl Daemon {
+    /// Writes down what a bridge says.
+    pub(super) fn note_word(&mut self, word: Word, now: Moment) {
+        let Word { instance, slot, what } = word;
+        let id = slot.map_or_else(|| instance.clone(), |name| instance.session(name));
+        match what {
+            Said::Opened(run, opened) => {
+                if let Some(current) = self.current.get_mut(&run) {
+                    current.forget_probe();
+                    write_opened(&RunDir::of(&self.runs_dir(), run).opened(), &opened);
+                    self.fleet.observe(run, Fact::Ready);
+                    failpoint::pass("up.noted");
+                }
+            }
+            Said::Unfit(run, why) | Said::Sick(run, why) => self.note_sick(run, why),
+            Said::Healthy(_) => {}
+            Said::Drained(run) => self.stop_drained(run, now),
+            Said::Wanted => {
+                if self.bridges.sessions(&instance) == Some(Sessions::Isolated) {
+                    self.own.entry(id.clone()).or_default();
+                    self.want_session(&id, now);
+                }
+            }
+            Said::Remember(name, record) => self.bridges.remember(&instance, name, &record),
+            Said::Forget(name) => {
+                self.bridges.forget(&instance, name);
+                self.end_session(&instance.session(name));
+            }
+        }
+        if slot.is_some() {
+            self.shown.look_at_report();
+        }
+    }
+
+    /// A run lives and will not do.
+    pub(super) fn note_sick(&mut self, run: RunId, why: String) {
+        if let Some(current) = self.current.get(&run) {
+            tracing::warn!(user = %current.instance.user, server = %current.instance.server, run = run.0, why, "instance of no use");
+            self.trouble.insert(current.instance.clone(), (run, why));
+            self.fleet.observe(run, Fact::Sick);
+        }
+    }
+
+    fn end_session(&mut self, id: &InstanceId) {
+        if self.own.remove(id).is_some() {
+            self.fleet.end(id);
+        }
+    }
+
+    fn want_session(&mut self, id: &InstanceId, now: Moment) {
+        let want = self.want_of_session(id);
+        self.fleet.want_one(id, want, now);
+    }
+
+    /// What a session wants is what its instance wants, as a process of its own.
+    fn want_of_session(&mut self, id: &InstanceId) -> Want {
+        let base = id.base();
+        let base = match self.listed.get(&base).map(|listed| &listed.want) {
+            Some(Want::Always(spec)) => spec.id,
+            Some(Want::Keep) => return Want::Keep,
+            Some(Want::Never) | None => return Want::Never,
+        };
+        let Some(Own(made)) = self.own.get_mut(id) else { return Want::Never };
+        if !made.as_ref().is_some_and(|(of, _)| *of == base) {
+            let nothing = BTreeSet::new();
+            let host = Host {
+                blocked: &nothing,
+                accounts: &account::find,
+                state: &self.places.state,
+                runtime: &self.places.runtime,
+                is_root: self.is_root,
+                digest_key: &self.key,
+                removing: &self.removing,
+            };
+            // The same spec is the same allocation, so that nothing seems new.
+            if let Some(spec) = self.roster.for_session(id, base, &host) {
+                let kept = made.take().map(|(_, spec)| spec).filter(|old| **old == spec);
+                *made = Some((base, kept.unwrap_or_else(|| Arc::new(spec))));
+            }
+        }
+        made.as_ref().map_or(Want::Keep, |(_, spec)| Want::Always(Arc::clone(spec)))
+    }
+
+    /// What every session wants, for [`Fleet::want`](crate::logic::fleet::Fleet::want).
+    pub(super) fn wants_of_sessions(&mut self, whom: &Whom) -> Vec<(InstanceId, Want)> {
+        let ids: Vec<InstanceId> = whom.of(&self.own).map(|(id, _)| id.clone()).collect();
+        ids.into_iter()
+            .map(|id| {
+                let want = self.want_of_session(&id);
+                (id, want)
+            })
+            .collect()
+    }
+
+    /// Has a bridge stand for every stdio instance that has a door, and for no other.
+    pub(super) fn set_bridges(&mut self, listed: &BTreeMap<InstanceId, Listed>) {
+        let mut gone = Vec::new();
+        for (id, listed) in listed {
+            match listed.transport {
+                Some(Transport::Stdio(stdio)) => {
+                    let (known, was_another) = self.bridges.set(id, &stdio, &listed.path);
+                    if was_another {
+                        gone.push(id.clone());
+                    }
+                    if stdio.sessions == Sessions::Isolated {
+                        self.own
+                            .extend(known.into_iter().map(|(name, _)| (id.session(name), Own::default())));
+                    }
+                }
+                Some(Transport::Http) => {
+                    if self.bridges.drop_one(id) {
+                        gone.push(id.clone());
+                    }
+                }
+                // It may have been described before: what goes on is spoken with.
+                None => {}
+            }
+        }
+        for id in &gone {
+            self.own.retain(|own, _| !own.is_of(id));
+        }
+    }
+
+    /// Takes back, for a run that was found, the bridge that its earlier daemon had.
+    pub(super) fn find_bridge(&mut self, id: &InstanceId, stdio: &crate::model::config::Stdio, path: &str) {
+        let known = self.bridges.find(id, stdio, path);
+        if stdio.sessions == Sessions::Isolated {
+            let base = id.base();
+            self.own.extend(known.into_iter().map(|(name, _)| (base.session(name), Own::default())));
+        }
+    }
+
+    /// Signals a run to end, once it has answered what it was asked, or half of its grace is over. A
+    /// run that is of no use is not waited for.
+    pub(super) fn stop_run(&mut self, run: RunId, signal: i32, now: Moment) {
+        let asked = self.fleet.instance_of(run).and_then(|id| match self.fleet.get(id)?.state() {
+            State::Stopping { cause: Cause::Asked, kill_at, .. } => Some((id.clone(), kill_at)),
+            State::Stopping { .. }
+            | State::Down
+            | State::Starting { .. }
+            | State::Up { .. }
+            | State::Killing { .. }
+            | State::Cooling { .. } => None,
+        });
+        let bridge =
+            asked.and_then(|(id, kill_at)| Some((self.current.get(&run)?.bridge.clone()?, id, kill_at)));
+        if let Some((bridge, id, kill_at)) = bridge {
+            bridge.drain(id.session);
+            if bridge.in_flight(id.session) > 0 {
+                let until = now + kill_at.since(now) / 2;
+                self.draining.insert(run, Draining { signal, until });
+                return;
+            }
+        }
+        self.processes.stop(run, signal, now);
+    }
+
+    fn stop_drained(&mut self, run: RunId, now: Moment) {
+        if let Some(Draining { signal, .. }) = self.draining.remove(&run) {
+            self.processes.stop(run, signal, now);
+        }
+    }
+
+    /// Signals those who have had long enough to answer.
+    pub(super) fn stop_overdue(&mut self, now: Moment) {
+        let due = self.draining.iter().filter(|(_, draining)| draining.until <= now).map(|(run, _)| *run);
+        for run in due.collect::<Vec<_>>() {
+            self.stop_drained(run, now);
+        }
+    }
+
+    /// Removes what a session leaves: its own directories.
+    pub(super) fn clear_away(&self, id: &InstanceId) {
+        if id.session.is_none() || self.own.contains_key(id) {
+            return;
+        }
+        let place = roster::place(id);
+        let dirs = [self.places.state.join(&place), self.places.runtime.join(&place)];
+        tokio::task::spawn_blocking(move || dirs.iter().for_each(remove_dir));
+    }
+
+    /// The same for sessions of an earlier daemon that nobody knows any more.
+    pub(super) fn clear_away_unknown(&self) {
+        let known: BTreeSet<PathBuf> = self
+            .own
+            .keys()
+            .chain(self.fleet.iter().map(|(id, _)| id))
+            .filter(|id| id.session.is_some())
+            .map(roster::place)
+            .collect();
+        let roots = [self.places.state.clone(), self.places.runtime.clone()];
+        tokio::task::spawn_blocking(move || {
+            for root in roots {
+                for place in places_of_sessions(&root) {
+                    if !known.contains(&place) {
+                        remove_dir(&root.join(place));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Tells the loop that a run hears nothing any more.
+    pub(super) fn note_deaf(&mut self, run: RunId) {
+        self.note_sick(run, "closed its standard input".to_owned());
+    }
+}
+
+/// Every directory of a session's own below `root`.
+fn places_of_sessions(root: &std::path::Path) -> Vec<PathBuf> {
+    let names = |dir: PathBuf| {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok())
+    };
+    let users = names(root.join("instances")).map(|user| PathBuf::from("instances").join(user));
+    users
+        .flat_map(|user| {
+            let of_sessions = names(root.join(&user)).filter(|name| name.contains('+'));
+            of_sessions.map(|name| user.join(name)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn remove_dir(dir: &PathBuf) {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, dir = %dir.display(), "cannot remove a session's directory");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}

@@ -1,0 +1,132 @@
+//! What the transport demands of every request.
+
+use super::*;
+
+#[tokio::test]
+async fn what_is_no_request_of_this_transport_is_told_so() {
+    let (world, _process) = up(legacy()).await;
+    let post = "content-type: application/json\r\naccept: application/json, text/event-stream\r\n";
+    let list = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+    for (line, headers, body, expected) in [
+        ("POST /", post, list, "404"),
+        ("GET /other", "", "", "404"),
+        ("PUT /mcp", post, list, "405"),
+        ("OPTIONS /mcp", "", "", "405"),
+        ("HEAD /mcp", "", "", "405"),
+        ("GET /mcp", "accept: text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n", "", "405"),
+        ("DELETE /mcp", "mcp-protocol-version: 2026-07-28\r\n", "", "405"),
+        ("POST /mcp", "content-type: text/plain\r\naccept: */*\r\n", list, "415"),
+        ("POST /mcp", "content-type: application/json\r\naccept: application/json\r\n", list, "406"),
+        ("GET /mcp", "accept: text/html\r\nmcp-session-id: x\r\n", "", "406"),
+        ("POST /mcp", post, "{\"jsonrpc\"", "400"),
+        ("POST /mcp", post, "", "400"),
+        ("POST /mcp", post, "[]", "400"),
+        ("POST /mcp", post, list, "400"),
+        ("GET /mcp", "accept: text/event-stream\r\n", "", "400"),
+        ("DELETE /mcp", "", "", "400"),
+        ("POST /mcp", &format!("{post}mcp-session-id: unknown\r\n"), list, "404"),
+        ("GET /mcp", "accept: text/event-stream\r\nmcp-session-id: unknown\r\n", "", "404"),
+        ("DELETE /mcp", "mcp-session-id: unknown\r\n", "", "404"),
+    ] {
+        let mut client = world.client().await;
+        let length = body.len();
+        let head = format!("{line} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {length}\r\n\r\n");
+        client.wires.say(&(head + body)).await;
+        let head = client.wires.until("\r\n\r\n").await.unwrap().to_lowercase();
+        assert_eq!(status(&head), expected, "{line} {headers} {body}");
+        assert!(head.contains("content-type: application/json"), "{head}");
+        let allow = if headers.contains("2026") { "post" } else { "get, post, delete" };
+        assert_eq!(field(&head, "allow"), (expected == "405").then_some(allow), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_has_a_name_nobody_guesses_and_ends_when_its_client_says_so() {
+    let (mut world, _process) = up(legacy()).await;
+    let (mut one, two) = (world.in_session().await, world.in_session().await);
+    let (id, other) = (one.session.clone().unwrap(), two.session.clone().unwrap());
+    assert!(id.len() >= 32 && id != other && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    let Said::Remember(name, record) = world.word("Remember").await.what else { panic!("remember") };
+    assert_eq!((record.id, record.version.as_str()), (id.clone(), VERSION));
+    assert_eq!(world.bridge.sessions(), 2);
+
+    let head = one.head("DELETE");
+    let (head, _) = one.wires.ask(&format!("{head}\r\n")).await;
+
+    assert_eq!(status(&head), "204");
+    let Said::Forget(forgotten) = world.word("Forget").await.what else { panic!("forget") };
+    assert_eq!(forgotten, name);
+    let (head, body) = one.post(&call(5)).await;
+    assert_eq!((status(&head), &body["id"]), ("404", &5.into()));
+    assert_eq!(world.bridge.sessions(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_has_the_id_of_its_request_where_it_has_one() {
+    let (world, _process) = up(legacy()).await;
+    let mut client = world.in_session().await;
+    client.session = Some("unknown".to_owned());
+    let mut bytes = String::new();
+    for id in ["12345678901234567890", "\"\\u0041\"", "-1.50"] {
+        let body = format!(r#"{{"jsonrpc":"2.0","method":"tools/list","id":{id}}}"#);
+        client.send(&body).await;
+        let (head, body) = client.wires.message().await.unwrap();
+        assert_eq!(status(&head), "404");
+        assert!(body.contains(&format!("\"id\":{id}")), "{body}");
+        bytes.push_str(&body);
+    }
+    assert!(!bytes.contains("unknown"));
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_whether_it_says_so_or_not() {
+    let stdio = Stdio { max_message: 64 << 10, ..legacy() };
+    let (world, mut process) = up(stdio).await;
+    let mut client = world.in_session().await;
+    process.hear_of("notifications/initialized").await;
+    let large =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"x":"{}"}}}}"#, "x".repeat(64 << 10));
+
+    let mut other = client.again().await;
+    assert_eq!(status(&other.post(&large).await.0), "413");
+    let mut other = client.again().await;
+    let head = other.head("POST");
+    other
+        .wires
+        .say(&format!("{head}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"))
+        .await;
+    other.wires.say(&format!("{:x}\r\n{large}\r\n", large.len())).await;
+    assert_eq!(status(&other.answer().await.0), "413");
+    // The bound is on what is kept, not only on what one client sends.
+    let piece = "x".repeat(60 << 10);
+    let mut crowd = Vec::new();
+    for _ in 0..4 {
+        let mut one = client.again().await;
+        let head = one.head("POST");
+        let length = 64 << 10;
+        let head = format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        one.wires.say(&(head + &piece)).await;
+        crowd.push(one);
+    }
+    let crowded = async {
+        loop {
+            let mut one = client.again().await;
+            let body = format!(r#"{{"jsonrpc":"2.0","method":"m","params":{{"x":"{piece}"}}}}"#);
+            if status(&one.post(&body).await.0) == "503" {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, crowded).await.unwrap();
+    drop(crowd);
+    let freed = async { while status(&client.post(&notification("notifications/x")).await.0) != "202" {} };
+    timeout(LIMIT, freed).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_reaches_no_session() {
+    let (world, _process) = up(legacy()).await;
+    let mut client = world.in_session().await;
+    client.send_with("origin: http://evil.example\r\n", &call(1)).await;
+    assert_eq!(status(&client.answer().await.0), "403");
+}

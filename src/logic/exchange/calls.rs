@@ -1,0 +1,474 @@
+//! Requests of clients on their way to the process and back.
+//!
+//! The process sees ids and progress tokens of ours, one number for both; each client gets its own
+//! back, byte for byte. What else is changed is what the eras of the two differ in.
+
+use std::time::Duration;
+
+use crate::logic::era::{META_LEVEL, MODERN, REMOVED, status_of};
+use crate::logic::frame::{
+    self, Bad, Frame, INVALID_PARAMS, METHOD_NOT_FOUND, Outcome, SERVER_LOST, Splice, members, text_of,
+    whole_number,
+};
+use crate::model::Moment;
+
+use super::server::{Server, severity};
+use super::streams::Event;
+use super::turns::Owner;
+use super::{Exchange, MAX_CALLS, Opened, SessionKey, StreamKey, translate};
+
+/// What the process is told of whoever lost their call with it.
+pub(super) const LOST: &str = "the server ended while this call was in flight; it may have taken effect";
+
+/// How long a cancelled call may still make the process speak, as far as we reckon.
+pub(super) const HAUNTING: Duration = Duration::from_secs(30);
+
+/// Bytes of requests that wait for a process or a turn, or may have to be sent again.
+const MAX_WAITING: usize = 32 << 20;
+
+/// What a request asks for, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum What {
+    /// Whatever else.
+    Other,
+    /// Can make a process ask its client something.
+    CanAsk,
+    /// The same, and its result can be cached.
+    Read,
+    /// A list; its result can be cached.
+    List,
+    Discover,
+    Listen,
+    Subscribe(Box<str>),
+    Unsubscribe(Box<str>),
+    SetLevel(Box<str>),
+    Ping,
+    /// The `initialize` of the one client of an isolated process.
+    Initialize,
+}
+
+impl What {
+    fn of(method: &str, params: Option<&str>) -> Self {
+        let text = |name: &str| -> Option<Box<str>> {
+            let [found] = members(params?, [name]).ok()?;
+            text_of(found?).map(|text| (*text).into())
+        };
+        match method {
+            "tools/call" | "prompts/get" => Self::CanAsk,
+            "resources/read" => Self::Read,
+            "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => Self::List,
+            "server/discover" => Self::Discover,
+            "subscriptions/listen" => Self::Listen,
+            "resources/subscribe" => text("uri").map_or(Self::Other, Self::Subscribe),
+            "resources/unsubscribe" => text("uri").map_or(Self::Other, Self::Unsubscribe),
+            "logging/setLevel" => text("level").map_or(Self::Other, Self::SetLevel),
+            "ping" => Self::Ping,
+            _ => Self::Other,
+        }
+    }
+
+    pub(super) const fn can_ask(&self) -> bool {
+        matches!(self, Self::CanAsk | Self::Read)
+    }
+}
+
+/// How far a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// For a process, or for its turn.
+    Waits,
+    /// The process has it.
+    Sent,
+    /// Its client has to answer something first; the process has nothing of it at the moment.
+    Asks,
+    /// Its client cancelled it; the process may still work on it until then.
+    Ghost(Moment),
+}
+
+/// A client's request.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) owner: Owner,
+    /// Its id and its progress token, as the client wrote them.
+    pub(super) id: Box<str>,
+    pub(super) token: Option<Box<str>>,
+    pub(super) stream: StreamKey,
+    pub(super) what: What,
+    pub(super) stage: Stage,
+    /// The message, while it may have to be sent (again).
+    pub(super) text: Option<Box<str>>,
+    /// How severe a log message must be to belong to a modern call; `None`: it wants none.
+    pub(super) level: Option<u8>,
+    /// Rounds of `input_required` so far.
+    pub(super) rounds: u32,
+    /// Members of params that come first when it is sent (again).
+    pub(super) more: Option<Box<str>>,
+}
+
+/// A request of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Own {
+    /// `server/discover`, to find out the era.
+    Probe,
+    Initialize,
+    /// A round trip to a process that an earlier daemon had opened.
+    Alive(Opened),
+    /// Nothing hangs on the answer.
+    Aside,
+    /// `subscriptions/listen`.
+    Listen,
+}
+
+impl Exchange {
+    /// Takes a request that was found to be allowed. What answers it comes on `stream`.
+    pub(super) fn request(&mut self, owner: Owner, frame: &Frame<'_>, stream: StreamKey) {
+        let (Some(id), Some(method)) = (frame.request_id(), frame.method()) else { return };
+        if owner == Owner::Modern && REMOVED.contains(&method) {
+            return self.refuse(stream, id, METHOD_NOT_FOUND, "this method is not of this revision", 404);
+        }
+        if method == "initialize" {
+            return self.refuse(stream, id, frame::INVALID_REQUEST, "this session was opened already", 400);
+        }
+        let Ok((token, level)) = asides(frame.params) else {
+            return self.refuse(stream, id, INVALID_PARAMS, "a member stands twice in the params", 400);
+        };
+        let full = self.calls.len() >= MAX_CALLS;
+        if full || (!self.is_open() && self.waiting() + frame.text.len() > MAX_WAITING) {
+            return self.refuse(stream, id, SERVER_LOST, "too many calls wait for this server", 503);
+        }
+        let what = What::of(method, frame.params);
+        let wire = self.fresh();
+        let call = Call {
+            owner,
+            id: id.into(),
+            token: token.map(Into::into),
+            stream,
+            what,
+            stage: Stage::Waits,
+            text: None,
+            level,
+            rounds: 0,
+            more: None,
+        };
+        if let Some(session) = self.session_of(owner) {
+            session.calls.insert(frame::plain_id(id).into(), wire);
+        }
+        self.calls.insert(wire, call);
+        self.submit(wire, frame);
+    }
+
+    /// Bytes that wait.
+    fn waiting(&self) -> usize {
+        self.calls.values().filter_map(|call| call.text.as_ref()).map(|text| text.len()).sum()
+    }
+
+    /// Sends a call, or lets it wait.
+    pub(super) fn submit(&mut self, wire: u64, frame: &Frame<'_>) {
+        let Some(call) = self.calls.get_mut(&wire) else { return };
+        let (owner, can_ask) = (call.owner, call.what.can_ask());
+        let (open, free) = (self.process.takes_calls(), self.turns.is_free(owner, can_ask));
+        if open && free {
+            return self.go(wire, frame);
+        }
+        if call.text.is_none() {
+            call.text = Some(frame.text.into());
+        }
+        if open {
+            self.turns.wait(wire, owner);
+        }
+    }
+
+    /// Sends what waited, if it may go now.
+    pub(super) fn submit_again(&mut self, wires: Vec<u64>) {
+        for wire in wires {
+            let Some(text) = self.calls.get_mut(&wire).and_then(|call| call.text.take()) else { continue };
+            if let Ok(frame) = frame::parse(text.as_bytes()) {
+                self.submit(wire, &frame);
+            }
+        }
+    }
+
+    /// Lets those go whose turn has come.
+    pub(super) fn pump(&mut self) {
+        if self.turns.asks_back && self.process.takes_calls() {
+            for wire in self.turns.due() {
+                let Some(text) = self.calls.get_mut(&wire).and_then(|call| call.text.take()) else {
+                    continue;
+                };
+                if let Ok(frame) = frame::parse(text.as_bytes()) {
+                    self.go(wire, &frame);
+                }
+            }
+        }
+    }
+
+    /// Hands a call to the process, or answers it in its place.
+    fn go(&mut self, wire: u64, frame: &Frame<'_>) {
+        let (Some(server), Some(call)) = (&self.server, self.calls.get(&wire)) else { return };
+        let owner = call.owner;
+        match (owner, server.is_modern, call.what.clone()) {
+            (Owner::Modern, false, What::Discover) => self.answer_discover(wire),
+            (Owner::Modern, false, What::Listen) => self.listen_for(wire, frame),
+            (Owner::Session(session), false, What::Subscribe(uri)) => {
+                self.subscribe(session, &uri);
+                self.relay(wire, frame);
+            }
+            (Owner::Session(session), false, What::Unsubscribe(uri)) => {
+                if self.unsubscribe(session, &uri) {
+                    self.relay(wire, frame);
+                } else {
+                    self.settle(wire, "{}");
+                }
+            }
+            (Owner::Session(session), false, What::SetLevel(level)) => {
+                self.set_level(session, wire, frame, &level)
+            }
+            (Owner::Session(session), true, What::Subscribe(uri)) => {
+                self.subscribe(session, &uri);
+                self.renew_listen();
+                self.settle(wire, "{}");
+            }
+            (Owner::Session(session), true, What::Unsubscribe(uri)) => {
+                self.unsubscribe(session, &uri);
+                self.renew_listen();
+                self.settle(wire, "{}");
+            }
+            (Owner::Session(session), true, What::SetLevel(level)) => {
+                self.keep_level(session, &level);
+                self.settle(wire, "{}");
+            }
+            (Owner::Session(_), true, What::Ping) => self.settle(wire, "{}"),
+            (Owner::Session(_), true, What::Discover | What::Listen) => {
+                let Some(call) = self.forget_call(wire) else { return };
+                self.refuse(
+                    call.stream,
+                    &call.id,
+                    METHOD_NOT_FOUND,
+                    "this method is not of this revision",
+                    200,
+                );
+            }
+            _ => self.relay(wire, frame),
+        }
+    }
+
+    /// Sends a call's message with our id and token, in the terms of the process.
+    pub(super) fn relay(&mut self, wire: u64, frame: &Frame<'_>) {
+        let Some(line) = self.line_for(wire, frame) else { return };
+        let keep = self.server.as_ref().is_some_and(|server| server.is_modern);
+        let Some(call) = self.calls.get_mut(&wire) else { return };
+        call.stage = Stage::Sent;
+        // A result may want it sent again.
+        let again = keep && call.what.can_ask() && call.owner != Owner::Modern;
+        call.text = again.then(|| frame.text.into());
+        self.turns.sent(call.owner, call.what.can_ask());
+        self.send(line);
+    }
+
+    /// The line for a call.
+    fn line_for(&self, wire: u64, frame: &Frame<'_>) -> Option<Vec<u8>> {
+        let (call, server) = (self.calls.get(&wire)?, self.server.as_ref()?);
+        let id = wire.to_string();
+        let meta = frame.params.and_then(|params| members(params, ["_meta"]).ok()).and_then(|[meta]| meta);
+        let mut splice = Splice::new(frame.text);
+        splice.put(frame.request_id()?, id.clone());
+        if let (Some(params), Some(more)) = (frame.params, &call.more) {
+            splice.insert(params, more);
+        }
+        let token = meta.and_then(|meta| members(meta, ["progressToken"]).ok()).and_then(|[token]| token);
+        match (call.owner, server.is_modern) {
+            (Owner::Session(_), false) | (Owner::Modern, true) => {
+                if let Some(token) = token.filter(|token| frame::is_id(token)) {
+                    splice.put(token, id);
+                }
+            }
+            (Owner::Modern, false) if meta.is_some() => {
+                translate::put_meta(&mut splice, frame, meta, translate::meta(meta, Some(&id), ""));
+            }
+            (Owner::Modern, false) => {}
+            (Owner::Session(session), true) => {
+                let session = self.sessions.get(&session)?;
+                let level = session.record.level.as_deref().or(server.logging.then_some("debug"));
+                let more = translate::client_meta(&session.capabilities, session.info.as_deref(), level);
+                translate::put_meta(&mut splice, frame, meta, translate::meta(meta, Some(&id), &more));
+            }
+        }
+        Some(splice.finish("\n"))
+    }
+
+    /// An answer of the process, to whomever it is.
+    pub(super) fn answered(
+        &mut self,
+        id: Option<&str>,
+        outcome: Outcome<'_>,
+        frame: &Frame<'_>,
+        now: Moment,
+    ) {
+        let wire = id.and_then(whole_number);
+        if let Some(own) = wire.and_then(|wire| self.own.remove(&wire)) {
+            return self.own_answered(wire.unwrap_or(0), own, outcome, now);
+        }
+        let (Some(wire), Some(id)) = (wire, id) else {
+            self.counts.unclaimed += 1;
+            return;
+        };
+        match self.calls.get(&wire).map(|call| call.stage) {
+            Some(Stage::Sent) => {}
+            Some(Stage::Ghost(_)) => {
+                self.forget_call(wire);
+                self.counts.unclaimed += 1;
+                return;
+            }
+            Some(Stage::Waits | Stage::Asks) | None => {
+                self.counts.unclaimed += 1;
+                return;
+            }
+        }
+        if self.wants_more(wire, outcome) {
+            return;
+        }
+        let Some(call) = self.forget_call(wire) else { return };
+        if call.what == What::Initialize {
+            self.client_opened(&call, outcome, now);
+        }
+        let event = self.translated(&call, id, outcome, frame);
+        self.streams.answer(call.stream, event, &call.id);
+        self.touch(call.owner, now);
+        self.pump();
+    }
+
+    /// An answer in the terms of the client.
+    fn translated(&self, call: &Call, id: &str, outcome: Outcome<'_>, frame: &Frame<'_>) -> Event {
+        let is_modern = self.server.as_ref().is_some_and(|server| server.is_modern);
+        let mut splice = Splice::new(frame.text);
+        let mut status = 200;
+        splice.put(id, &*call.id);
+        match (outcome, call.owner) {
+            (Outcome::Error(error), Owner::Modern) => {
+                let [code] = members(error, ["code"]).unwrap_or_default();
+                // A legacy server's "no such resource" is 2026-07-28's "invalid params".
+                match code.filter(|code| !is_modern && *code == "-32002") {
+                    Some(code) => splice.put(code, "-32602"),
+                    None => status = code.and_then(|code| code.parse().ok()).map_or(200, status_of),
+                }
+            }
+            (Outcome::Result(result), Owner::Modern) if !is_modern => {
+                let cacheable = matches!(call.what, What::Read | What::List);
+                let missing = translate::missing_in_result(result, cacheable);
+                if !missing.is_empty() {
+                    splice.insert(result, &missing);
+                }
+            }
+            // What the door says elsewhere is supported is what it says here.
+            (Outcome::Result(result), Owner::Modern) if call.what == What::Discover => {
+                if let Ok([Some(versions)]) = members(result, ["supportedVersions"]) {
+                    splice.put(versions, format!("[\"{MODERN}\"]"));
+                }
+            }
+            (Outcome::Result(result), Owner::Modern) if call.what == What::Listen => {
+                translate::put_subscription(&mut splice, result, &call.id);
+            }
+            (Outcome::Result(_), Owner::Modern) | (_, Owner::Session(_)) => {}
+        }
+        Event { message: splice.finish(""), status }
+    }
+
+    /// Takes a call out of every table.
+    pub(super) fn forget_call(&mut self, wire: u64) -> Option<Call> {
+        let call = self.calls.remove(&wire)?;
+        match call.stage {
+            Stage::Waits => self.turns.forget(wire),
+            Stage::Sent => self.turns.answered(call.owner, call.what.can_ask()),
+            Stage::Ghost(_) => self.turns.exorcise(call.owner),
+            Stage::Asks => self.asks.forget_round(wire),
+        }
+        if !matches!(call.stage, Stage::Ghost(_)) {
+            if let Some(session) = self.session_of(call.owner) {
+                session.calls.remove(&*frame::plain_id(&call.id));
+            }
+        }
+        Some(call)
+    }
+
+    /// Answers a call in the place of the process; `result` is JSON.
+    pub(super) fn settle(&mut self, wire: u64, result: &str) {
+        let Some(call) = self.forget_call(wire) else { return };
+        let event = Event { message: frame::answer(&call.id, result), status: 200 };
+        self.streams.answer(call.stream, event, &call.id);
+    }
+
+    /// Answers a call with an error.
+    pub(super) fn fail(&mut self, wire: u64, code: i32, why: &str) {
+        let Some(call) = self.forget_call(wire) else { return };
+        self.refuse(call.stream, &call.id, code, why, 200);
+    }
+
+    pub(super) fn refuse(&mut self, stream: StreamKey, id: &str, code: i32, why: &str, status: u16) {
+        let event = Event { message: frame::error(Some(id), code, why), status };
+        self.streams.answer(stream, event, id);
+    }
+
+    /// The client gave a call up: the process is told, and what it still says of it is dropped.
+    pub(super) fn cancel(&mut self, wire: u64, now: Moment) {
+        let Some(stage) = self.calls.get(&wire).map(|call| call.stage) else { return };
+        let Some(call) = self.forget_call(wire) else { return };
+        if stage == Stage::Sent {
+            let params = format!(r#"{{"requestId":{wire}}}"#);
+            self.send(frame::notification("notifications/cancelled", Some(&params)));
+            self.haunt(wire, call, now);
+        }
+        self.pump();
+    }
+
+    /// The process may still work on a call that is nobody's any more.
+    pub(super) fn haunt(&mut self, wire: u64, call: Call, now: Moment) {
+        self.turns.haunt(call.owner);
+        let stage = Stage::Ghost(now + HAUNTING);
+        self.calls.insert(wire, Call { stage, text: None, token: None, ..call });
+    }
+
+    /// The server's own answer to a modern client's question who it is.
+    fn answer_discover(&mut self, wire: u64) {
+        if self.turns.asks_back {
+            // A modern error would say "stay"; this one makes a client that speaks both eras fall back
+            // to the one in which it can be asked.
+            let Some(call) = self.forget_call(wire) else { return };
+            return self.refuse(
+                call.stream,
+                &call.id,
+                METHOD_NOT_FOUND,
+                "this server speaks an earlier revision",
+                400,
+            );
+        }
+        if let Some(result) = self.server.as_ref().map(Server::discovered) {
+            self.settle(wire, &result);
+        }
+    }
+
+    fn session_of(&mut self, owner: Owner) -> Option<&mut super::sessions::Session> {
+        match owner {
+            Owner::Session(key) => self.sessions.get_mut(&key),
+            Owner::Modern => None,
+        }
+    }
+
+    /// The call of a session that is longest on its way, of those that can ask if there are such: where
+    /// what belongs to none for sure is said.
+    pub(super) fn newest_call(&self, session: SessionKey) -> Option<u64> {
+        let calls = &self.sessions.get(&session)?.calls;
+        let sent = |wire: &&u64| self.calls.get(wire).is_some_and(|call| call.stage == Stage::Sent);
+        let can_ask = |wire: &u64| self.calls.get(wire).is_some_and(|call| call.what.can_ask());
+        calls.values().filter(sent).copied().max_by_key(|wire| (can_ask(wire), *wire))
+    }
+}
+
+/// The progress token of a request, and the severity from which a modern one wants log messages.
+fn asides(params: Option<&str>) -> Result<(Option<&str>, Option<u8>), Bad> {
+    let Some(params) = params.filter(|params| params.starts_with('{')) else { return Ok((None, None)) };
+    let [meta] = members(params, ["_meta"])?;
+    let Some(meta) = meta.filter(|meta| meta.starts_with('{')) else { return Ok((None, None)) };
+    let [token, level] = members(meta, ["progressToken", META_LEVEL])?;
+    let level = level.and_then(text_of).and_then(|level| severity(&level));
+    Ok((token.filter(|token| frame::is_id(token)), level))
+}

@@ -1,0 +1,198 @@
+//! What the process says unasked, and to whom.
+
+use crate::logic::frame::{Frame, Splice, members, plain_id, text_of, whole_number};
+use crate::model::Moment;
+
+use super::calls::Stage;
+use super::server::{LISTS, severity};
+use super::turns::{Owner, Sole};
+use super::{Exchange, SessionKey, translate};
+
+impl Exchange {
+    /// A notification of the process.
+    pub(super) fn noticed(&mut self, method: &str, frame: &Frame<'_>, now: Moment) {
+        // Only a modern process tags what it says with a subscription.
+        if self.server.as_ref().is_some_and(|server| server.is_modern) {
+            if let Some(ours) = frame.params.and_then(translate::subscription_of) {
+                return self.noticed_for(ours, method, frame);
+            }
+        }
+        match method {
+            "notifications/progress" => self.progressed(frame, now),
+            "notifications/cancelled" => self.process_cancels(frame, now),
+            "notifications/message" => self.logged(frame),
+            "notifications/resources/updated" => self.updated(frame),
+            _ if LISTS.iter().any(|(_, _, list)| *list == method) => self.list_changed(method, frame),
+            _ => self.said(frame),
+        }
+    }
+
+    /// Progress goes to the one call with that token.
+    fn progressed(&mut self, frame: &Frame<'_>, now: Moment) {
+        let token =
+            frame.params.and_then(|params| members(params, ["progressToken"]).ok()).and_then(|[token]| token);
+        let call = token.and_then(whole_number).and_then(|wire| self.calls.get(&wire));
+        let (Some(token), Some(call)) = (token, call.filter(|call| call.stage == Stage::Sent)) else {
+            self.counts.unclaimed += 1;
+            return;
+        };
+        let Some(theirs) = &call.token else {
+            self.counts.unclaimed += 1;
+            return;
+        };
+        let mut splice = Splice::new(frame.text);
+        splice.put(token, &**theirs);
+        let (message, stream, owner) = (splice.finish(""), call.stream, call.owner);
+        self.streams.push(stream, message);
+        self.touch(owner, now);
+    }
+
+    /// A legacy process takes back what it asked; a modern one ends a listen stream.
+    fn process_cancels(&mut self, frame: &Frame<'_>, now: Moment) {
+        let Some(Ok([Some(id)])) = frame.params.map(|params| members(params, ["requestId"])) else {
+            self.counts.unclaimed += 1;
+            return;
+        };
+        if self.server.as_ref().is_some_and(|server| server.is_modern) {
+            return self.process_ends_listen(id, now);
+        }
+        let Some((ask, stream)) = self.asks.taken_back(&plain_id(id)) else {
+            self.counts.unclaimed += 1;
+            return;
+        };
+        let mut splice = Splice::new(frame.text);
+        splice.put(id, ask.1.to_string());
+        self.to_stream_or_session(stream, ask.0, splice.finish(""));
+    }
+
+    /// On a stream, if it is still there, else where the session listens.
+    pub(super) fn to_stream_or_session(
+        &mut self,
+        stream: Option<super::StreamKey>,
+        session: SessionKey,
+        message: Vec<u8>,
+    ) {
+        match stream.filter(|stream| self.streams.is_there(*stream)) {
+            Some(stream) => self.streams.push(stream, message),
+            None => self.streams.tell(session, message),
+        }
+    }
+
+    /// A log message: to the only ones with calls in flight; to every session if there are none.
+    fn logged(&mut self, frame: &Frame<'_>) {
+        let level = frame.params.and_then(|params| members(params, ["level"]).ok()).and_then(|[level]| level);
+        let level = level.and_then(text_of).and_then(|level| severity(&level));
+        match self.sole_for_logs() {
+            Sole::Nobody => {
+                let message = Splice::new(frame.text).finish("");
+                for key in self.sessions.keys().copied().collect::<Vec<_>>() {
+                    if self.wants_level(key, level) {
+                        self.streams.tell(key, message.clone());
+                    }
+                }
+            }
+            Sole::One(Owner::Session(key)) => {
+                if self.wants_level(key, level) {
+                    self.to_newest_call(key, Splice::new(frame.text).finish(""));
+                }
+            }
+            Sole::One(Owner::Modern) => {
+                let wants = |call: &&super::Call| {
+                    call.stage == Stage::Sent
+                        && call.owner == Owner::Modern
+                        && call.level.is_some_and(|wanted| level.is_none_or(|level| wanted <= level))
+                };
+                if let Some(stream) = self.calls.values().find(wants).map(|call| call.stream) {
+                    self.streams.push(stream, Splice::new(frame.text).finish(""));
+                }
+            }
+            Sole::Several => self.counts.ambiguous += 1,
+        }
+    }
+
+    /// Of whom a log message can be. A modern process logs for nobody who did not ask for it; and modern
+    /// calls are of a client each.
+    fn sole_for_logs(&self) -> Sole {
+        let is_modern = self.server.as_ref().is_some_and(|server| server.is_modern);
+        if is_modern {
+            let sent = self.calls.values().filter(|call| match call.stage {
+                Stage::Sent | Stage::Ghost(_) => call.level.is_some() || call.owner != Owner::Modern,
+                Stage::Waits | Stage::Asks => false,
+            });
+            let mut owners: Vec<Owner> = sent.map(|call| call.owner).collect();
+            let calls = owners.len();
+            owners.dedup();
+            return match owners[..] {
+                [] => Sole::Nobody,
+                [Owner::Modern] if calls > 1 => Sole::Several,
+                [owner] => Sole::One(owner),
+                _ => Sole::Several,
+            };
+        }
+        match self.turns.sole() {
+            Sole::One(Owner::Modern)
+                if self.turns.in_flight(Owner::Modern) > 1 || self.turns.is_haunted() =>
+            {
+                Sole::Several
+            }
+            sole => sole,
+        }
+    }
+
+    fn wants_level(&self, key: SessionKey, level: Option<u8>) -> bool {
+        let wanted =
+            self.sessions.get(&key).and_then(|session| session.record.level.as_deref()).and_then(severity);
+        match (wanted, level) {
+            (Some(wanted), Some(level)) => wanted <= level,
+            (Some(_) | None, _) => true,
+        }
+    }
+
+    fn to_newest_call(&mut self, key: SessionKey, message: Vec<u8>) {
+        let stream = self.newest_call(key).and_then(|wire| self.calls.get(&wire)).map(|call| call.stream);
+        self.to_stream_or_session(stream, key, message);
+    }
+
+    /// A list changed: every session hears it once, and every modern listener that asked for it.
+    pub(super) fn list_changed(&mut self, method: &str, frame: &Frame<'_>) {
+        let message = Splice::new(frame.text).finish("");
+        for key in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.streams.tell(key, message.clone());
+        }
+        self.listens.list_changed(method, frame, &mut self.streams);
+    }
+
+    /// A resource changed: its subscribers hear it.
+    pub(super) fn updated(&mut self, frame: &Frame<'_>) {
+        let uri = frame
+            .params
+            .and_then(|params| members(params, ["uri"]).ok())
+            .and_then(|[uri]| uri)
+            .and_then(text_of);
+        let Some(uri) = uri else {
+            self.counts.unclaimed += 1;
+            return;
+        };
+        let subscribed =
+            |session: &super::Session| session.record.subscriptions.iter().any(|one| *one == *uri);
+        let sessions = self.sessions.iter().filter(|(_, session)| subscribed(session)).map(|(key, _)| *key);
+        for key in sessions.collect::<Vec<_>>() {
+            self.streams.tell(key, Splice::new(frame.text).finish(""));
+        }
+        self.listens.updated(&uri, frame, &mut self.streams);
+    }
+
+    /// What we know nothing of goes to the only session it can be for.
+    fn said(&mut self, frame: &Frame<'_>) {
+        let message = Splice::new(frame.text).finish("");
+        match (self.turns.sole(), self.sessions.len()) {
+            (Sole::One(Owner::Session(key)), _) => self.to_newest_call(key, message),
+            (Sole::Nobody, 1) if self.listens.is_empty() => {
+                if let Some(key) = self.sessions.keys().next().copied() {
+                    self.streams.tell(key, message);
+                }
+            }
+            (Sole::One(Owner::Modern) | Sole::Nobody | Sole::Several, _) => self.counts.ambiguous += 1,
+        }
+    }
+}

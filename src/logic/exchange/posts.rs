@@ -1,0 +1,164 @@
+//! What a client's message is, and where it goes.
+
+use crate::logic::era::{self, Refused, allows_batch, refuse};
+use crate::logic::frame::{self, Body, Frame, INVALID_REQUEST, Kind, SERVER_LOST, Splice, members, plain_id};
+use crate::model::Moment;
+
+use super::calls::Stage;
+use super::turns::Owner;
+use super::{Exchange, From, Posted, SessionKey, StreamKey};
+
+impl Exchange {
+    /// A POST whose body is `body`. Requests wait, within bounds, while no process is open.
+    pub fn post(&mut self, from: From, body: &[u8], now: Moment) -> Posted {
+        match frame::parse_body(body) {
+            Ok(body) => self.post_body(from, &body, now),
+            Err(problem) => Posted::Refused(Refused { status: 400, body: problem.to_error() }),
+        }
+    }
+
+    /// The same for a body that was read already.
+    pub fn post_body(&mut self, from: From, body: &Body<'_>, now: Moment) -> Posted {
+        let owner = match from {
+            From::Session(key) => Owner::Session(key),
+            From::Modern => Owner::Modern,
+        };
+        self.touch(owner, now);
+        let frames = match body {
+            Body::One(frame) => std::slice::from_ref(frame),
+            Body::Batch(frames) => &frames[..],
+        };
+        if let Err(refused) = self.allow(owner, body, frames) {
+            return Posted::Refused(refused);
+        }
+        let requests = frames.iter().filter(|frame| frame.request_id().is_some()).count();
+        let stream = (requests > 0).then(|| {
+            let session = match owner {
+                Owner::Session(key) => Some(key),
+                Owner::Modern => None,
+            };
+            self.streams.post(session, requests)
+        });
+        for frame in frames {
+            match (&frame.kind, stream) {
+                (Kind::Request { .. }, Some(stream)) => self.request(owner, frame, stream),
+                (Kind::Request { .. }, None) => {}
+                (Kind::Notification { method }, _) => self.notified(owner, method, frame, now),
+                (Kind::Answer { id, outcome }, _) => self.replied(owner, *id, *outcome, frame),
+            }
+        }
+        stream.map_or(Posted::Accepted, Posted::Stream)
+    }
+
+    fn allow(&self, owner: Owner, body: &Body<'_>, frames: &[Frame<'_>]) -> Result<(), Refused> {
+        let session = match owner {
+            Owner::Modern => return Ok(()),
+            Owner::Session(key) => self.sessions.get(&key),
+        };
+        let Some(session) = session else {
+            return Err(refuse(404, None, INVALID_REQUEST, "this session has ended"));
+        };
+        if matches!(body, Body::Batch(_)) && !allows_batch(&session.record.version) {
+            return Err(refuse(400, None, INVALID_REQUEST, "a batch is not allowed in this revision"));
+        }
+        let mut seen = Vec::new();
+        for id in frames.iter().filter_map(Frame::request_id) {
+            let plain = plain_id(id);
+            if session.calls.contains_key(&*plain) || seen.contains(&plain) {
+                return Err(refuse(
+                    400,
+                    Some(id),
+                    INVALID_REQUEST,
+                    "this id is in use by a call that is not answered",
+                ));
+            }
+            if frames.len() > 1 {
+                seen.push(plain);
+            }
+        }
+        Ok(())
+    }
+
+    /// A client's notification.
+    fn notified(&mut self, owner: Owner, method: &str, frame: &Frame<'_>, now: Moment) {
+        // The modern era has none over HTTP: closing the response is what cancels.
+        let Owner::Session(key) = owner else { return };
+        let is_modern = self.server.as_ref().is_some_and(|server| server.is_modern);
+        match method {
+            "notifications/cancelled" => self.client_cancels(key, frame, now),
+            // Ours was said when the process was opened.
+            "notifications/initialized" if !self.settings.isolated => {}
+            "notifications/roots/list_changed" if !self.settings.isolated => {}
+            "notifications/progress" if !self.is_progress_of_an_ask(key, frame) => self.counts.unclaimed += 1,
+            _ if is_modern => {}
+            _ => self.pass_on(frame),
+        }
+    }
+
+    /// To a process that is there, as it came.
+    pub(super) fn pass_on(&mut self, frame: &Frame<'_>) {
+        if matches!(self.process, super::Process::Open { .. }) {
+            self.send(Splice::new(frame.text).finish("\n"));
+        }
+    }
+
+    fn client_cancels(&mut self, key: SessionKey, frame: &Frame<'_>, now: Moment) {
+        let Some(Ok([Some(id)])) = frame.params.map(|params| members(params, ["requestId"])) else { return };
+        let wire = self.sessions.get(&key).and_then(|session| session.calls.get(&*plain_id(id)).copied());
+        let Some(wire) = wire else { return };
+        let Some(stage) = self.calls.get(&wire).map(|call| call.stage) else { return };
+        let Some(call) = self.forget_call(wire) else { return };
+        // Nothing answers a cancelled call.
+        self.streams.forgo(call.stream);
+        if stage == Stage::Sent {
+            let mut splice = Splice::new(frame.text);
+            splice.put(id, wire.to_string());
+            let line = splice.finish("\n");
+            self.send(line);
+            self.haunt(wire, call, now);
+        }
+        self.pump();
+    }
+
+    /// Nobody reads this stream any more (its connection ended).
+    pub fn dropped(&mut self, stream: StreamKey, now: Moment) {
+        self.listens.dropped(stream);
+        if let Some(session) = self.streams.session_of(stream) {
+            self.touch(Owner::Session(session), now);
+        }
+        if !self.streams.dropped(stream, now) {
+            return;
+        }
+        let calls =
+            self.calls.iter().filter(|(_, call)| call.stream == stream && call.owner == Owner::Modern);
+        let calls: Vec<u64> = calls.map(|(wire, _)| *wire).collect();
+        for wire in calls {
+            // What nobody hears the end of is given up (2026-07-28, cancellation). In the legacy era a
+            // connection that breaks cancels nothing.
+            self.cancel(wire, now);
+        }
+        // What was never sent need not be.
+        let gone = |call: &super::Call| call.stream == stream && call.stage == Stage::Waits;
+        let waiting: Vec<u64> =
+            self.calls.iter().filter(|(_, call)| gone(call)).map(|(wire, _)| *wire).collect();
+        for wire in waiting {
+            self.forget_call(wire);
+        }
+        self.trim_subscriptions();
+    }
+
+    /// Refuses every request that waits on this stream: the process did not come in time. `why` is for people.
+    pub fn give_up(&mut self, stream: StreamKey, why: &str) {
+        let waits = |call: &super::Call| call.stream == stream && call.stage == Stage::Waits;
+        let waiting: Vec<u64> =
+            self.calls.iter().filter(|(_, call)| waits(call)).map(|(wire, _)| *wire).collect();
+        for wire in waiting {
+            self.fail(wire, SERVER_LOST, why);
+        }
+    }
+}
+
+/// Keeps the import of the era's own refusals in one place.
+pub(super) fn bad_params(id: Option<&str>, why: &str) -> Refused {
+    era::refuse(400, id, frame::INVALID_PARAMS, why)
+}

@@ -1,0 +1,461 @@
+//! What waits to be told to clients.
+//!
+//! A stream is one sequence of messages: what answers a POST, or what a GET listens to. Messages wait
+//! on it until they are taken ([`Streams::next`]). A session's streams can be resumed: each event has
+//! an id, and what was taken is kept for a while, because the connection may have broken under it. A
+//! stream without a session (modern) keeps nothing.
+//!
+//! Everything is bounded by session: [`MAX_HELD`], [`MAX_KEPT`], [`MAX_ENDED`], [`MAX_BACKLOG`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::{Next, SessionKey, StreamKey};
+use crate::model::Moment;
+
+/// Bytes of a session that wait to be taken; one message may be longer than all of it. Beyond this
+/// the stream is cut: what waits on it is dropped, but for its answers, which become [`TOO_MUCH`].
+pub(super) const MAX_HELD: usize = 1 << 20;
+/// The same for answers on a stream that somebody reads: a slow reader of large results.
+pub(super) const MAX_HELD_ANSWERS: usize = 32 << 20;
+/// Bytes of a session that were taken and are kept for a client that comes back.
+pub(super) const MAX_KEPT: usize = 32 << 10;
+/// Streams of a session that nobody reads; the oldest goes first.
+pub(super) const MAX_ENDED: usize = 64;
+/// Messages, and bytes of them, for a session that listens to nothing at the moment; the oldest go first.
+pub(super) const MAX_BACKLOG: usize = 64;
+const MAX_BACKLOG_BYTES: usize = 64 << 10;
+/// How long an answer waits for a client whose connection broke.
+pub(super) const DETACHED: Duration = Duration::from_secs(300);
+
+/// A message on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) message: Vec<u8>,
+    /// HTTP status, if it is the whole answer.
+    pub(super) status: u16,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    session: Option<SessionKey>,
+    /// What events are named by; stays the same when the stream is resumed under another key.
+    label: u64,
+    /// Taken ones first, then those that wait.
+    events: VecDeque<Event>,
+    /// The number of `events[0]`; events are counted from 1.
+    first: u64,
+    /// How many of `events` were taken.
+    taken: usize,
+    /// Answers still to come; `None` for a GET, which has no end.
+    due: Option<usize>,
+    /// The client knows an event id of it.
+    is_known: bool,
+    /// Since when nobody reads it.
+    detached: Option<Moment>,
+    /// Bytes of events that wait.
+    held: usize,
+}
+
+impl Stream {
+    fn is_done(&self) -> bool {
+        self.due == Some(0)
+    }
+
+    /// True if all there ever will be was taken.
+    fn is_spent(&self) -> bool {
+        self.is_done() && self.taken == self.events.len()
+    }
+}
+
+/// What a session has.
+#[derive(Debug, Default)]
+struct Shelf {
+    /// Its streams, oldest first.
+    streams: VecDeque<StreamKey>,
+    /// Its GET stream that is read.
+    listening: Option<StreamKey>,
+    /// For when it listens again.
+    backlog: VecDeque<Vec<u8>>,
+    held: usize,
+    kept: usize,
+}
+
+/// All streams of an exchange.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    streams: BTreeMap<StreamKey, Stream>,
+    shelves: BTreeMap<SessionKey, Shelf>,
+    next_key: u64,
+    woken: Vec<StreamKey>,
+}
+
+/// Says that an answer was there and is not any more.
+pub(super) const TOO_MUCH: &str = "the answer was dropped: too much waits for this client";
+
+impl Streams {
+    /// Keys and labels from now on are at least `first`.
+    pub(super) fn count_from(&mut self, first: u64) {
+        self.next_key = self.next_key.max(first);
+    }
+
+    fn add(&mut self, mut stream: Stream) -> StreamKey {
+        self.next_key += 1;
+        let key = StreamKey(self.next_key);
+        if stream.label == 0 {
+            stream.label = self.next_key;
+            stream.first = 1;
+        }
+        if let Some(session) = stream.session {
+            self.shelves.entry(session).or_default().streams.push_back(key);
+        }
+        self.streams.insert(key, stream);
+        key
+    }
+
+    /// What answers a POST with `answers` requests.
+    pub(super) fn post(&mut self, session: Option<SessionKey>, answers: usize) -> StreamKey {
+        self.add(Stream { session, due: Some(answers), ..Stream::default() })
+    }
+
+    /// Puts a message that is no answer on a stream.
+    pub(super) fn push(&mut self, key: StreamKey, message: Vec<u8>) {
+        self.put(key, Event { message, status: 200 }, false, None);
+    }
+
+    /// Puts an answer to the request `id` on a stream.
+    pub(super) fn answer(&mut self, key: StreamKey, event: Event, id: &str) {
+        self.put(key, event, true, Some(id));
+    }
+
+    /// An answer that will not come.
+    pub(super) fn forgo(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.get_mut(&key) {
+            stream.due = stream.due.map(|due| due.saturating_sub(1));
+            if stream.is_done() {
+                self.woken.push(key);
+            }
+        }
+    }
+
+    fn put(&mut self, key: StreamKey, mut event: Event, is_answer: bool, id: Option<&str>) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        if is_answer {
+            stream.due = stream.due.map(|due| due.saturating_sub(1));
+        }
+        let was_empty = stream.events.len() == stream.taken;
+        if let Some(shelf) = stream.session.and_then(|session| self.shelves.get_mut(&session)) {
+            let read = is_answer && stream.detached.is_none();
+            let limit = if read { MAX_HELD_ANSWERS } else { MAX_HELD };
+            if shelf.held > 0 && shelf.held + event.message.len() > limit {
+                shelf.held -= std::mem::take(&mut stream.held);
+                stream.events.truncate(stream.taken);
+                if !is_answer {
+                    return;
+                }
+                event.message = crate::logic::frame::error(id, crate::logic::frame::INTERNAL_ERROR, TOO_MUCH);
+            }
+            shelf.held += event.message.len();
+        } else if !is_answer && stream.held + event.message.len() > MAX_HELD && !was_empty {
+            return;
+        }
+        stream.held += event.message.len();
+        stream.events.push_back(event);
+        if was_empty || stream.is_done() {
+            self.woken.push(key);
+        }
+    }
+
+    /// Tells a session something that belongs to none of its calls.
+    pub(super) fn tell(&mut self, session: SessionKey, message: Vec<u8>) {
+        let shelf = self.shelves.entry(session).or_default();
+        if let Some(listening) = shelf.listening {
+            return self.push(listening, message);
+        }
+        // "The list changed" is not more true when it is said twice.
+        if shelf.backlog.contains(&message) {
+            return;
+        }
+        shelf.backlog.push_back(message);
+        let mut bytes: usize = shelf.backlog.iter().map(Vec::len).sum();
+        while shelf.backlog.len() > MAX_BACKLOG || bytes > MAX_BACKLOG_BYTES {
+            bytes -= shelf.backlog.pop_front().map_or(bytes, |oldest| oldest.len());
+        }
+    }
+
+    /// The stream of a GET; an earlier one of the session ends, and what waited on it waits on this one.
+    pub(super) fn listen(&mut self, session: SessionKey) -> StreamKey {
+        let key = self.add(Stream { session: Some(session), ..Stream::default() });
+        let earlier: Vec<StreamKey> = self.keys(session).filter(|k| *k != key && self.is_get(*k)).collect();
+        for old in earlier {
+            let Some(stream) = self.streams.get_mut(&old) else { continue };
+            let waiting: Vec<Event> = stream.events.drain(stream.taken..).collect();
+            let held = std::mem::take(&mut stream.held);
+            if let Some(shelf) = self.shelves.get_mut(&session) {
+                shelf.held -= held;
+            }
+            for event in waiting {
+                self.put(key, event, false, None);
+            }
+            self.remove(old);
+        }
+        self.attend(session, key);
+        key
+    }
+
+    /// From now on `key` is what the session listens to.
+    fn attend(&mut self, session: SessionKey, key: StreamKey) {
+        let Some(shelf) = self.shelves.get_mut(&session) else { return };
+        shelf.listening = Some(key);
+        for message in std::mem::take(&mut shelf.backlog) {
+            self.push(key, message);
+        }
+    }
+
+    fn is_get(&self, key: StreamKey) -> bool {
+        self.streams.get(&key).is_some_and(|stream| stream.due.is_none())
+    }
+
+    fn keys(&self, session: SessionKey) -> impl Iterator<Item = StreamKey> {
+        self.shelves.get(&session).into_iter().flat_map(|shelf| shelf.streams.iter().copied())
+    }
+
+    /// Goes on behind an event; the old key ends, and there is a new one (old, new). `None`: no such stream, or
+    /// it is not this session's.
+    pub(super) fn resume(
+        &mut self,
+        session: SessionKey,
+        last_event_id: &str,
+    ) -> Option<(StreamKey, StreamKey)> {
+        let (label, number) = event_of(last_event_id)?;
+        let old = self.keys(session).find(|key| self.streams.get(key).is_some_and(|s| s.label == label))?;
+        let behind = self.streams.get(&old)?.first + self.streams.get(&old)?.events.len() as u64;
+        if number >= behind {
+            return None;
+        }
+        let mut stream = self.streams.remove(&old)?;
+        let shelf = self.shelves.get_mut(&session)?;
+        shelf.streams.retain(|key| *key != old);
+        self.woken.push(old);
+        // What was evicted cannot be sent again; what comes behind it can.
+        let from = usize::try_from((number + 1).saturating_sub(stream.first)).unwrap_or(usize::MAX);
+        let from = from.min(stream.events.len());
+        let size = |events: &VecDeque<Event>, range: std::ops::Range<usize>| -> usize {
+            events.range(range).map(|event| event.message.len()).sum()
+        };
+        let (again, skipped) = (from < stream.taken, from.min(stream.taken)..from.max(stream.taken));
+        let bytes = size(&stream.events, skipped);
+        if again {
+            stream.held += bytes;
+            (shelf.held, shelf.kept) = (shelf.held + bytes, shelf.kept.saturating_sub(bytes));
+        } else {
+            stream.held = stream.held.saturating_sub(bytes);
+            (shelf.held, shelf.kept) = (shelf.held.saturating_sub(bytes), shelf.kept + bytes);
+        }
+        stream.taken = from;
+        stream.detached = None;
+        stream.is_known = true;
+        let (is_get, has_news) = (stream.due.is_none(), from < stream.events.len() || stream.is_done());
+        let key = self.add(stream);
+        if has_news {
+            self.woken.push(key);
+        }
+        if is_get {
+            let current = self.shelves.get(&session).and_then(|shelf| shelf.listening);
+            if let Some(current) = current.filter(|current| *current != old) {
+                self.detach_at_once(current);
+            }
+            self.attend(session, key);
+        }
+        Some((old, key))
+    }
+
+    /// Another stream took the place of this one.
+    fn detach_at_once(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let waiting: Vec<Event> = stream.events.split_off(stream.taken).into();
+        let session = stream.session;
+        // Its bytes leave the shelf with it.
+        self.remove(key);
+        let Some(shelf) = session.and_then(|session| self.shelves.get_mut(&session)) else { return };
+        shelf.backlog.extend(waiting.into_iter().map(|event| event.message));
+    }
+
+    /// The id of an event before the first one. `None` if the stream cannot be resumed.
+    pub(super) fn prime(&mut self, key: StreamKey) -> Option<String> {
+        let stream = self.streams.get_mut(&key).filter(|stream| stream.session.is_some())?;
+        stream.is_known = true;
+        Some(format!("{}-{}", stream.label, stream.first + stream.taken as u64 - 1))
+    }
+
+    /// Takes the next message.
+    pub(super) fn next(&mut self, key: StreamKey) -> Next {
+        let Some(stream) = self.streams.get_mut(&key) else { return Next::End };
+        if stream.taken == stream.events.len() {
+            if !stream.is_done() {
+                return Next::Pending;
+            }
+            if stream.session.is_none() || stream.events.is_empty() {
+                self.discard(key);
+            }
+            return Next::End;
+        }
+        let last = stream.is_done() && stream.taken + 1 == stream.events.len();
+        let Some(session) = stream.session else {
+            let event = stream.events.pop_front();
+            stream.held -= event.as_ref().map_or(0, |event| event.message.len());
+            if last {
+                self.streams.remove(&key);
+            }
+            return event.map_or(Next::End, |event| taken(None, event, last));
+        };
+        let id = format!("{}-{}", stream.label, stream.first + stream.taken as u64);
+        // A client that knows no event of it will never ask for what comes behind one.
+        if last && !stream.is_known {
+            let event = stream.events.pop_back();
+            self.discard(key);
+            return event.map_or(Next::End, |event| taken(None, event, true));
+        }
+        let Some(event) = stream.events.get(stream.taken).cloned() else { return Next::End };
+        stream.taken += 1;
+        stream.held -= event.message.len();
+        stream.is_known = true;
+        if let Some(shelf) = self.shelves.get_mut(&session) {
+            shelf.held -= event.message.len();
+            shelf.kept += event.message.len();
+        }
+        self.evict(session);
+        taken(Some(id), event, last)
+    }
+
+    /// Nobody reads it any more. True if it is gone: nobody can come back to it.
+    pub(super) fn dropped(&mut self, key: StreamKey, now: Moment) -> bool {
+        let Some(stream) = self.streams.get_mut(&key) else { return false };
+        let Some(session) = stream.session.filter(|_| stream.is_known || stream.due.is_none()) else {
+            self.discard(key);
+            return true;
+        };
+        // One that is spent waits for nothing; it goes when there is no room for it.
+        stream.detached = (!stream.is_spent()).then_some(now);
+        if let Some(shelf) = self.shelves.get_mut(&session) {
+            if shelf.listening == Some(key) {
+                shelf.listening = None;
+            }
+        }
+        self.evict(session);
+        false
+    }
+
+    /// Keeps a session within its bounds.
+    fn evict(&mut self, session: SessionKey) {
+        let Some(shelf) = self.shelves.get_mut(&session) else { return };
+        let mut emptied = Vec::new();
+        for key in &shelf.streams {
+            let Some(stream) = self.streams.get_mut(key) else { continue };
+            while shelf.kept > MAX_KEPT && stream.taken > 0 {
+                let bytes = stream.events.pop_front().map_or(0, |event| event.message.len());
+                shelf.kept -= bytes;
+                stream.taken -= 1;
+                stream.first += 1;
+            }
+            if stream.events.is_empty() && stream.is_done() {
+                emptied.push(*key);
+            }
+        }
+        let idle =
+            |key: &&StreamKey| self.streams.get(key).is_some_and(|s| s.detached.is_some() || s.is_spent());
+        let ended: Vec<StreamKey> = shelf.streams.iter().filter(idle).copied().collect();
+        emptied.extend(ended.iter().take(ended.len().saturating_sub(MAX_ENDED)));
+        for key in emptied {
+            self.remove(key);
+        }
+    }
+
+    /// It ends for whoever reads it.
+    fn remove(&mut self, key: StreamKey) {
+        self.discard(key);
+        self.woken.push(key);
+    }
+
+    fn discard(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.remove(&key) else { return };
+        let Some(shelf) = stream.session.and_then(|session| self.shelves.get_mut(&session)) else { return };
+        shelf.streams.retain(|other| *other != key);
+        shelf.held -= stream.held;
+        shelf.kept -= stream.events.iter().take(stream.taken).map(|event| event.message.len()).sum::<usize>();
+        if shelf.listening == Some(key) {
+            shelf.listening = None;
+        }
+    }
+
+    /// From now on it is no session's.
+    pub(super) fn release(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let (held, session) = (stream.held, stream.session.take());
+        if let Some(shelf) = session.and_then(|session| self.shelves.get_mut(&session)) {
+            shelf.streams.retain(|other| *other != key);
+            shelf.held -= held;
+        }
+    }
+
+    /// Ends every stream of a session.
+    pub(super) fn end_session(&mut self, session: SessionKey) {
+        for key in self.shelves.remove(&session).map(|shelf| shelf.streams).unwrap_or_default() {
+            self.streams.remove(&key);
+            self.woken.push(key);
+        }
+    }
+
+    /// True if somebody reads a stream of this session.
+    pub(super) fn is_read(&self, session: SessionKey) -> bool {
+        self.keys(session)
+            .any(|key| self.streams.get(&key).is_some_and(|s| s.detached.is_none() && !s.is_spent()))
+    }
+
+    /// True if it is there and does not wait for a client to come back.
+    pub(super) fn is_there(&self, key: StreamKey) -> bool {
+        self.streams.contains_key(&key)
+    }
+
+    /// Whose stream it is.
+    pub(super) fn session_of(&self, key: StreamKey) -> Option<SessionKey> {
+        self.streams.get(&key).and_then(|stream| stream.session)
+    }
+
+    /// Drops what waited too long for a client to come back.
+    pub(super) fn expire(&mut self, now: Moment) {
+        let late = |stream: &Stream| stream.detached.is_some_and(|since| since + DETACHED <= now);
+        let late: Vec<StreamKey> =
+            self.streams.iter().filter(|(_, s)| late(s)).map(|(key, _)| *key).collect();
+        for key in late {
+            self.remove(key);
+        }
+    }
+
+    /// When `expire` has something to do.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.streams.values().filter_map(|stream| stream.detached).min().map(|since| since + DETACHED)
+    }
+
+    /// Who is to be woken since the last time.
+    pub(super) fn woken(&mut self) -> Vec<StreamKey> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// Streams, and bytes in them: both are 0 when nothing leaks.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.streams.len(), self.shelves.len())
+    }
+}
+
+fn taken(id: Option<String>, event: Event, last: bool) -> Next {
+    Next::Message { id, message: event.message, last, status: event.status }
+}
+
+/// Label and number of an event id.
+pub(super) fn event_of(id: &str) -> Option<(u64, u64)> {
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let (label, number) = id.split_once('-').filter(|(label, number)| plain(label) && plain(number))?;
+    Some((label.parse().ok()?, number.parse().ok().filter(|number| *number < u64::MAX)?))
+}

@@ -1,0 +1,108 @@
+//! The members of an object, as text, without reading further than asked.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The text is no JSON object (or array), or one that names a looked-for member twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bad;
+
+/// One member of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Its name, unescaped.
+    pub key: Cow<'a, str>,
+    /// Its name as it came, quotes included.
+    pub raw_key: &'a str,
+    /// Its value as it came.
+    pub value: &'a str,
+}
+
+/// Calls `each` for the members of the object in `text`, in their order.
+///
+/// # Errors
+///
+/// When the text is no JSON object. Members before the fault have then been seen.
+pub fn each_member<'a>(text: &'a str, each: impl FnMut(Member<'a>)) -> Result<(), Bad> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_map(Each(each)).map_err(|_| Bad)?;
+    json.end().map_err(|_| Bad)
+}
+
+/// Calls `each` for the elements of the array in `text`.
+///
+/// # Errors
+///
+/// When the text is no JSON array. Elements before the fault have then been seen.
+pub fn each_element<'a>(text: &'a str, each: impl FnMut(&'a str)) -> Result<(), Bad> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_seq(EachElement(each)).map_err(|_| Bad)?;
+    json.end().map_err(|_| Bad)
+}
+
+/// The members of the object in `text` with these names, as they came.
+///
+/// # Errors
+///
+/// When the text is no JSON object, or one of these names stands in it twice.
+pub fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<[Option<&'a str>; N], Bad> {
+    let mut found = [None; N];
+    let mut twice = false;
+    each_member(text, |member| {
+        if let Some(at) = names.iter().position(|name| *name == member.key) {
+            twice |= found[at].replace(member.value).is_some();
+        }
+    })?;
+    if twice { Err(Bad) } else { Ok(found) }
+}
+
+/// What a JSON string says; `None` if it is no string.
+#[must_use]
+pub fn text_of(json: &str) -> Option<Cow<'_, str>> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(json).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+struct Each<F>(F);
+
+impl<'a, F: FnMut(Member<'a>)> Visitor<'a> for Each<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(raw) = map.next_key::<&'a RawValue>()? {
+            let raw_key = raw.get();
+            let key = text_of(raw_key).ok_or_else(|| serde::de::Error::custom("a key"))?;
+            let value = map.next_value::<&'a RawValue>()?.get();
+            (self.0)(Member { key, raw_key, value });
+        }
+        Ok(())
+    }
+}
+
+struct EachElement<F>(F);
+
+impl<'a, F: FnMut(&'a str)> Visitor<'a> for EachElement<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(raw) = seq.next_element::<&'a RawValue>()? {
+            (self.0)(raw.get());
+        }
+        Ok(())
+    }
+}

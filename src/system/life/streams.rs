@@ -1,0 +1,178 @@
+//! What is read of a run: its log, and what a stdio process says, until its first process ends.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Sleep, sleep};
+
+use crate::system::clock;
+use crate::system::pipes::Ear;
+use crate::system::process::Output;
+use crate::system::ready::Awaited;
+
+/// One read from a run's output takes at most this much, the size of a pipe.
+const READ: usize = 64 * 1024;
+
+/// After this long without output, descriptors and buffers for it are given back.
+const QUIET: Duration = Duration::from_secs(10);
+/// How long a run that writes more than its sink wants is not read from.
+const FLOODED: Duration = Duration::from_millis(2);
+
+thread_local! {
+    // One buffer for all runs: a thousand idle ones must not hold a thousand.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// The end of a run's FIFO that is ours.
+pub(super) type Fifo = Awaited<File>;
+
+/// What is read of a run.
+pub(super) struct Streams {
+    /// What goes into its log.
+    pub(super) output: Option<Fifo>,
+    /// What the process of a stdio run says. Boxed: most runs could do without.
+    pub(super) ear: Option<Box<Ear>>,
+}
+
+/// What a run's task waits for.
+enum Next {
+    Exited,
+    /// How much was read, and whether it is more than the sink wants.
+    Read(io::Result<(usize, bool)>),
+    /// The same of what a stdio process says, which goes into the log only if it is no message.
+    Heard(io::Result<(usize, Logged)>),
+    /// The wait is over.
+    Time(Wait),
+}
+
+/// What of it went into the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Logged {
+    Nothing,
+    Some,
+    TooMuch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// Nothing is read meanwhile: what comes now is counted and dropped, and that must not cost a
+    /// processor.
+    Flood,
+    /// The sink is told to rest if nothing comes meanwhile.
+    Quiet,
+}
+
+/// Passes the run's output on until it exits.
+// Polled by hand: futures for the parts would make every idle run's task twice as large.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice; see life.rs")]
+pub(super) fn pass_on<'a>(
+    death: &'a Awaited<Arc<OwnedFd>>,
+    streams: &'a mut Streams,
+    sink: &'a dyn Output,
+) -> impl Future<Output = ()> + Send + 'a {
+    async move {
+        let Streams { output, ear } = streams;
+        let mut timer: Option<(Wait, Pin<Box<Sleep>>)> = None;
+        // The two take turns, so that neither waits for ever.
+        let mut ear_first = false;
+        loop {
+            ear_first = !ear_first;
+            let next = poll_fn(|cx| {
+                if death.poll(cx).is_ready() {
+                    return Poll::Ready(Next::Exited);
+                }
+                if let Some((wait, sleep)) = &mut timer
+                    && sleep.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(Next::Time(*wait));
+                }
+                if matches!(timer, Some((Wait::Flood, _))) {
+                    return Poll::Pending;
+                }
+                let mut heard = |cx: &mut Context<'_>| match ear {
+                    Some(ear) => poll_heard(ear, sink, cx).map(Next::Heard),
+                    None => Poll::Pending,
+                };
+                if ear_first && let ready @ Poll::Ready(_) = heard(cx) {
+                    return ready;
+                }
+                if let Some(output) = output
+                    && let Poll::Ready(read) = poll_read(output, sink, cx)
+                {
+                    return Poll::Ready(Next::Read(read));
+                }
+                if ear_first { Poll::Pending } else { heard(cx) }
+            });
+            match next.await {
+                Next::Exited => return,
+                Next::Time(Wait::Flood) => timer = Some((Wait::Quiet, Box::pin(sleep(QUIET)))),
+                Next::Time(Wait::Quiet) => {
+                    sink.rest();
+                    timer = None;
+                }
+                Next::Read(Ok((0, _)) | Err(_)) => *output = None,
+                Next::Heard(Ok((0, _)) | Err(_)) => {
+                    if let Some(ear) = ear.take() {
+                        ear.end();
+                    }
+                }
+                Next::Read(Ok((_, true))) | Next::Heard(Ok((_, Logged::TooMuch))) => {
+                    timer = Some((Wait::Flood, Box::pin(sleep(FLOODED))));
+                }
+                Next::Heard(Ok((_, Logged::Nothing))) => tokio::task::yield_now().await,
+                Next::Read(Ok((_, false))) | Next::Heard(Ok((_, Logged::Some))) => {
+                    timer = Some((Wait::Quiet, Box::pin(sleep(QUIET))));
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}
+
+fn poll_read(output: &Fifo, sink: &dyn Output, cx: &mut Context<'_>) -> Poll<io::Result<(usize, bool)>> {
+    output.poll_with(cx, |fifo| read_into(fifo, sink))
+}
+
+/// Takes what the run has said before it ended. A pipe holds at most 1 MiB (pipe(7), without
+/// privileges); a child that goes on writing does not keep us here.
+pub(super) fn drain(streams: Streams, sink: &dyn Output) {
+    if let Some(mut ear) = streams.ear {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut log = |line: &[u8], is_whole| {
+                sink.take_line(clock::now(), line, is_whole);
+            };
+            (0..16).take_while(|_| matches!(ear.try_read(buffer, &mut log), Ok(1..))).count();
+        });
+        ear.end();
+    }
+    if let Some(output) = streams.output {
+        (0..16).take_while(|_| matches!(read_into(output.get(), sink), Ok((1.., _)))).count();
+    }
+}
+
+fn poll_heard(ear: &mut Ear, sink: &dyn Output, cx: &mut Context<'_>) -> Poll<io::Result<(usize, Logged)>> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let mut logged = Logged::Nothing;
+        let mut log = |line: &[u8], is_whole| {
+            let too_much = sink.take_line(clock::now(), line, is_whole);
+            logged = if too_much { Logged::TooMuch } else { Logged::Some };
+        };
+        let read = ear.poll(buffer, cx, &mut log);
+        read.map_ok(|count| (count, logged))
+    })
+}
+
+/// How much was read, and whether it is more than the sink wants.
+fn read_into(mut fifo: &File, sink: &dyn Output) -> io::Result<(usize, bool)> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let count = fifo.read(buffer)?;
+        Ok((count, count > 0 && sink.take(clock::now(), &buffer[..count])))
+    })
+}
