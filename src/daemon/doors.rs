@@ -122,13 +122,12 @@ impl Doors {
     fn open(&self, id: &InstanceId, place: &Place) -> std::io::Result<Open> {
         let listen = self.settings.borrow().listen;
         let listener = self.hub.add(socket::listen(listen, place.port)?)?;
-        let (leads, behind) = match &place.bridge {
-            Some(bridge) => (Leads::Stdio(Arc::clone(bridge)), Behind::Stdio(Arc::clone(bridge))),
-            None => {
-                let route = Lead::new(Route::Waiting);
-                let behind = Behind::Http(route.follow());
-                (Leads::Http(route), behind)
-            }
+        let (leads, behind) = if let Some(bridge) = &place.bridge {
+            (Leads::Stdio(Arc::clone(bridge)), Behind::Stdio(Arc::clone(bridge)))
+        } else {
+            let route = Lead::new(Route::Waiting);
+            let behind = Behind::Http(route.follow());
+            (Leads::Http(route), behind)
         };
         let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind)?;
         Ok(Open { port: place.port, behind: leads, door })

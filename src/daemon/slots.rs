@@ -93,7 +93,7 @@ impl Daemon {
             Some(Want::Never) | None => return Want::Never,
         };
         let Some(Own(made)) = self.own.get_mut(id) else { return Want::Never };
-        if !made.as_ref().is_some_and(|(of, _)| *of == base) {
+        if made.as_ref().is_none_or(|(of, _)| *of != base) {
             let nothing = BTreeSet::new();
             let host = Host {
                 blocked: &nothing,
@@ -128,24 +128,21 @@ impl Daemon {
     pub(super) fn set_bridges(&mut self, listed: &BTreeMap<InstanceId, Listed>) {
         let mut gone = Vec::new();
         for (id, listed) in listed {
-            match listed.transport {
+            let is_gone = match listed.transport {
                 Some(Transport::Stdio(stdio)) => {
                     let (known, was_another) = self.bridges.set(id, &stdio, &listed.path);
-                    if was_another {
-                        gone.push(id.clone());
-                    }
                     if stdio.sessions == Sessions::Isolated {
                         self.own
                             .extend(known.into_iter().map(|(name, _)| (id.session(name), Own::default())));
                     }
+                    was_another
                 }
-                Some(Transport::Http) => {
-                    if self.bridges.drop_one(id) {
-                        gone.push(id.clone());
-                    }
-                }
+                Some(Transport::Http) => self.bridges.drop_one(id),
                 // It may have been described before: what goes on is spoken with.
-                None => {}
+                None => false,
+            };
+            if is_gone {
+                gone.push(id.clone());
             }
         }
         for id in &gone {

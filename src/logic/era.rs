@@ -79,7 +79,7 @@ pub enum Post {
     InSession,
 }
 
-/// True for a revision with which a batch may be POSTed: it came with 2025-03-26 and went after it.
+/// True for a revision with which a batch may be posted: it came with 2025-03-26 and went after it.
 #[must_use]
 pub fn allows_batch(version: &str) -> bool {
     version == "2025-03-26"
@@ -193,10 +193,10 @@ fn modern(
     };
     let said = meta.version.and_then(text_of);
     // A revision that we do not know may have other rules, so it is refused before ours are applied.
-    if let (Some(version), None) = (version, &said) {
-        if version != MODERN {
-            return Err(unsupported(id, version));
-        }
+    if let (Some(version), None) = (version, &said)
+        && version != MODERN
+    {
+        return Err(unsupported(id, version));
     }
     let Some(said) = said else {
         return Err(refuse(400, id, INVALID_PARAMS, &format!("_meta lacks {META_VERSION}")));

@@ -129,6 +129,7 @@ pub enum Deed {
 
 /// What was seen of the current run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts, each of which may be seen without the others")]
 struct Seen {
     ready: bool,
     sick: bool,

@@ -4,7 +4,7 @@
 //! opens them by name and goes on. What may have been cut by a daemon's death is known as such:
 //!
 //! * the first line that is read may have lost its beginning ([`Line::is_whole`]);
-//! * a message that is too long for one write (PIPE_BUF, pipe(7)) stands in a marker file of the
+//! * a message that is too long for one write (`PIPE_BUF`, pipe(7)) stands in a marker file of the
 //!   run's directory while it is partly written; the next daemon ends that line before it says
 //!   anything else.
 //!
@@ -32,7 +32,7 @@ use super::record::RunDir;
 /// What is kept of messages that the process does not read, in bytes; and one message more.
 pub const QUEUE: usize = 1 << 20;
 
-/// A write of so many bytes is whole or does not happen (PIPE_BUF on Linux).
+/// A write of so many bytes is whole or does not happen (`PIPE_BUF` on Linux).
 const WHOLE: usize = 4096;
 
 /// How much is kept of either end of a line that is too long.

@@ -40,6 +40,11 @@ const SNIPPET: &[&[u8]] = &[
 const REDACT: &[&[u8]] = &[include_bytes!("seeds/redact/several"), include_bytes!("seeds/redact/none")];
 const PORTS: &[&[u8]] = &[include_bytes!("seeds/ports/two.json"), include_bytes!("seeds/ports/outside.json")];
 
+const FRAME: &[&[u8]] = &[include_bytes!("seeds/frame/call"), include_bytes!("seeds/frame/batch")];
+const ERA: &[&[u8]] = &[include_bytes!("seeds/era/modern"), include_bytes!("seeds/era/legacy")];
+const EXCHANGE: &[&[u8]] =
+    &[include_bytes!("seeds/exchange/legacy"), include_bytes!("seeds/exchange/modern")];
+
 /// Pieces that mean something to one of the readers.
 const PIECES: &[&str] = &[
     "=",
@@ -109,6 +114,18 @@ const PIECES: &[&str] = &[
     "\"door\":",
     "3456",
     "20000",
+    "\"jsonrpc\":\"2.0\"",
+    "\"id\":1,",
+    "\"method\":\"initialize\",",
+    "\"_meta\":{},",
+    "\"progressToken\":12",
+    "2026-07-28",
+    "2025-03-26",
+    "=?base64?",
+    "?=",
+    "\np",
+    "\na",
+    "\nr1-1\n",
     targets::MARK,
 ];
 
@@ -213,4 +230,19 @@ fn any_secret_is_taken_out_of_any_output_however_it_is_cut() {
 #[test]
 fn any_table_of_ports_is_refused_or_kept_and_no_port_is_given_twice() {
     drive(2 * ITERATIONS, 0x9047, PORTS, targets::ports);
+}
+
+#[test]
+fn any_text_is_messages_or_refused_and_another_id_changes_nothing_else() {
+    drive(2 * ITERATIONS, 0xF4A3, FRAME, targets::frame);
+}
+
+#[test]
+fn any_headers_are_those_of_the_body_or_refused() {
+    drive(2 * ITERATIONS, 0xE4A1, ERA, targets::era);
+}
+
+#[test]
+fn whatever_is_said_only_whole_messages_go_to_a_process_and_to_clients() {
+    drive(ITERATIONS / 2, 0xECC4, EXCHANGE, targets::exchange);
 }

@@ -6,14 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
+use mcpsup::logic::era::{self, Heads, Post};
+use mcpsup::logic::exchange::{Deed, Exchange, From, Next, Posted, SessionKey, Settings, StreamKey};
+use mcpsup::logic::frame::{self, Body, Frame, Kind, Splice};
 use mcpsup::logic::ports::{Asked, Pin, Ports};
 use mcpsup::logic::redact::{MARK as REDACTED, Redactor};
 use mcpsup::logic::snippet::{self, ClientKind, Entry, MergeError};
 use mcpsup::logic::{config, envfile, template};
 use mcpsup::model::config::{Piece, Template};
 use mcpsup::model::env::{Variable, Variables};
-use mcpsup::model::{InstanceId, Problem, Secret};
+use mcpsup::model::{InstanceId, Moment, Problem, Secret};
 
 /// Stands for a secret in the seeds. It cannot be the name of a variable, so no message may hold
 /// it.
@@ -252,5 +256,204 @@ fn fit_to_be_shown(problems: &[Problem], data: &[u8]) {
         assert!(problem.column.is_none_or(|column| (1..=data.len() + 1).contains(&(column as usize))));
         assert!(!problem.text.chars().any(char::is_control), "{problem:?}");
         assert!((1..=600).contains(&problem.text.len()), "{problem:?}");
+    }
+}
+
+/// A text is messages or is refused; with another id it is the same message on one line.
+pub(crate) fn frame(data: &[u8]) {
+    let body = match frame::parse_body(data) {
+        Ok(body) => body,
+        Err(problem) => {
+            assert!(frame::parse(&problem.to_error()).is_ok(), "the refusal is no message");
+            return;
+        }
+    };
+    let frames = match &body {
+        Body::One(frame) => std::slice::from_ref(frame),
+        Body::Batch(frames) => &frames[..],
+    };
+    for frame in frames {
+        assert!(serde_json::from_str::<serde::de::IgnoredAny>(frame.text).is_ok(), "no JSON");
+        let mut splice = Splice::new(frame.text);
+        let Some(id) = frame.request_id() else { continue };
+        splice.put(id, "\"another\"");
+        let out = splice.finish("");
+        assert_eq!(out.len() + id.len(), frame.text.len() + "\"another\"".len());
+        let Ok(again) = frame::parse(&out) else { panic!("spliced, it is no message") };
+        assert_eq!((again.request_id(), again.method()), (Some("\"another\""), frame.method()));
+        let one_line = |text: &str| text.replace(['\n', '\r'], " ");
+        assert_eq!(again.params.map(one_line), frame.params.map(one_line));
+        assert!(!out.contains(&b'\n'));
+    }
+}
+
+/// Four lines of headers and a body: what is taken for modern says the same in both.
+pub(crate) fn era(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(5, '\n');
+    let mut head = || lines.next().filter(|line| !line.is_empty());
+    let heads = Heads { version: head(), method: head(), name: head(), session: head() };
+    let Ok(body) = frame::parse_body(lines.next().unwrap_or_default().as_bytes()) else { return };
+    match (era::classify(&heads, &body), &body) {
+        (Ok(Post::Modern), Body::One(Frame { kind: Kind::Request { method, .. }, params, .. })) => {
+            assert_eq!(heads.method.map(str::trim_ascii), Some(&**method));
+            assert_eq!(heads.version.map(str::trim_ascii), Some(era::MODERN));
+            let [name] = frame::members(params.unwrap_or("it has _meta"), ["name"]).unwrap_or_default();
+            if let ("tools/call", Some(name)) = (&**method, name.and_then(frame::text_of)) {
+                let said = heads.name.and_then(|head| era::decoded(head.trim_ascii()));
+                assert_eq!(said.as_deref(), Some(&*name));
+            }
+        }
+        (Ok(Post::Modern), body) => assert!(matches!(body, Body::One(_))),
+        (Ok(Post::Initialize | Post::InSession), _) => {}
+        (Err(refused), _) => {
+            assert_eq!(refused.status, 400);
+            assert!(frame::parse(&refused.body).is_ok(), "the refusal is no message");
+        }
+    }
+}
+
+/// Whatever clients and a process say: to the process go messages on a line each, and to clients messages.
+///
+/// Each line begins with who says it: `p` the process, `a` and `b` legacy clients, `m` a modern one, `g` a
+/// GET of a's, `r` one with this Last-Event-ID; `l` is the process's end and `d` drops all streams.
+pub(crate) fn exchange(data: &[u8]) {
+    for modern in [false, true] {
+        let mut world = Fuzzed::new(modern);
+        for line in data.split(|byte| *byte == b'\n') {
+            world.said(line.split_first().unwrap_or((&b' ', &[])));
+            world.settle();
+        }
+    }
+}
+
+struct Fuzzed {
+    exchange: Exchange,
+    clients: [SessionKey; 2],
+    streams: BTreeSet<StreamKey>,
+    now: Moment,
+    modern: bool,
+    first: u64,
+}
+
+impl Fuzzed {
+    fn new(modern: bool) -> Self {
+        let settings = Settings {
+            isolated: false,
+            modern: Some(modern),
+            max_sessions: 4,
+            session_idle: Duration::from_secs(60),
+            version: "0.0.0",
+        };
+        let mut world = Self {
+            exchange: Exchange::new(settings),
+            clients: [SessionKey(0); 2],
+            streams: BTreeSet::new(),
+            now: Moment::from_boot(Duration::from_millis(1)),
+            modern,
+            first: 10,
+        };
+        world.open();
+        let body = br#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{"sampling":{},"elicitation":{}}}}"#;
+        world.clients = ["a", "b"].map(|id| {
+            let begun = world.exchange.initialize(id.to_owned(), body, world.now);
+            begun.unwrap_or_else(|refused| panic!("{refused:?}")).0
+        });
+        world
+    }
+
+    /// A process is there, and answers its opening.
+    fn open(&mut self) {
+        self.exchange.attach(self.first, None, self.now);
+        let capabilities =
+            r#""capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true},"logging":{}}"#;
+        let result = if self.modern {
+            format!(r#"{{"supportedVersions":["2026-07-28"],{capabilities}}}"#)
+        } else {
+            format!(r#"{{"protocolVersion":"2025-11-25",{capabilities},"serverInfo":{{}}}}"#)
+        };
+        for deed in self.exchange.deeds() {
+            if let Deed::Send(line) = deed {
+                let asked = frame::parse(&line).ok().and_then(|frame| frame.request_id().map(str::to_owned));
+                let Some(asked) = asked else { panic!("the opening is a request") };
+                self.exchange.line(&frame::answer(&asked, &result), self.now);
+            }
+        }
+        assert!(self.exchange.is_open());
+        self.first += 10;
+    }
+
+    fn said(&mut self, (who, what): (&u8, &[u8])) {
+        self.now = self.now + Duration::from_millis(1);
+        let from = match who {
+            b'p' => return self.exchange.line(what, self.now),
+            b'a' => From::Session(self.clients[0]),
+            b'b' => From::Session(self.clients[1]),
+            b'm' => From::Modern,
+            b'g' => {
+                self.streams.insert(self.exchange.listen(self.clients[0], self.now));
+                return;
+            }
+            b'r' => {
+                let id = std::str::from_utf8(what).unwrap_or_default();
+                self.streams.extend(self.exchange.resume(self.clients[0], id, self.now));
+                return;
+            }
+            b'l' => {
+                self.exchange.lost(self.now);
+                return self.open();
+            }
+            _ => {
+                for stream in std::mem::take(&mut self.streams) {
+                    self.exchange.dropped(stream, self.now);
+                }
+                return self.exchange.expire(self.now);
+            }
+        };
+        match self.exchange.post(from, what, self.now) {
+            Posted::Stream(stream) => {
+                if what.len() % 2 == 0 {
+                    self.exchange.prime(stream);
+                }
+                self.streams.insert(stream);
+            }
+            Posted::Accepted => {}
+            Posted::Refused(refused) => {
+                assert!(frame::parse(&refused.body).is_ok(), "the refusal is no message");
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        for deed in self.exchange.deeds() {
+            if let Deed::Send(line) = deed {
+                let Some(message) = line.strip_suffix(b"\n") else { panic!("a line has no end") };
+                assert!(
+                    !message.contains(&b'\n') && frame::parse(message).is_ok(),
+                    "no message: {}",
+                    message.escape_ascii()
+                );
+            }
+        }
+        let streams: Vec<StreamKey> = self.streams.iter().copied().collect();
+        for stream in streams {
+            loop {
+                match self.exchange.next(stream) {
+                    Next::Message { message, .. } => {
+                        let fine = !message.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
+                        assert!(
+                            fine && frame::parse(&message).is_ok(),
+                            "no message: {}",
+                            message.escape_ascii()
+                        );
+                    }
+                    Next::Pending => break,
+                    Next::End => {
+                        self.streams.remove(&stream);
+                        break;
+                    }
+                }
+            }
+        }
     }
 }

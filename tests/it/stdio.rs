@@ -95,8 +95,8 @@ impl Client {
 /// The last message of an answer, sent alone or as an event.
 pub(crate) fn message(answer: &str) -> Value {
     let body = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}")).1;
-    let events = body.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim);
-    let line = events.filter(|data| !data.is_empty()).last().unwrap_or(body);
+    let mut events = body.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim);
+    let line = events.rfind(|data| !data.is_empty()).unwrap_or(body);
     serde_json::from_str(line).unwrap_or_else(|_| panic!("no message: {answer:?}"))
 }
 
@@ -189,9 +189,9 @@ fn a_call_that_does_not_end_keeps_its_process_for_half_its_grace() {
     let (gate, begun) = gate(&host, "gate");
     let mut asked = client.ask("wait", &json!({ "file": gate }));
     host.until("the call has arrived", || begun.exists());
-    let began = std::time::Instant::now();
+    let asked_at = std::time::Instant::now();
     host.ok(&["stop", "alice"]);
-    assert!(began.elapsed() >= std::time::Duration::from_secs(1));
+    assert!(asked_at.elapsed() >= std::time::Duration::from_secs(1));
     let answer = message(&wire::rest(&mut asked));
     assert_eq!(answer["error"]["code"], -32000, "{answer}");
     assert_eq!(client.post(&wire::tool("pid", "{}")).status, 503);

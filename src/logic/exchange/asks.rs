@@ -142,7 +142,7 @@ impl Exchange {
         self.asks.put((session, ask), Asker::Process(id.into()), token, stream);
         let mut splice = Splice::new(frame.text);
         splice.put(frame.request_id().unwrap_or(id), ask.to_string());
-        self.to_stream_or_session(stream, session, splice.finish(""));
+        self.put_or_tell(stream, session, splice.finish(""));
     }
 
     /// Whom the process can mean: the one client of an isolated exchange, in any case.
@@ -152,7 +152,8 @@ impl Exchange {
             _ if self.settings.isolated && self.sessions.len() == 1 => {
                 self.sessions.keys().next().map_or(Sole::Nobody, |key| Sole::One(Owner::Session(*key)))
             }
-            sole => sole,
+            Sole::Nobody => Sole::Nobody,
+            Sole::Several => Sole::Several,
         }
     }
 

@@ -221,7 +221,7 @@ impl Exchange {
                 }
             }
             (Owner::Session(session), false, What::SetLevel(level)) => {
-                self.set_level(session, wire, frame, &level)
+                self.set_level(session, wire, frame, &level);
             }
             (Owner::Session(session), true, What::Subscribe(uri)) => {
                 self.subscribe(session, &uri);
@@ -261,7 +261,10 @@ impl Exchange {
         // A result may want it sent again.
         let again = keep && call.what.can_ask() && call.owner != Owner::Modern;
         call.text = again.then(|| frame.text.into());
-        self.turns.sent(call.owner, call.what.can_ask());
+        // A listen stream lasts, and nothing but what is tagged with it is its.
+        if call.what != What::Listen {
+            self.turns.sent(call.owner, call.what.can_ask());
+        }
         self.send(line);
     }
 
@@ -378,14 +381,15 @@ impl Exchange {
         let call = self.calls.remove(&wire)?;
         match call.stage {
             Stage::Waits => self.turns.forget(wire),
+            Stage::Sent if call.what == What::Listen => {}
             Stage::Sent => self.turns.answered(call.owner, call.what.can_ask()),
             Stage::Ghost(_) => self.turns.exorcise(call.owner),
             Stage::Asks => self.asks.forget_round(wire),
         }
-        if !matches!(call.stage, Stage::Ghost(_)) {
-            if let Some(session) = self.session_of(call.owner) {
-                session.calls.remove(&*frame::plain_id(&call.id));
-            }
+        if !matches!(call.stage, Stage::Ghost(_))
+            && let Some(session) = self.session_of(call.owner)
+        {
+            session.calls.remove(&*frame::plain_id(&call.id));
         }
         Some(call)
     }
@@ -415,7 +419,9 @@ impl Exchange {
         if stage == Stage::Sent {
             let params = format!(r#"{{"requestId":{wire}}}"#);
             self.send(frame::notification("notifications/cancelled", Some(&params)));
-            self.haunt(wire, call, now);
+            if call.what != What::Listen {
+                self.haunt(wire, call, now);
+            }
         }
         self.pump();
     }

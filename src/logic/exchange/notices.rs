@@ -3,7 +3,7 @@
 use crate::logic::frame::{Frame, Splice, members, plain_id, text_of, whole_number};
 use crate::model::Moment;
 
-use super::calls::Stage;
+use super::calls::{Stage, What};
 use super::server::{LISTS, severity};
 use super::turns::{Owner, Sole};
 use super::{Exchange, SessionKey, translate};
@@ -12,10 +12,10 @@ impl Exchange {
     /// A notification of the process.
     pub(super) fn noticed(&mut self, method: &str, frame: &Frame<'_>, now: Moment) {
         // Only a modern process tags what it says with a subscription.
-        if self.server.as_ref().is_some_and(|server| server.is_modern) {
-            if let Some(ours) = frame.params.and_then(translate::subscription_of) {
-                return self.noticed_for(ours, method, frame);
-            }
+        if self.server.as_ref().is_some_and(|server| server.is_modern)
+            && let Some(ours) = frame.params.and_then(translate::subscription_of)
+        {
+            return self.noticed_for(ours, method, frame);
         }
         match method {
             "notifications/progress" => self.progressed(frame, now),
@@ -62,11 +62,11 @@ impl Exchange {
         };
         let mut splice = Splice::new(frame.text);
         splice.put(id, ask.1.to_string());
-        self.to_stream_or_session(stream, ask.0, splice.finish(""));
+        self.put_or_tell(stream, ask.0, splice.finish(""));
     }
 
     /// On a stream, if it is still there, else where the session listens.
-    pub(super) fn to_stream_or_session(
+    pub(super) fn put_or_tell(
         &mut self,
         stream: Option<super::StreamKey>,
         session: SessionKey,
@@ -93,12 +93,13 @@ impl Exchange {
             }
             Sole::One(Owner::Session(key)) => {
                 if self.wants_level(key, level) {
-                    self.to_newest_call(key, Splice::new(frame.text).finish(""));
+                    self.put_on_newest_call(key, Splice::new(frame.text).finish(""));
                 }
             }
             Sole::One(Owner::Modern) => {
                 let wants = |call: &&super::Call| {
                     call.stage == Stage::Sent
+                        && call.what != What::Listen
                         && call.owner == Owner::Modern
                         && call.level.is_some_and(|wanted| level.is_none_or(|level| wanted <= level))
                 };
@@ -110,32 +111,18 @@ impl Exchange {
         }
     }
 
-    /// Of whom a log message can be. A modern process logs for nobody who did not ask for it; and modern
-    /// calls are of a client each.
+    /// Of whom a log message can be. Modern calls are of a client each, so one is nobody's where there are
+    /// two. (That a modern process logs only for calls that ask for it is its promise; we do not build on it.)
     fn sole_for_logs(&self) -> Sole {
-        let is_modern = self.server.as_ref().is_some_and(|server| server.is_modern);
-        if is_modern {
-            let sent = self.calls.values().filter(|call| match call.stage {
-                Stage::Sent | Stage::Ghost(_) => call.level.is_some() || call.owner != Owner::Modern,
-                Stage::Waits | Stage::Asks => false,
-            });
-            let mut owners: Vec<Owner> = sent.map(|call| call.owner).collect();
-            let calls = owners.len();
-            owners.dedup();
-            return match owners[..] {
-                [] => Sole::Nobody,
-                [Owner::Modern] if calls > 1 => Sole::Several,
-                [owner] => Sole::One(owner),
-                _ => Sole::Several,
-            };
-        }
         match self.turns.sole() {
             Sole::One(Owner::Modern)
                 if self.turns.in_flight(Owner::Modern) > 1 || self.turns.is_haunted() =>
             {
                 Sole::Several
             }
-            sole => sole,
+            Sole::One(owner) => Sole::One(owner),
+            Sole::Nobody => Sole::Nobody,
+            Sole::Several => Sole::Several,
         }
     }
 
@@ -148,9 +135,9 @@ impl Exchange {
         }
     }
 
-    fn to_newest_call(&mut self, key: SessionKey, message: Vec<u8>) {
+    fn put_on_newest_call(&mut self, key: SessionKey, message: Vec<u8>) {
         let stream = self.newest_call(key).and_then(|wire| self.calls.get(&wire)).map(|call| call.stream);
-        self.to_stream_or_session(stream, key, message);
+        self.put_or_tell(stream, key, message);
     }
 
     /// A list changed: every session hears it once, and every modern listener that asked for it.
@@ -186,7 +173,7 @@ impl Exchange {
     fn said(&mut self, frame: &Frame<'_>) {
         let message = Splice::new(frame.text).finish("");
         match (self.turns.sole(), self.sessions.len()) {
-            (Sole::One(Owner::Session(key)), _) => self.to_newest_call(key, message),
+            (Sole::One(Owner::Session(key)), _) => self.put_on_newest_call(key, message),
             (Sole::Nobody, 1) if self.listens.is_empty() => {
                 if let Some(key) = self.sessions.keys().next().copied() {
                     self.streams.tell(key, message);

@@ -6,7 +6,7 @@ use crate::logic::era::{LEGACY, META_CAPABILITIES, META_CLIENT, META_VERSION, MO
 use crate::logic::frame::{self, Frame, Outcome, SERVER_LOST, members, text_of};
 use crate::model::Moment;
 
-use super::calls::{Call, LOST, Own, Stage};
+use super::calls::{Call, LOST, Own, Stage, What};
 use super::server::{self, Server};
 use super::{Deed, Exchange, Opened};
 
@@ -298,10 +298,10 @@ impl Exchange {
         }
     }
 
-    /// Calls sent and not answered.
+    /// Calls sent and not answered; listen streams, which last, are none.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.calls.values().filter(|call| call.stage == Stage::Sent).count()
+        self.calls.values().filter(|call| call.stage == Stage::Sent && call.what != What::Listen).count()
     }
 
     /// True if a process is open and takes calls.
@@ -320,12 +320,9 @@ impl Exchange {
 
     /// One line of the process, without its newline.
     pub fn line(&mut self, line: &[u8], now: Moment) {
-        let body = match frame::parse_body(line) {
-            Ok(body) => body,
-            Err(_) => {
-                self.counts.not_json_rpc += 1;
-                return;
-            }
+        let Ok(body) = frame::parse_body(line) else {
+            self.counts.not_json_rpc += 1;
+            return;
         };
         match body {
             frame::Body::One(frame) => self.heard(&frame, now),

@@ -86,9 +86,8 @@ impl Exchange {
         let is_modern = self.server.as_ref().is_some_and(|server| server.is_modern);
         match method {
             "notifications/cancelled" => self.client_cancels(key, frame, now),
-            // Ours was said when the process was opened.
-            "notifications/initialized" if !self.settings.isolated => {}
-            "notifications/roots/list_changed" if !self.settings.isolated => {}
+            // Ours was said when the process was opened, and we declared no roots.
+            "notifications/initialized" | "notifications/roots/list_changed" if !self.settings.isolated => {}
             "notifications/progress" if !self.is_progress_of_an_ask(key, frame) => self.counts.unclaimed += 1,
             _ if is_modern => {}
             _ => self.pass_on(frame),

@@ -70,7 +70,7 @@ impl Exchange {
             let (Some(ask), Some(method)) = (self.fresh_ask(session), method) else { continue };
             self.asks.put((session, ask), Asker::Round(wire, name.as_str().into()), None, Some(stream));
             let message = frame::request(&ask.to_string(), method, *params);
-            self.to_stream_or_session(Some(stream), session, message);
+            self.put_or_tell(Some(stream), session, message);
         }
         if asks.is_empty() {
             self.send_again(wire);

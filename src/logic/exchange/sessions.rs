@@ -177,10 +177,10 @@ impl Exchange {
 
     /// Something of this owner was seen.
     pub(super) fn touch(&mut self, owner: Owner, now: Moment) {
-        if let Owner::Session(key) = owner {
-            if let Some(session) = self.sessions.get_mut(&key) {
-                session.seen = session.seen.max(now);
-            }
+        if let Owner::Session(key) = owner
+            && let Some(session) = self.sessions.get_mut(&key)
+        {
+            session.seen = session.seen.max(now);
         }
     }
 

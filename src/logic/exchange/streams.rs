@@ -70,7 +70,7 @@ impl Stream {
 
 /// What a session has.
 #[derive(Debug, Default)]
-struct Shelf {
+struct Desk {
     /// Its streams, oldest first.
     streams: VecDeque<StreamKey>,
     /// Its GET stream that is read.
@@ -84,8 +84,8 @@ struct Shelf {
 /// All streams of an exchange.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    streams: BTreeMap<StreamKey, Stream>,
-    shelves: BTreeMap<SessionKey, Shelf>,
+    all: BTreeMap<StreamKey, Stream>,
+    desks: BTreeMap<SessionKey, Desk>,
     next_key: u64,
     woken: Vec<StreamKey>,
 }
@@ -107,9 +107,9 @@ impl Streams {
             stream.first = 1;
         }
         if let Some(session) = stream.session {
-            self.shelves.entry(session).or_default().streams.push_back(key);
+            self.desks.entry(session).or_default().streams.push_back(key);
         }
-        self.streams.insert(key, stream);
+        self.all.insert(key, stream);
         key
     }
 
@@ -130,7 +130,7 @@ impl Streams {
 
     /// An answer that will not come.
     pub(super) fn forgo(&mut self, key: StreamKey) {
-        if let Some(stream) = self.streams.get_mut(&key) {
+        if let Some(stream) = self.all.get_mut(&key) {
             stream.due = stream.due.map(|due| due.saturating_sub(1));
             if stream.is_done() {
                 self.woken.push(key);
@@ -139,23 +139,23 @@ impl Streams {
     }
 
     fn put(&mut self, key: StreamKey, mut event: Event, is_answer: bool, id: Option<&str>) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.all.get_mut(&key) else { return };
         if is_answer {
             stream.due = stream.due.map(|due| due.saturating_sub(1));
         }
         let was_empty = stream.events.len() == stream.taken;
-        if let Some(shelf) = stream.session.and_then(|session| self.shelves.get_mut(&session)) {
+        if let Some(desk) = stream.session.and_then(|session| self.desks.get_mut(&session)) {
             let read = is_answer && stream.detached.is_none();
             let limit = if read { MAX_HELD_ANSWERS } else { MAX_HELD };
-            if shelf.held > 0 && shelf.held + event.message.len() > limit {
-                shelf.held -= std::mem::take(&mut stream.held);
+            if desk.held > 0 && desk.held + event.message.len() > limit {
+                desk.held -= std::mem::take(&mut stream.held);
                 stream.events.truncate(stream.taken);
                 if !is_answer {
                     return;
                 }
                 event.message = crate::logic::frame::error(id, crate::logic::frame::INTERNAL_ERROR, TOO_MUCH);
             }
-            shelf.held += event.message.len();
+            desk.held += event.message.len();
         } else if !is_answer && stream.held + event.message.len() > MAX_HELD && !was_empty {
             return;
         }
@@ -168,18 +168,18 @@ impl Streams {
 
     /// Tells a session something that belongs to none of its calls.
     pub(super) fn tell(&mut self, session: SessionKey, message: Vec<u8>) {
-        let shelf = self.shelves.entry(session).or_default();
-        if let Some(listening) = shelf.listening {
+        let desk = self.desks.entry(session).or_default();
+        if let Some(listening) = desk.listening {
             return self.push(listening, message);
         }
         // "The list changed" is not more true when it is said twice.
-        if shelf.backlog.contains(&message) {
+        if desk.backlog.contains(&message) {
             return;
         }
-        shelf.backlog.push_back(message);
-        let mut bytes: usize = shelf.backlog.iter().map(Vec::len).sum();
-        while shelf.backlog.len() > MAX_BACKLOG || bytes > MAX_BACKLOG_BYTES {
-            bytes -= shelf.backlog.pop_front().map_or(bytes, |oldest| oldest.len());
+        desk.backlog.push_back(message);
+        let mut bytes: usize = desk.backlog.iter().map(Vec::len).sum();
+        while desk.backlog.len() > MAX_BACKLOG || bytes > MAX_BACKLOG_BYTES {
+            bytes -= desk.backlog.pop_front().map_or(bytes, |oldest| oldest.len());
         }
     }
 
@@ -188,11 +188,11 @@ impl Streams {
         let key = self.add(Stream { session: Some(session), ..Stream::default() });
         let earlier: Vec<StreamKey> = self.keys(session).filter(|k| *k != key && self.is_get(*k)).collect();
         for old in earlier {
-            let Some(stream) = self.streams.get_mut(&old) else { continue };
+            let Some(stream) = self.all.get_mut(&old) else { continue };
             let waiting: Vec<Event> = stream.events.drain(stream.taken..).collect();
             let held = std::mem::take(&mut stream.held);
-            if let Some(shelf) = self.shelves.get_mut(&session) {
-                shelf.held -= held;
+            if let Some(desk) = self.desks.get_mut(&session) {
+                desk.held -= held;
             }
             for event in waiting {
                 self.put(key, event, false, None);
@@ -205,19 +205,19 @@ impl Streams {
 
     /// From now on `key` is what the session listens to.
     fn attend(&mut self, session: SessionKey, key: StreamKey) {
-        let Some(shelf) = self.shelves.get_mut(&session) else { return };
-        shelf.listening = Some(key);
-        for message in std::mem::take(&mut shelf.backlog) {
+        let Some(desk) = self.desks.get_mut(&session) else { return };
+        desk.listening = Some(key);
+        for message in std::mem::take(&mut desk.backlog) {
             self.push(key, message);
         }
     }
 
     fn is_get(&self, key: StreamKey) -> bool {
-        self.streams.get(&key).is_some_and(|stream| stream.due.is_none())
+        self.all.get(&key).is_some_and(|stream| stream.due.is_none())
     }
 
     fn keys(&self, session: SessionKey) -> impl Iterator<Item = StreamKey> {
-        self.shelves.get(&session).into_iter().flat_map(|shelf| shelf.streams.iter().copied())
+        self.desks.get(&session).into_iter().flat_map(|desk| desk.streams.iter().copied())
     }
 
     /// Goes on behind an event; the old key ends, and there is a new one (old, new). `None`: no such stream, or
@@ -228,14 +228,14 @@ impl Streams {
         last_event_id: &str,
     ) -> Option<(StreamKey, StreamKey)> {
         let (label, number) = event_of(last_event_id)?;
-        let old = self.keys(session).find(|key| self.streams.get(key).is_some_and(|s| s.label == label))?;
-        let behind = self.streams.get(&old)?.first + self.streams.get(&old)?.events.len() as u64;
+        let old = self.keys(session).find(|key| self.all.get(key).is_some_and(|s| s.label == label))?;
+        let behind = self.all.get(&old)?.first + self.all.get(&old)?.events.len() as u64;
         if number >= behind {
             return None;
         }
-        let mut stream = self.streams.remove(&old)?;
-        let shelf = self.shelves.get_mut(&session)?;
-        shelf.streams.retain(|key| *key != old);
+        let mut stream = self.all.remove(&old)?;
+        let desk = self.desks.get_mut(&session)?;
+        desk.streams.retain(|key| *key != old);
         self.woken.push(old);
         // What was evicted cannot be sent again; what comes behind it can.
         let from = usize::try_from((number + 1).saturating_sub(stream.first)).unwrap_or(usize::MAX);
@@ -247,10 +247,10 @@ impl Streams {
         let bytes = size(&stream.events, skipped);
         if again {
             stream.held += bytes;
-            (shelf.held, shelf.kept) = (shelf.held + bytes, shelf.kept.saturating_sub(bytes));
+            (desk.held, desk.kept) = (desk.held + bytes, desk.kept.saturating_sub(bytes));
         } else {
             stream.held = stream.held.saturating_sub(bytes);
-            (shelf.held, shelf.kept) = (shelf.held.saturating_sub(bytes), shelf.kept + bytes);
+            (desk.held, desk.kept) = (desk.held.saturating_sub(bytes), desk.kept + bytes);
         }
         stream.taken = from;
         stream.detached = None;
@@ -261,7 +261,7 @@ impl Streams {
             self.woken.push(key);
         }
         if is_get {
-            let current = self.shelves.get(&session).and_then(|shelf| shelf.listening);
+            let current = self.desks.get(&session).and_then(|desk| desk.listening);
             if let Some(current) = current.filter(|current| *current != old) {
                 self.detach_at_once(current);
             }
@@ -272,25 +272,25 @@ impl Streams {
 
     /// Another stream took the place of this one.
     fn detach_at_once(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.all.get_mut(&key) else { return };
         let waiting: Vec<Event> = stream.events.split_off(stream.taken).into();
         let session = stream.session;
-        // Its bytes leave the shelf with it.
+        // Its bytes leave the desk with it.
         self.remove(key);
-        let Some(shelf) = session.and_then(|session| self.shelves.get_mut(&session)) else { return };
-        shelf.backlog.extend(waiting.into_iter().map(|event| event.message));
+        let Some(desk) = session.and_then(|session| self.desks.get_mut(&session)) else { return };
+        desk.backlog.extend(waiting.into_iter().map(|event| event.message));
     }
 
     /// The id of an event before the first one. `None` if the stream cannot be resumed.
     pub(super) fn prime(&mut self, key: StreamKey) -> Option<String> {
-        let stream = self.streams.get_mut(&key).filter(|stream| stream.session.is_some())?;
+        let stream = self.all.get_mut(&key).filter(|stream| stream.session.is_some())?;
         stream.is_known = true;
         Some(format!("{}-{}", stream.label, stream.first + stream.taken as u64 - 1))
     }
 
     /// Takes the next message.
     pub(super) fn next(&mut self, key: StreamKey) -> Next {
-        let Some(stream) = self.streams.get_mut(&key) else { return Next::End };
+        let Some(stream) = self.all.get_mut(&key) else { return Next::End };
         if stream.taken == stream.events.len() {
             if !stream.is_done() {
                 return Next::Pending;
@@ -305,7 +305,7 @@ impl Streams {
             let event = stream.events.pop_front();
             stream.held -= event.as_ref().map_or(0, |event| event.message.len());
             if last {
-                self.streams.remove(&key);
+                self.all.remove(&key);
             }
             return event.map_or(Next::End, |event| taken(None, event, last));
         };
@@ -320,9 +320,9 @@ impl Streams {
         stream.taken += 1;
         stream.held -= event.message.len();
         stream.is_known = true;
-        if let Some(shelf) = self.shelves.get_mut(&session) {
-            shelf.held -= event.message.len();
-            shelf.kept += event.message.len();
+        if let Some(desk) = self.desks.get_mut(&session) {
+            desk.held -= event.message.len();
+            desk.kept += event.message.len();
         }
         self.evict(session);
         taken(Some(id), event, last)
@@ -330,17 +330,17 @@ impl Streams {
 
     /// Nobody reads it any more. True if it is gone: nobody can come back to it.
     pub(super) fn dropped(&mut self, key: StreamKey, now: Moment) -> bool {
-        let Some(stream) = self.streams.get_mut(&key) else { return false };
+        let Some(stream) = self.all.get_mut(&key) else { return false };
         let Some(session) = stream.session.filter(|_| stream.is_known || stream.due.is_none()) else {
             self.discard(key);
             return true;
         };
         // One that is spent waits for nothing; it goes when there is no room for it.
         stream.detached = (!stream.is_spent()).then_some(now);
-        if let Some(shelf) = self.shelves.get_mut(&session) {
-            if shelf.listening == Some(key) {
-                shelf.listening = None;
-            }
+        if let Some(desk) = self.desks.get_mut(&session)
+            && desk.listening == Some(key)
+        {
+            desk.listening = None;
         }
         self.evict(session);
         false
@@ -348,13 +348,13 @@ impl Streams {
 
     /// Keeps a session within its bounds.
     fn evict(&mut self, session: SessionKey) {
-        let Some(shelf) = self.shelves.get_mut(&session) else { return };
+        let Some(desk) = self.desks.get_mut(&session) else { return };
         let mut emptied = Vec::new();
-        for key in &shelf.streams {
-            let Some(stream) = self.streams.get_mut(key) else { continue };
-            while shelf.kept > MAX_KEPT && stream.taken > 0 {
+        for key in &desk.streams {
+            let Some(stream) = self.all.get_mut(key) else { continue };
+            while desk.kept > MAX_KEPT && stream.taken > 0 {
                 let bytes = stream.events.pop_front().map_or(0, |event| event.message.len());
-                shelf.kept -= bytes;
+                desk.kept -= bytes;
                 stream.taken -= 1;
                 stream.first += 1;
             }
@@ -362,9 +362,8 @@ impl Streams {
                 emptied.push(*key);
             }
         }
-        let idle =
-            |key: &&StreamKey| self.streams.get(key).is_some_and(|s| s.detached.is_some() || s.is_spent());
-        let ended: Vec<StreamKey> = shelf.streams.iter().filter(idle).copied().collect();
+        let idle = |key: &&StreamKey| self.all.get(key).is_some_and(|s| s.detached.is_some() || s.is_spent());
+        let ended: Vec<StreamKey> = desk.streams.iter().filter(idle).copied().collect();
         emptied.extend(ended.iter().take(ended.len().saturating_sub(MAX_ENDED)));
         for key in emptied {
             self.remove(key);
@@ -378,30 +377,30 @@ impl Streams {
     }
 
     fn discard(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.remove(&key) else { return };
-        let Some(shelf) = stream.session.and_then(|session| self.shelves.get_mut(&session)) else { return };
-        shelf.streams.retain(|other| *other != key);
-        shelf.held -= stream.held;
-        shelf.kept -= stream.events.iter().take(stream.taken).map(|event| event.message.len()).sum::<usize>();
-        if shelf.listening == Some(key) {
-            shelf.listening = None;
+        let Some(stream) = self.all.remove(&key) else { return };
+        let Some(desk) = stream.session.and_then(|session| self.desks.get_mut(&session)) else { return };
+        desk.streams.retain(|other| *other != key);
+        desk.held -= stream.held;
+        desk.kept -= stream.events.iter().take(stream.taken).map(|event| event.message.len()).sum::<usize>();
+        if desk.listening == Some(key) {
+            desk.listening = None;
         }
     }
 
     /// From now on it is no session's.
     pub(super) fn release(&mut self, key: StreamKey) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.all.get_mut(&key) else { return };
         let (held, session) = (stream.held, stream.session.take());
-        if let Some(shelf) = session.and_then(|session| self.shelves.get_mut(&session)) {
-            shelf.streams.retain(|other| *other != key);
-            shelf.held -= held;
+        if let Some(desk) = session.and_then(|session| self.desks.get_mut(&session)) {
+            desk.streams.retain(|other| *other != key);
+            desk.held -= held;
         }
     }
 
     /// Ends every stream of a session.
     pub(super) fn end_session(&mut self, session: SessionKey) {
-        for key in self.shelves.remove(&session).map(|shelf| shelf.streams).unwrap_or_default() {
-            self.streams.remove(&key);
+        for key in self.desks.remove(&session).map(|desk| desk.streams).unwrap_or_default() {
+            self.all.remove(&key);
             self.woken.push(key);
         }
     }
@@ -409,24 +408,23 @@ impl Streams {
     /// True if somebody reads a stream of this session.
     pub(super) fn is_read(&self, session: SessionKey) -> bool {
         self.keys(session)
-            .any(|key| self.streams.get(&key).is_some_and(|s| s.detached.is_none() && !s.is_spent()))
+            .any(|key| self.all.get(&key).is_some_and(|s| s.detached.is_none() && !s.is_spent()))
     }
 
     /// True if it is there and does not wait for a client to come back.
     pub(super) fn is_there(&self, key: StreamKey) -> bool {
-        self.streams.contains_key(&key)
+        self.all.contains_key(&key)
     }
 
     /// Whose stream it is.
     pub(super) fn session_of(&self, key: StreamKey) -> Option<SessionKey> {
-        self.streams.get(&key).and_then(|stream| stream.session)
+        self.all.get(&key).and_then(|stream| stream.session)
     }
 
     /// Drops what waited too long for a client to come back.
     pub(super) fn expire(&mut self, now: Moment) {
         let late = |stream: &Stream| stream.detached.is_some_and(|since| since + DETACHED <= now);
-        let late: Vec<StreamKey> =
-            self.streams.iter().filter(|(_, s)| late(s)).map(|(key, _)| *key).collect();
+        let late: Vec<StreamKey> = self.all.iter().filter(|(_, s)| late(s)).map(|(key, _)| *key).collect();
         for key in late {
             self.remove(key);
         }
@@ -434,7 +432,7 @@ impl Streams {
 
     /// When `expire` has something to do.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.streams.values().filter_map(|stream| stream.detached).min().map(|since| since + DETACHED)
+        self.all.values().filter_map(|stream| stream.detached).min().map(|since| since + DETACHED)
     }
 
     /// Who is to be woken since the last time.
@@ -445,7 +443,7 @@ impl Streams {
     /// Streams, and bytes in them: both are 0 when nothing leaks.
     #[cfg(test)]
     pub(super) fn size(&self) -> (usize, usize) {
-        (self.streams.len(), self.shelves.len())
+        (self.all.len(), self.desks.len())
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn put_meta<'a>(splice: &mut Splice<'a>, frame: &Frame<'a>, old: Opti
         (_, Some(old)) => splice.put(old, meta),
         (Some(params), None) => splice.insert(params, &format!(r#""_meta":{meta}"#)),
         (None, None) => {
-            splice.insert(frame.text.trim_ascii_start(), &format!(r#""params":{{"_meta":{meta}}}"#))
+            splice.insert(frame.text.trim_ascii_start(), &format!(r#""params":{{"_meta":{meta}}}"#));
         }
     }
 }

@@ -97,7 +97,9 @@ impl Turns {
 
     fn sole_of(&self, calls: &BTreeMap<Owner, usize>) -> Sole {
         let mut owners = calls.keys();
-        let Some(owner) = owners.next() else { return Sole::Nobody };
+        let Some(owner) = owners.next() else {
+            return if self.ghosts.is_empty() { Sole::Nobody } else { Sole::Several };
+        };
         let haunted = self.ghosts.keys().any(|ghost| ghost != owner);
         if haunted || owners.next().is_some() { Sole::Several } else { Sole::One(*owner) }
     }

@@ -33,9 +33,9 @@ fn spec() -> Arc<Spec> {
     Arc::new(Spec::example())
 }
 
-fn beginning(spec: Arc<Spec>) -> Box<Beginning> {
+fn beginning(spec: Arc<Spec>) -> Beginning {
     let instance = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
-    Box::new(Beginning { instance, spec, talk: None })
+    Beginning { instance, spec, talk: None }
 }
 
 fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {
@@ -61,7 +61,7 @@ async fn a_run_that_is_killed_while_it_waits_for_the_launcher_does_not_wait_for_
     let (launcher, _other_end) = Launcher::mute();
     let (life, mut news) = life(dir.path(), launcher);
     let ends = Arc::new(Ends::default());
-    let task = tokio::spawn(begin(Arc::clone(&life), beginning(spec()), Arc::clone(&ends) as _));
+    let task = tokio::spawn(begin(Arc::clone(&life), Box::new(beginning(spec())), Arc::clone(&ends) as _));
     tokio::task::yield_now().await;
     life.kill.notify_one();
     task.await.unwrap();
@@ -76,7 +76,11 @@ async fn the_output_of_a_run_that_never_began_is_ended_before_its_exit_is_told()
     let (life, mut news) = life(Path::new("/nowhere"), launcher);
     let ends = Arc::new(Ends::default());
     let spec = spec();
-    let task = tokio::spawn(begin(Arc::clone(&life), beginning(Arc::clone(&spec)), Arc::clone(&ends) as _));
+    let task = tokio::spawn(begin(
+        Arc::clone(&life),
+        Box::new(beginning(Arc::clone(&spec))),
+        Arc::clone(&ends) as _,
+    ));
     assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
     assert_eq!(ends.0.load(Ordering::Relaxed), 1);
     assert_eq!(Arc::strong_count(&spec), 1);

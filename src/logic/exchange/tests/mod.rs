@@ -2,6 +2,7 @@
 
 mod legacy;
 mod modern;
+mod worlds;
 
 use std::time::Duration;
 
@@ -82,11 +83,15 @@ impl Stage {
         for deed in self.exchange.deeds() {
             match deed {
                 Deed::Send(line) => {
-                    assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
-                    assert_eq!(line.last(), Some(&b'\n'));
+                    assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
                     self.sent.push(serde_json::from_slice(&line).unwrap());
                 }
-                other => self.deeds.push(other),
+                Deed::Wake(_)
+                | Deed::Opened(_)
+                | Deed::Unfit(_)
+                | Deed::Healthy
+                | Deed::Remember(_)
+                | Deed::Forget(_) => self.deeds.push(deed),
             }
         }
     }
@@ -140,7 +145,7 @@ impl Stage {
     pub(super) fn stream(&mut self, from: From, body: &str) -> StreamKey {
         match self.post(from, body) {
             Posted::Stream(stream) => stream,
-            other => panic!("{other:?}"),
+            Posted::Accepted | Posted::Refused(_) => panic!("no stream for {body}"),
         }
     }
 

@@ -167,11 +167,7 @@ impl World {
     }
 }
 
-fn host<'a>(
-    accounts: Accounts<'a>,
-    is_root: bool,
-    removing: &'a BTreeSet<UserName>,
-) -> Host<'a> {
+fn host<'a>(accounts: Accounts<'a>, is_root: bool, removing: &'a BTreeSet<UserName>) -> Host<'a> {
     static NONE: BTreeSet<u16> = BTreeSet::new();
     Host {
         blocked: &NONE,
