@@ -102,7 +102,8 @@ impl Bridges {
             }
             return (Vec::new(), false);
         }
-        let is_gone = self.drop_one(id);
+        // What is left of an earlier daemon's sessions is for the first bridge that stands.
+        let is_gone = self.open.contains_key(id) && self.drop_one(id);
         (self.make(id.clone(), stdio, path), is_gone)
     }
 

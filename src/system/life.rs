@@ -70,7 +70,8 @@ async fn enter(
         Ok(_turn) => launch(life, &with.instance, &with.spec).await,
         Err(failure) => Err(failure),
     };
-    let Beginning { talk, .. } = *with;
+    let Beginning { talk, instance, spec } = *with;
+    drop((instance, spec));
     match launched {
         Ok((output, said)) => {
             life.tell(What::Launched);

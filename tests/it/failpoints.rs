@@ -2,15 +2,19 @@
 //! has everybody run exactly once, and nothing is left of what was half done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use mcpsup::model::status::StateName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::host::{Host, unruly};
 use crate::seen::{self, Kind, Watch};
+use crate::stdio::{Client, INITIALIZE, with_lines};
+use crate::wire;
 
 const SPAWN: [&str; 9] = [
     "spawn.asked",
@@ -35,11 +39,12 @@ const STOP: [&str; 7] = [
 const SHOW: [&str; 2] = ["up.noted", "map.written"];
 const PORTS: [&str; 2] = ["ports.saving", "ports.saved"];
 const FOUND_DEAD: [&str; 5] = ["adopt.found", "stop.killed", "adopt.swept", "stop.ungrouped", "stop.removed"];
+const SESSION: [&str; 1] = ["session.remembered"];
 const HOLD: [&str; 1] = ["hold.written"];
 
 #[test]
 fn every_fail_point_in_the_source_is_tried() {
-    let tried: BTreeSet<String> = [&SPAWN[..], &STOP, &SHOW, &PORTS, &FOUND_DEAD, &HOLD]
+    let tried: BTreeSet<String> = [&SPAWN[..], &STOP, &SHOW, &PORTS, &FOUND_DEAD, &SESSION, &HOLD]
         .concat()
         .into_iter()
         .map(str::to_owned)
@@ -225,6 +230,32 @@ fn a_daemon_killed_at_any_step_is_followed_by_one_that_has_everybody_once() {
 fn a_daemon_killed_while_it_remembers_ports_is_followed_by_one_that_has_everybody_once() {
     for place in PORTS {
         Case::new("session").start_and_be_killed_at(place);
+    }
+}
+
+#[test]
+fn a_daemon_killed_while_it_remembers_a_session_is_followed_by_one_that_has_the_process_once() {
+    for place in SESSION {
+        let mut host = with_lines("");
+        host.kill_daemon();
+        host.env = vec![("MCPSUP_FAILPOINT".into(), place.into())];
+        host.start();
+        host.until_state("alice", StateName::Up);
+        let (port, pid) = (host.instance("alice").port.unwrap(), host.instance("alice").pid);
+        let mut cut_off = wire::door(port);
+        cut_off.write_all(wire::post_text(port, "", INITIALIZE).as_bytes()).unwrap();
+        assert_eq!(host.wait_for_end().signal(), Some(9), "{place}: {}", host.log());
+        host.env.clear();
+        host.start();
+        host.until_state("alice", StateName::Up);
+        assert_eq!(host.instance("alice").pid, pid, "{place}");
+        // What the client never heard of is known, and ends when it has been idle for long.
+        assert_eq!(host.instance("alice").sessions, Some(1), "{place}");
+        assert_eq!(
+            Client::begin(&host, "alice").text("pid", &json!({})),
+            pid.unwrap().to_string(),
+            "{place}"
+        );
     }
 }
 

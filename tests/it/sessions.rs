@@ -123,7 +123,7 @@ fn what_ends_or_restarts_an_instance_does_so_to_its_sessions() {
     assert_eq!(client.post(&wire::tool("pid", "{}")).status, 503);
     host.kill_daemon();
     host.start();
-    assert_eq!(client.post(&wire::tool("pid", "{}")).status, 503, "it is still held");
+    assert_eq!(client.post(&wire::tool("pid", "{}")).status, 503, "it is still held, and known");
     assert!(host.processes().is_empty());
     host.ok(&["start", "alice"]);
     let fourth = pid(&client);

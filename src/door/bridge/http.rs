@@ -160,6 +160,9 @@ impl Bridge {
             let next = timeout_at(letter.deadline, reading.next()).await;
             let response = whole(next.map_err(|_| Refusal::StillDown)?).ok_or(Refusal::StillDown)?;
             begun.is_sound = begun.line.knows(&id);
+            if begun.is_sound {
+                self.settle(name);
+            }
             response
         } else {
             match begin(&self.base, letter, &id, name).await? {

@@ -150,6 +150,11 @@ impl Line {
         if let Some(why) = why {
             self.turn(|state, _| state.give_up(why));
         }
+        self.look_again();
+    }
+
+    /// Has those who wait look again.
+    pub(super) fn look_again(&self) {
         self.turned.notify_waiters();
     }
 
@@ -182,8 +187,13 @@ impl Line {
     }
 
     fn why_closed(&self) -> Option<String> {
-        let closed = || Some("this server is being removed".to_owned());
-        self.bridge.upgrade().map_or_else(closed, |bridge| bridge.why_closed())
+        let Some(bridge) = self.bridge.upgrade() else {
+            return Some("this server is being removed".to_owned());
+        };
+        if bridge.at(self.slot).is_none() {
+            return Some("newer sessions took its place; see max_sessions in mcpsup.toml".to_owned());
+        }
+        bridge.why_closed()
     }
 
     /// Sends what the wire did not take, as it takes more.

@@ -197,6 +197,7 @@ impl Bridge {
         if self.is_isolated() {
             let line = self.new_line(name);
             self.keep(record.id.clone(), name, line.clone());
+            self.settle(name);
             line.restore(name, record);
         } else {
             self.base.restore(name, record);

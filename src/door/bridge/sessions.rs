@@ -24,6 +24,8 @@ struct Own {
     line: Arc<Line>,
     id: String,
     born: u64,
+    /// Its client knows of it.
+    is_sound: bool,
 }
 
 /// An exchange for a process that is not a session's own.
@@ -89,25 +91,36 @@ impl Bridge {
         Line::new(Some(name), bridge, exchange, settings.health)
     }
 
-    /// Keeps a line; the oldest ends if it is one too many.
+    /// Keeps a line; if it is one too many the oldest ends, those that are just beginning last.
     pub(super) fn keep(&self, id: String, name: SessionName, line: Arc<Line>) {
         let most = usize::try_from(self.settings().max_sessions).unwrap_or(usize::MAX);
         let mut too_many = Vec::new();
         {
             let mut own = lock(&self.own);
             while own.by_name.len() >= most.max(1)
-                && let Some((oldest, _)) = own.by_name.iter().min_by_key(|(_, own)| own.born)
+                && let Some((oldest, _)) = own.by_name.iter().min_by_key(|(_, own)| (!own.is_sound, own.born))
             {
                 let oldest = *oldest;
-                too_many.extend(own.remove(oldest));
+                too_many.extend(own.remove(oldest).map(|own| (oldest, own)));
             }
             own.born += 1;
             let born = own.born;
             own.names.insert(id.clone(), name);
-            own.by_name.insert(name, Own { line, id, born });
+            own.by_name.insert(name, Own { line, id, born, is_sound: false });
         }
-        for ended in too_many {
-            ended.line.end_session(&ended.id);
+        for (name, Own { line, id, .. }) in too_many {
+            if !line.end_session(&id) {
+                // It had not begun, and whoever waits for it hears that it never will.
+                self.say(Some(name), Said::Forget(name));
+                line.look_again();
+            }
+        }
+    }
+
+    /// The session's client knows of it from now on.
+    pub(super) fn settle(&self, name: SessionName) {
+        if let Some(own) = lock(&self.own).by_name.get_mut(&name) {
+            own.is_sound = true;
         }
     }
 

@@ -54,6 +54,26 @@ async fn one_session_too_many_ends_the_oldest() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_just_beginning_ends_last_and_its_client_hears_of_it() {
+    let mut world = world_with(limits(), isolated());
+    let mut one = world.client().await;
+    one.send(&initialize(VERSION)).await;
+    let waiting = world.word("Wanted").await.slot;
+    let (_two, second) = begin(&mut world).await;
+    let mut three = world.client().await;
+    three.send(&initialize(VERSION)).await;
+    assert_eq!(world.word("Forget").await.slot, second.slot);
+
+    let mut four = world.client().await;
+    four.send(&initialize(VERSION)).await;
+    assert_eq!(world.word("Forget").await.slot, waiting);
+    let (head, body) = one.answer().await;
+    assert_eq!(status(&head), "503");
+    assert!(body["error"]["message"].as_str().unwrap().contains("max_sessions"), "{body}");
+    assert_eq!(world.bridge.lines().len(), 3);
+}
+
+#[tokio::test]
 async fn a_session_whose_client_leaves_before_it_begins_is_given_up() {
     let mut world = world_with(limits(), isolated());
     let mut client = world.client().await;

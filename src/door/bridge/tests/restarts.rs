@@ -110,7 +110,7 @@ async fn a_process_that_answers_nothing_is_called_sick_and_one_that_answers_is_n
     process.hear_of("ping").await;
     line.turn(|state, now| state.tick(now + Duration::from_secs(42)));
     let Said::Sick(run, why) = world.word("Sick").await.what else { panic!("sick") };
-    assert_eq!((run, why.as_str()), (process.run, "it answered nothing for 10s"));
+    assert_eq!((run, why.as_str()), (process.run, "did not answer a health check for 10s"));
 }
 
 #[tokio::test]
