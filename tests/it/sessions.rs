@@ -131,7 +131,7 @@ fn what_ends_or_restarts_an_instance_does_so_to_its_sessions() {
     host.delete("alice");
     host.until("all have ended", || host.processes().is_empty());
     assert!(!is_alive(fourth.parse().unwrap()));
-    host.ok(&["remove", "alice"]);
+    host.ok(&["remove", "alice", "--yes"]);
     host.until("nothing is left", || leavings(&host).is_empty());
     assert!(host.stop().success());
 }
