@@ -72,19 +72,21 @@ impl Mirrors {
         }
     }
 
-    /// Takes in a result of `tools/list`; a list of something else holds no tools.
-    pub(super) fn learn(&mut self, result: &str) {
+    /// Takes in a result of `tools/list`; a list of something else holds no tools. False if a part of it
+    /// cannot be read, and was left out.
+    pub(super) fn learn(&mut self, result: &str) -> bool {
         // Hardly any tool has one.
         if self.by_tool.is_empty() && !result.contains("x-mcp-header") {
-            return;
+            return true;
         }
-        let Ok([Some(tools)]) = members(result, ["tools"]) else { return };
+        let Ok([Some(tools)]) = members(result, ["tools"]) else { return false };
+        let mut is_whole = true;
         let listed = each_element(tools, |tool| {
             let Ok([Some(name), schema]) = members(tool, ["name", "inputSchema"]) else { return };
             let Some(name) = text_of(name) else { return };
             let mut found = Vec::new();
             if let Some(schema) = schema {
-                collect(schema, &mut Vec::new(), &mut found);
+                is_whole &= collect(schema, &mut Vec::new(), &mut found);
             }
             if found.is_empty() {
                 self.by_tool.remove(&*name);
@@ -92,9 +94,7 @@ impl Mirrors {
                 self.by_tool.insert((*name).into(), found);
             }
         });
-        if listed.is_err() {
-            tracing::debug!("a list of tools cannot be read");
-        }
+        listed.is_ok() && is_whole
     }
 
     fn check<'h>(&self, params: &str, head: &dyn Fn(&str) -> Head<'h>) -> Result<(), &'static str> {
@@ -202,9 +202,12 @@ fn params_of_call<'a>(body: &Body<'a>) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// What the properties of a schema say, and those of their properties.
-fn collect(schema: &str, path: &mut Vec<Box<str>>, found: &mut Vec<Mirror>) {
-    let Ok([Some(properties)]) = members(schema, ["properties"]) else { return };
+/// What the properties of a schema say, and those of their properties. False if a part of it cannot be
+/// read.
+fn collect(schema: &str, path: &mut Vec<Box<str>>, found: &mut Vec<Mirror>) -> bool {
+    let Ok([properties]) = members(schema, ["properties"]) else { return !schema.starts_with('{') };
+    let Some(properties) = properties else { return true };
+    let mut is_whole = true;
     let read = each_member(properties, |property| {
         path.push((*property.key).into());
         if let Ok([header]) = members(property.value, ["x-mcp-header"]) {
@@ -215,13 +218,11 @@ fn collect(schema: &str, path: &mut Vec<Box<str>>, found: &mut Vec<Mirror>) {
             }));
         }
         if path.len() < MAX_DEPTH {
-            collect(property.value, path, found);
+            is_whole &= collect(property.value, path, found);
         }
         path.pop();
     });
-    if read.is_err() {
-        tracing::debug!("a tool's schema cannot be read");
-    }
+    read.is_ok() && is_whole
 }
 
 /// The value to which these names lead, as JSON. An error if one of them stands twice.
@@ -258,7 +259,7 @@ mod tests {
 
     fn known() -> Mirrors {
         let mut mirrors = Mirrors::default();
-        mirrors.learn(LIST);
+        assert!(mirrors.learn(LIST));
         mirrors
     }
 
@@ -312,7 +313,8 @@ mod tests {
         let mut mirrors = known();
         mirrors.learn(r#"{"tools":[{"name":"other","inputSchema":{}}]}"#);
         assert_eq!(mirrors.by_tool["deploy"].len(), 2);
-        mirrors.learn(r#"{"tools":[{"name":"deploy"}]}"#);
+        assert!(mirrors.learn(r#"{"tools":[{"name":"deploy"}]}"#));
         assert!(mirrors.by_tool.is_empty());
+        assert!(!mirrors.learn(r#"{"tools":[{"name":"x-mcp-header","inputSchema":{"properties":[]}}]}"#));
     }
 }
