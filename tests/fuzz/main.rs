@@ -213,7 +213,7 @@ fn drive_on(asked: Duration, seeds: &'static [&[u8]], body: fn(&[u8])) {
         assert!(each.elapsed() < LIMIT, "seed {seed:#x} takes long");
         count += at_once;
     }
-    println!("{count} inputs in {:?}", began.elapsed());
+    eprintln!("{count} inputs in {:?}", began.elapsed());
 }
 
 /// Runs `body` on `count` seeds, most of them changed; fails with the input that failed or is not done.

@@ -420,6 +420,7 @@ impl Fuzzed {
             let begun = world.exchange.initialize(id.to_owned(), body, world.now);
             begun.unwrap_or_else(|refused| panic!("{refused:?}")).0
         });
+        world.settle();
         world
     }
 
