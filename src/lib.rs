@@ -41,7 +41,7 @@
 //!             │                      │         thread; it hears no secret
 //!             │                      │ clone3: a copy, born in its cgroup or pid namespace,
 //!             │                      ▼ that hears its orders on a socket of its own
-//!             │               a run: session, limits, account, FIFOs, exec ──▶ the user's server
+//!             │               a run: session, limits, FIFOs, cage, account, exec ──▶ the user's server
 //!             │                      │
 //!             │                      ├─ RUNTIME/runs/NUMBER/  its FIFOs and its record (intent before
 //!             │                      │                        the process, identity after it), by
@@ -68,8 +68,8 @@
 //! | folder | is | may name |
 //! |---|---|---|
 //! | [`model`] | nouns: [user and server](model::name), [secret](model::secret), [spec](model::spec), [run](model::run), [configuration](model::config), [status](model::status), [port map](model::portmap) | nothing |
-//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
-//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`logfile`](system::logfile), [`places`](system::places) | model |
+//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), [`cage`](logic::cage), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
+//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`ground`](system::ground), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`logfile`](system::logfile), [`places`](system::places) | model |
 //! | [`control`] | the control socket: [`protocol`](control::protocol), [`server`](control::server), [`client`](control::client), and the [passage](control::passage) to an instance | model, system |
 //! | [`door`] | the listening socket of each instance, which outlives every run behind it; the [bridge](door::bridge) to a stdio server | model, logic, system |
 //! | [`daemon`] | the loop: the one task that owns the fleet; event → drive → act → publish | all above |
@@ -86,6 +86,8 @@
 //! * A process's environment is built from nothing; the daemon's is never inherited.
 //! * Never a second run of an instance while anything of the first is alive, as far as the
 //!   [containment](model::config::Containment) can tell, whoever started it.
+//! * What a run is kept from is decided in [`logic::cage`] from what this host was found to allow,
+//!   and said from the same; the launcher does all of it or starts nothing.
 //! * What cannot be proved to be ours is never signalled.
 //! * A broken file touches only its own user; what happens to one user is the same whether or not
 //!   the others exist.

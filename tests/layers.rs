@@ -28,7 +28,7 @@ const FOLDERS: &[(&str, &str, &str)] = &[
     (
         "system",
         "model",
-        "serde serde_json thiserror tracing tokio nix rustix notify signal_hook jiff getrandom zeroize",
+        "serde serde_json thiserror tracing tokio nix rustix landlock seccompiler notify signal_hook jiff getrandom zeroize",
     ),
     (
         "control",

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::sync::Arc;
 
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -12,9 +13,11 @@ use zeroize::Zeroizing;
 use super::Outcome;
 use super::print::{Paint, clean};
 use super::session::Session;
+use crate::daemon::apart;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Host, Roster};
 use crate::logic::{config, envfile};
+use crate::model::cage::Apart;
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState};
 use crate::model::{Config, Problem, UserName, Whom};
@@ -30,7 +33,7 @@ pub struct Args {
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,
-    /// Name every variable and the length of its value
+    /// Name every variable and the length of its value, and every promise this host keeps
     #[arg(long, short)]
     pub verbose: bool,
 }
@@ -87,6 +90,7 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         is_root: account::own_uid() == 0,
         // Nothing is compared with what the daemon runs.
         digest_key: &[0; 32],
+        cage: &|_, _| Arc::default(),
         removing: &BTreeSet::new(),
     };
     let listed = roster.resolve(&Whom::All, &mut sticky(places), &host);
@@ -169,6 +173,9 @@ struct Report<'a> {
     problems: &'a [Problem],
     files: Vec<Lengths<'a>>,
     ignored: BTreeMap<&'a str, &'a str>,
+    /// How far a daemon of the caller's would keep users apart here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    apart: Option<&'a Apart>,
 }
 
 /// Does it.
@@ -177,19 +184,42 @@ struct Report<'a> {
 ///
 /// When stdout cannot be written.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
-    let examined = examine(&session.places, None);
+    let mut examined = examine(&session.places, None);
+    let apart = foresee(&session.places, &mut examined);
     if args.json {
         let ignored = examined.ignored.iter().map(|(name, why)| (&**name, &**why));
         let report = Report {
             problems: &examined.problems,
             files: lengths(&examined.files),
             ignored: ignored.collect(),
+            apart: apart.as_ref(),
         };
         session.print.json(&report, false)?;
     } else {
         tell(&examined, args.verbose, session)?;
+        for line in apart.iter().flat_map(|apart| apart.lines(args.verbose)) {
+            session.print.line(&clean(&line))?;
+        }
     }
     Ok(if examined.problems.is_empty() { Outcome::Done } else { Outcome::Failed })
+}
+
+/// What this host would keep apart; that it is too little for mcpsup.toml is a problem like others.
+fn foresee(places: &Places, examined: &mut Examined) -> Option<Apart> {
+    // One that cannot be read has been reported.
+    let config = read_config(places).ok()?;
+    let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
+    match apart::foresee(places, &config) {
+        Ok(found) => {
+            examined.problems.extend(found.refusal.map(|text| Problem::new(file.clone(), text)));
+            Some(found.apart)
+        }
+        Err(error) => {
+            let text = format!("cannot tell what this host keeps apart: {}", plain(&error));
+            examined.problems.push(Problem::new(file, text));
+            None
+        }
+    }
 }
 
 fn tell(examined: &Examined, verbose: bool, session: &Session) -> anyhow::Result<()> {

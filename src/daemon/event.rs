@@ -178,6 +178,7 @@ impl Daemon {
                 runtime: &self.places.runtime,
                 is_root: self.is_root,
                 digest_key: &self.key,
+                cage: &|server, has_account| self.cages.get(server, has_account),
                 removing: &self.removing,
             };
             let listed = self.roster.resolve(whom, &mut self.ports, &host);

@@ -10,6 +10,7 @@
 //! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
 
 mod act;
+pub mod apart;
 mod bridges;
 mod call;
 mod calm;
@@ -32,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use crate::control::protocol::Call;
 use crate::control::refusals::Refusals;
 use crate::door::bridge::Word;
+use crate::logic::cage::{Cages, Site};
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
@@ -91,6 +93,8 @@ struct Daemon {
     listed: BTreeMap<InstanceId, Listed>,
     fleet: Fleet,
     processes: Processes,
+    site: Site,
+    cages: Cages,
     // Boxed: numbers only grow, and a map that is filled in ascending order stays half empty.
     current: BTreeMap<RunId, Box<Current>>,
     /// Runs that were found beside a newer one of their instance, until nothing of them is alive:

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::act::Current;
+use super::apart;
 use super::bridges::{Bridges, read_opened};
 use super::calm::Calm;
 use super::doors::Doors;
@@ -22,15 +23,18 @@ use crate::control;
 use crate::control::protocol::Call;
 use crate::control::refusals::Refusals;
 use crate::logic;
+use crate::logic::cage::Cages;
 use crate::logic::fleet::Fleet;
-use crate::logic::instance::{Origin, Want};
+use crate::logic::instance::Origin;
 use crate::logic::roster::Roster;
+use crate::model::cage::Ground;
 use crate::model::{Config, InstanceId, Problem, Whom};
 use crate::system::clock;
 use crate::system::containment::{self, Containment};
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
 use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
+use crate::system::ground;
 use crate::system::places::Places;
 use crate::system::process::{self, Processes};
 use crate::system::ready::Hub;
@@ -62,6 +66,9 @@ pub enum StartError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] control::server::BindError),
+    /// Less than mcpsup.toml asks for can be kept of what users are promised.
+    #[error("cannot keep users apart: {0}")]
+    Isolation(String),
     /// Something of the operating system.
     #[error("cannot {doing}")]
     System {
@@ -107,7 +114,12 @@ impl Daemon {
         roster.set_config(read_config(&places.config));
         let config = roster.config().cloned().unwrap_or_default();
         let (tell, news) = mpsc::unbounded_channel();
-        let contained = containment(&config, places)?;
+        let ground = ground::look().map_err(StartError::while_trying("try what this host can keep apart"))?;
+        let contained = containment(&config, places, &ground)?;
+        let site = apart::site(ground, &contained, places, &config);
+        if let Some(refusal) = site.refusal() {
+            return Err(StartError::Isolation(refusal));
+        }
         let hub = Arc::new(Hub::new().map_err(StartError::while_trying("wait for descriptors"))?);
         let processes =
             Processes::new(places.runtime.join("runs"), contained, tell.clone(), Arc::clone(&hub))
@@ -128,6 +140,7 @@ impl Daemon {
             is_root,
             key,
             doors: Doors::new(&config, hub),
+            cages: Cages::new(&site, &config),
             bridges,
             own: BTreeMap::new(),
             draining: BTreeMap::new(),
@@ -138,6 +151,7 @@ impl Daemon {
             fleet: Fleet::new(store.next_run(), store.holds()?),
             store,
             processes,
+            site,
             current: BTreeMap::new(),
             older: Vec::new(),
             trouble: BTreeMap::new(),
@@ -175,6 +189,7 @@ impl Daemon {
         daemon.clear_away_unknown();
         // There is a map though there is nobody yet, and it is never an earlier daemon's.
         daemon.shown.look_at_report();
+        daemon.log_promises();
         for note in daemon.notes() {
             tracing::warn!("{note}");
         }
@@ -183,6 +198,7 @@ impl Daemon {
             config = %daemon.places.config.display(),
             control = %daemon.places.control().display(),
             containment = daemon.processes.containment().as_str(),
+            isolation = daemon.site.tier().as_str(),
             instances = daemon.listed.len(),
             "mcpsup ready"
         );
@@ -265,49 +281,8 @@ impl Daemon {
             self.doors.configure(config);
             self.config = Arc::clone(config);
             self.configure_sinks();
+            self.keep_apart();
         }
-    }
-
-    /// Things an administrator should know.
-    pub(super) fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        notes.push(
-            "doors are open to every user of this host: this version does not check who connects".to_owned(),
-        );
-        notes.extend(self.sources.watcher.problem().map(str::to_owned));
-        let unlimited = |server: &crate::model::config::Server| match self.processes.containment() {
-            Containment::Cgroup(root) => root.lacks(&server.limits),
-            Containment::Namespace | Containment::Session => {
-                let limits = server.limits;
-                let asked = [
-                    ("memory", limits.memory.is_some()),
-                    ("cpu", limits.cpu.is_some()),
-                    ("tasks", limits.tasks.is_some()),
-                ];
-                asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
-            }
-        };
-        for (name, server) in &self.config.servers {
-            let lacking = unlimited(server);
-            if !lacking.is_empty() {
-                notes.push(format!(
-                    "limits of server \"{name}\" not enforced on this host: {}",
-                    lacking.join(", ")
-                ));
-            }
-            if server.secrets_in_argv {
-                notes.push(format!("server \"{name}\" says secrets_in_argv: its arguments may show credentials to every user of this host"));
-            }
-        }
-        if self.is_root && self.fleet.iter().any(|(_, instance)| runs_as_root(instance.wanted())) {
-            notes.push(
-                "users without a system account of their own (or MCPSUP_RUN_AS) run as root".to_owned(),
-            );
-        }
-        if let Containment::Session = self.processes.containment() {
-            notes.push("process trees are kept together by session only (no cgroup v2 that this daemon may use): one that detaches on purpose may be left behind".to_owned());
-        }
-        notes
     }
 
     /// Leaves nothing that would look alive: the socket and the map go with the daemon.
@@ -324,10 +299,6 @@ impl Daemon {
         }
         tracing::info!(runs = if self.ending == Ending::HandOver { "go on" } else { "ended" }, "mcpsup ends");
     }
-}
-
-fn runs_as_root(want: &Want) -> bool {
-    matches!(want, Want::Always(spec) if spec.account.is_none())
 }
 
 fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
@@ -359,9 +330,9 @@ fn read_config(path: &Path) -> Result<Config, Vec<Problem>> {
     }
 }
 
-fn containment(config: &Config, places: &Places) -> Result<Containment, StartError> {
+fn containment(config: &Config, places: &Places, ground: &Ground) -> Result<Containment, StartError> {
     let name = daemon_name(&places.state);
-    containment::choose(config.daemon.containment, config.daemon.cgroup_root.as_deref(), &name)
+    containment::choose(config.daemon.containment, config.daemon.cgroup_root.as_deref(), &name, ground)
         .map_err(StartError::while_trying("keep process trees together as [daemon] containment asks"))
 }
 

@@ -101,6 +101,7 @@ impl Daemon {
             instances: instances.collect(),
             problems,
             notes,
+            apart: Some(self.site.apart()),
         }
     }
 
@@ -224,7 +225,7 @@ impl Daemon {
             (Some((_, trouble)), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
                 trouble.clone()
             }
-            (None, _) | (Some(_), Some(Exit::NotStarted(_))) => exit,
+            (None, _) | (Some(_), Some(Exit::NotStarted(_) | Exit::AtLimit(..))) => exit,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Decisions: no I/O, no clock, no randomness, no async, no logging. Same calls, same answers.
 
 pub mod access;
+pub mod cage;
 pub mod config;
 pub mod connect;
 pub mod envfile;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::ServerName;
+use crate::model::cage::{Allow, Isolation};
 use crate::model::port::PortRange;
 
 /// The whole file. The default is what stands where nothing is said, with no server.
@@ -93,7 +94,7 @@ impl Default for Log {
     }
 }
 
-/// `[daemon]`: how process trees are kept together.
+/// `[daemon]`: how runs are kept together, and apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Daemon {
     /// `containment = "auto"`
@@ -101,6 +102,8 @@ pub struct Daemon {
     /// A directory of a cgroup v2 mount for the daemon to make its groups in; `auto` as root uses
     /// `mcpsup` at the top of the mount. Must not lie inside the daemon's own unit.
     pub cgroup_root: Option<PathBuf>,
+    /// `isolation = "auto"`: below what nothing is started.
+    pub isolation: Isolation,
 }
 
 /// What holds the processes of one run together, so that all of them can be ended.
@@ -222,6 +225,8 @@ pub struct Server {
     pub restart: Restart,
     /// `[server.NAME.limits]`
     pub limits: Limits,
+    /// `[server.NAME.allow]`
+    pub allow: Allow,
 }
 
 impl Server {

@@ -3,6 +3,7 @@
 //! Nothing here decides, reads or writes anything. A type's constructor is where its rule is
 //! checked, so that a value of it cannot be wrong later.
 
+pub mod cage;
 pub mod config;
 pub mod env;
 pub mod file;
@@ -16,10 +17,11 @@ pub mod secret;
 pub mod spec;
 pub mod status;
 
+pub use cage::Cage;
 pub use config::Config;
 pub use moment::Moment;
 pub use name::{InstanceId, ServerName, SessionName, UserName, Whom};
 pub use problem::Problem;
-pub use run::{Exit, RunId};
+pub use run::{Exit, Reached, RunId};
 pub use secret::Secret;
 pub use spec::{Spec, SpecId};

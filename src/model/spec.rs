@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Secret;
 use crate::model::config::{Limits, Probe, Restart, Stdio, Stop};
+use crate::model::{Cage, Secret};
 
 /// The digest of a [`Spec`]: HMAC-SHA256 under a key of the state directory.
 ///
@@ -41,6 +42,7 @@ impl Spec {
             state_dir: "/".into(),
             runtime_dir: "/".into(),
             account: None,
+            cage: Arc::default(),
             limits: Limits::default(),
             way: Way::Http { backend: 20000 },
             path: "/mcp".into(),
@@ -54,8 +56,8 @@ impl Spec {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// Digest of what the process itself is given: program, arguments, environment, directories,
-    /// account, limits and backend port; for stdio the era and who shares it. A change of anything
-    /// else needs no other run.
+    /// account, cage, limits and backend port; for stdio the era and who shares it. A change of
+    /// anything else needs no other run.
     pub id: SpecId,
     /// What the core needs to know of it.
     pub plan: Plan,
@@ -73,6 +75,8 @@ pub struct Spec {
     pub runtime_dir: PathBuf,
     /// The system account it runs as; `None` is the daemon's own.
     pub account: Option<Account>,
+    /// What it is kept from; shared by all runs of the same kind.
+    pub cage: Arc<Cage>,
     /// Limits of the run.
     pub limits: Limits,
     /// How it is spoken with.

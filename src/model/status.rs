@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::cage::Apart;
 use crate::model::{Problem, RunId, ServerName, SessionName, UserName};
 
 /// An instance's state as people see it.
@@ -84,6 +85,9 @@ pub struct StatusReport {
     pub problems: Vec<Problem>,
     /// Things an administrator should know that are not wrong: what this host does not enforce.
     pub notes: Vec<String>,
+    /// How far this host keeps users apart.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub apart: Option<Apart>,
 }
 
 /// One instance.

@@ -142,7 +142,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
     };
     failpoint::pass("spawn.grouped");
     let streams = open_streams(life, is_stdio).map_err(cannot("open the run's output"))?;
-    let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
+    let make = Make::new(group.map(super::cgroup::Group::dir), spec.cage.namespaces);
     let (mut socket, pid) = ask(life, make).await?;
     failpoint::pass("spawn.started");
     // It is our child and cannot be reaped by anybody else, so the pid still means it.
@@ -233,7 +233,7 @@ async fn end(life: &Life, leader: Leader, streams: Streams, sink: &dyn Output) {
     drain(streams, sink);
     life.set_exited();
     failpoint::pass("stop.exited");
-    life.tell(What::Exited(status(&leader)));
+    life.tell(What::Exited(blame(life, status(&leader))));
     life.kill.notified().await;
     sweep(life, leader.pid, leader.ours).await;
     failpoint::pass("stop.swept");
@@ -266,6 +266,15 @@ fn death(life: &Life, leader: &Leader) -> Option<Awaited<Arc<OwnedFd>>> {
     // A pidfd is readable when the process is dead (pidfd_open(2)).
     let death = life.hub.add(Arc::clone(&leader.handle));
     death.map_err(|error| tracing::error!(%error, pid = leader.pid, "cannot wait for a process")).ok()
+}
+
+/// A limit that it hit is part of how it ended.
+fn blame(life: &Life, exit: Exit) -> Exit {
+    let Held::Cgroup(group) = &life.held else { return exit };
+    match group.reached() {
+        Some(reached) => Exit::AtLimit(reached, Box::new(exit)),
+        None => exit,
+    }
 }
 
 /// How it ended, without reaping it. One that is not our child has told somebody else.

@@ -9,6 +9,7 @@ pub mod containment;
 pub mod envdir;
 pub mod failpoint;
 pub mod files;
+pub mod ground;
 pub mod launch;
 mod launcher;
 mod life;

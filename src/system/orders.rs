@@ -15,24 +15,25 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::cause::plain;
+use crate::model::cage::{Cage, Namespaces};
 use crate::model::spec::Account;
 use crate::model::{Secret, Spec};
 
-/// How a process is to be made: in which cgroup, and whether as the first of a pid namespace.
+/// How a process is to be made: in which cgroup, and in which namespaces of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Make {
     group: Option<PathBuf>,
-    in_namespace: bool,
+    born: Namespaces,
 }
 
 /// A request is a byte and a path, and no path is longer than this (`PATH_MAX`).
 pub const LONGEST_REQUEST: usize = 1 + 4096;
 
 impl Make {
-    /// In this cgroup, if any; as the first of a pid namespace, or not.
+    /// In this cgroup, if any, and in these namespaces.
     #[must_use]
-    pub fn new(group: Option<&Path>, in_namespace: bool) -> Self {
-        Self { group: group.map(Path::to_path_buf), in_namespace }
+    pub fn new(group: Option<&Path>, born: Namespaces) -> Self {
+        Self { group: group.map(Path::to_path_buf), born }
     }
 
     /// The cgroup's directory.
@@ -41,16 +42,16 @@ impl Make {
         self.group.as_deref()
     }
 
-    /// Whether it is the first of a pid namespace.
+    /// The namespaces; of a pid namespace it is the first process.
     #[must_use]
-    pub fn in_namespace(&self) -> bool {
-        self.in_namespace
+    pub fn born(&self) -> Namespaces {
+        self.born
     }
 
     /// As one packet.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![u8::from(self.in_namespace)];
+        let mut bytes = vec![self.born.to_bits()];
         bytes.extend(self.group.iter().flat_map(|group| group.as_os_str().as_bytes()));
         bytes
     }
@@ -58,9 +59,9 @@ impl Make {
     /// From one packet; none from an empty one, which is the end.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (in_namespace, group) = bytes.split_first()?;
+        let (born, group) = bytes.split_first()?;
         let group = (!group.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(group)));
-        Some(Self { group, in_namespace: *in_namespace != 0 })
+        Some(Self { group, born: Namespaces::from_bits(*born) })
     }
 }
 
@@ -92,6 +93,10 @@ pub struct Orders {
     pub error: Option<PathBuf>,
     /// `RLIMIT_NOFILE`.
     pub open_files: Option<u32>,
+    /// The port it is to listen on, if it is.
+    pub backend: Option<u16>,
+    /// What it is kept from.
+    pub cage: Cage,
 }
 
 /// Where a launch failed.
@@ -189,6 +194,8 @@ pub struct OrdersOf<'a> {
     output: PathBuf,
     error: Option<PathBuf>,
     open_files: Option<u32>,
+    backend: Option<u16>,
+    cage: &'a Cage,
 }
 
 impl<'a> OrdersOf<'a> {
@@ -207,6 +214,8 @@ impl<'a> OrdersOf<'a> {
             output,
             error,
             open_files: spec.limits.open_files,
+            backend: spec.backend(),
+            cage: &spec.cage,
         }
     }
 }

@@ -16,6 +16,7 @@
 )]
 
 mod bad_input;
+mod cage;
 mod connect;
 mod control;
 mod crash;

@@ -64,22 +64,27 @@ fn stopping_the_daemon_leaves_no_process_behind_in_sessions() {
 }
 
 /// Somebody who has no right to anything here.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// A host that belongs to an ordinary user, programs included.
 fn of_an_ordinary_user() -> Host {
     let host = contained("session");
+    bring(&host, "unruly");
+    host
+}
+
+/// Gives the host copies of the program and of an example, for a user who cannot reach ours.
+pub(crate) fn bring(host: &Host, server: &str) {
     let bin = host.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    for program in [Path::new(MCPSUP), &example("unruly")] {
+    std::fs::create_dir_all(&bin).unwrap();
+    for program in [Path::new(MCPSUP), &example(server)] {
         let copy = bin.join(program.file_name().unwrap());
         std::fs::copy(program, &copy).unwrap();
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let toml = std::fs::read_to_string(host.path().join("mcpsup.toml")).unwrap();
-    let own = toml.replace(&*example("unruly").to_string_lossy(), &bin.join("unruly").to_string_lossy());
+    let own = toml.replace(&*example(server).to_string_lossy(), &bin.join(server).to_string_lossy());
     crate::host::write(&host.path().join("mcpsup.toml"), &own, 0o600);
-    host
 }
 
 fn start_as_nobody(host: &mut Host) {
@@ -98,16 +103,19 @@ fn an_ordinary_users_daemon_that_is_to_make_namespaces_says_what_it_takes_and_do
         let asking = toml.replace("containment = \"session\"", "containment = \"pid-namespace\"");
         crate::host::write(&host.path().join("mcpsup.toml"), &asking, 0o600);
         give_to_nobody(host.path());
-        let mut command = Command::new(host.path().join("bin/mcpsup"));
+        bring(&host, "intruder");
+        give_to_nobody(host.path());
+        let mut command = Command::new(host.path().join("bin/intruder"));
+        command.args(["--without", "namespaces"]).arg(host.path().join("bin/mcpsup"));
         command.uid(NOBODY).gid(NOBODY);
         host.spawn_by(command);
         assert!(!host.wait_for_end().success());
         let log = host.log();
-        assert!(log.contains("CAP_SYS_ADMIN; run the daemon as root, or set"), "{log}");
+        assert!(log.contains("; run the daemon as root, or set containment"), "{log}");
     }
 }
 
-fn give_to_nobody(path: &Path) {
+pub(crate) fn give_to_nobody(path: &Path) {
     std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     if path.is_dir() {
         std::fs::read_dir(path).unwrap().for_each(|entry| give_to_nobody(&entry.unwrap().path()));

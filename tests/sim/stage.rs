@@ -109,6 +109,7 @@ pub(crate) fn spec(seat: usize, tenant: usize, version: usize, times: Times) -> 
         state_dir: PathBuf::new(),
         runtime_dir: PathBuf::new(),
         account: None,
+        cage: Arc::default(),
         limits: Limits::default(),
         way: Way::Http { backend: port(seat) },
         path: String::new(),

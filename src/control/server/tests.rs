@@ -96,6 +96,7 @@ fn pretend(
             instances: vec![],
             problems: vec![],
             notes: vec![],
+            apart: None,
         })),
         Request::Start(_) | Request::Reload => {
             Ok(Reply::Accepted(Accepted { generation, instances: vec![] }))

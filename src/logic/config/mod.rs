@@ -9,6 +9,7 @@
 //! It does not look at the world: whether a command exists or a port is free is found out where
 //! it is used.
 
+mod allow;
 mod life;
 mod report;
 mod server;
@@ -164,8 +165,13 @@ fn daemon(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Daemon {
             (text.starts_with('/') && !text.contains(char::is_control)).then(|| PathBuf::from(text))
         })
     });
+    let isolation = table.take("isolation").and_then(|e| e.text(allow::ISOLATION, report, allow::isolation));
     table.finish(report);
-    Daemon { containment: containment.unwrap_or_default(), cgroup_root }
+    Daemon {
+        containment: containment.unwrap_or_default(),
+        cgroup_root,
+        isolation: isolation.unwrap_or_default(),
+    }
 }
 
 fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Server> {

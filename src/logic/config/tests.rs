@@ -46,7 +46,7 @@ fn the_shortest_file_has_every_default() {
     assert_eq!(config.door.max_connections, 256);
     assert_eq!(config.door.head_timeout, Duration::from_secs(60));
     assert_eq!((config.log.max_size, config.log.keep, config.log.max_rate), (10 << 20, 3, 4 << 20));
-    assert_eq!(config.daemon, Daemon { containment: Containment::Auto, cgroup_root: None });
+    assert_eq!(config.daemon, Daemon::default());
     let server = &config.servers[&"notes".parse().unwrap()];
     assert_eq!(server.command, [text("/opt/notes"), Template(vec![Piece::Port])]);
     assert_eq!(server.transport, Transport::Http);

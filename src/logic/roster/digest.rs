@@ -12,10 +12,10 @@ use sha2::Sha256;
 
 use crate::model::config::{Era, Sessions};
 use crate::model::spec::Way;
-use crate::model::{Spec, SpecId};
+use crate::model::{Cage, Spec, SpecId};
 
 /// Names what is written; a new order of parts needs a new name.
-const FORMAT: &[u8] = b"mcpsup spec 1";
+const FORMAT: &[u8] = b"mcpsup spec 2";
 
 /// HMAC-SHA256 of `spec` under `key`; its `id` is not looked at.
 pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
@@ -65,6 +65,9 @@ pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
             digest.bytes(spec.path.as_bytes());
         }
     }
+    // Why nothing is started is no reason to end what runs.
+    let cage = Cage { refused: None, ..(*spec.cage).clone() };
+    digest.bytes(&serde_json::to_vec(&cage).unwrap_or_default());
     SpecId(digest.0.finalize().into_bytes().into())
 }
 

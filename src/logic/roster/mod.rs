@@ -25,7 +25,7 @@ use crate::model::config::Transport;
 use crate::model::file::Look;
 use crate::model::spec::Account;
 use crate::model::status::StateName;
-use crate::model::{Config, InstanceId, Problem, Spec, SpecId, UserName, Whom};
+use crate::model::{Cage, Config, InstanceId, Problem, ServerName, Spec, SpecId, UserName, Whom};
 
 use spec::Constants;
 pub use spec::place;
@@ -55,6 +55,8 @@ pub struct Host<'a> {
     pub is_root: bool,
     /// The key of [`SpecId`]s, of the state directory.
     pub digest_key: &'a [u8; 32],
+    /// What a server's runs are kept from: those with an account of their own, or without.
+    pub cage: &'a dyn Fn(&ServerName, bool) -> Arc<Cage>,
     /// Users whom `mcpsup remove` is freeing of everything: nothing is wanted of theirs.
     pub removing: &'a BTreeSet<UserName>,
 }

@@ -155,6 +155,7 @@ impl Recipe<'_> {
             state_dir,
             runtime_dir,
             account: self.account.cloned(),
+            cage: (host.cage)(&id.server, self.account.is_some()),
             limits: server.limits,
             way,
             path: server.path.clone(),

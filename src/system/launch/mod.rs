@@ -7,9 +7,12 @@
 //! and executes the server. The launcher itself never hears an order, so it knows no secret; no
 //! code of ours runs between fork and exec in the daemon, which has threads and much memory.
 //!
+//! Last, it lays its cage around itself (`cage/`): what the run may see, open, call and signal.
+//!
 //! Where a pid namespace is used, the copy is its first process: it starts the server as a child,
 //! passes signals on and reaps.
 
+mod cage;
 mod clone;
 mod inherited;
 
@@ -32,8 +35,11 @@ use nix::unistd::{Gid, Pid, Uid, initgroups, setgid, setsid, setuid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write};
+use crate::model::cage::Namespaces;
 use crate::model::spec::Account;
-use clone::Side;
+use cage::calls::Filters;
+use cage::mounts;
+use clone::{Parent, Side};
 
 /// The exit status of a launcher, or a copy of it, whose daemon is gone; nobody is left to hear it.
 const NO_ORDERS: u8 = 125;
@@ -52,15 +58,17 @@ pub fn main() -> ExitCode {
     if setsid().is_err() || prctl::set_dumpable(false).is_err() {
         return ExitCode::from(NO_ORDERS);
     }
+    // Once for all runs.
+    let filters = Filters::new();
     loop {
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
         let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
-        let sides = group.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
+        let sides = group.and_then(|group| clone::copy(group.as_ref(), make.born(), Parent::Ours));
         let answer = match sides {
             Ok(Side::Copy) => {
                 drop(control);
-                return become_server(socket, make.in_namespace());
+                return become_server(socket, make.born(), &filters);
             }
             Ok(Side::Original(pid)) => Answer::Pid(pid),
             Err(error) => Answer::Failed(cannot("make a process")(error)),
@@ -94,17 +102,28 @@ fn next_request(control: &OwnedFd) -> io::Result<Option<(Make, OwnedFd)>> {
     }
 }
 
+/// The hidden verb `try-cage`: says what of a cage can be had on this host, as JSON.
+#[must_use]
+pub fn try_cage() -> ExitCode {
+    let ground = cage::trial::ground();
+    let said = serde_json::to_writer(io::stdout(), &ground);
+    if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// In the copy: hears its orders and becomes the server.
-fn become_server(mut socket: UnixStream, in_namespace: bool) -> ExitCode {
+fn become_server(mut socket: UnixStream, born: Namespaces, filters: &Filters) -> ExitCode {
+    // Before there is anything to be found in this memory.
+    let named = if born.user { name_ids() } else { Ok(()) };
     let Ok(orders) = read::<Orders>(&mut socket) else { return ExitCode::from(NO_ORDERS) };
-    let done = if in_namespace {
-        serve(&orders, &socket)
-    } else {
-        prepare(&orders).and_then(|mut command| {
+    let done = named.and_then(|()| {
+        if born.pid {
+            return serve(&orders, &socket, filters);
+        }
+        prepare(&orders, filters).and_then(|mut command| {
             let error = command.exec();
             Err(cannot(format!("execute {}", orders.program))(error))
         })
-    };
+    });
     match done {
         Ok(code) => code,
         Err(failure) => match write(&mut socket, &Answer::Failed(failure)) {
@@ -114,18 +133,32 @@ fn become_server(mut socket: UnixStream, in_namespace: bool) -> ExitCode {
     }
 }
 
+/// In a user namespace of its own, where it is nobody yet. The files for that belong to root as long
+/// as its memory is closed.
+fn name_ids() -> Result<(), Failure> {
+    let dumpable = |yes| prctl::set_dumpable(yes).map_err(io::Error::from);
+    dumpable(true)
+        .and_then(|()| mounts::map_own_ids())
+        .and_then(|()| dumpable(false))
+        .map_err(cannot("use a user namespace"))
+}
+
 fn cannot(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure { doing: format!("cannot {}", doing.into()), errno: error.raw_os_error() }
 }
 
 /// Does everything that comes before the server itself: afterwards this process is in its own
 /// session and group, is who the server shall be, and has what the server shall have.
-fn prepare(orders: &Orders) -> Result<Command, Failure> {
+fn prepare(orders: &Orders, filters: &Filters) -> Result<Command, Failure> {
     setsid().map_err(io::Error::from).map_err(cannot("make a session"))?;
     prctl::set_dumpable(false).map_err(io::Error::from).map_err(cannot("close its memory to others"))?;
     limit(orders)?;
     umask(Mode::from_bits_truncate(0o077));
     let account = orders.account.as_ref();
+    cage::look(orders)?;
+    if let Some(refused) = &orders.cage.refused {
+        return Err(Failure { doing: refused.clone(), errno: None });
+    }
     if account.is_none() {
         never_as_root_in_anothers(&orders.state_dir)?;
     }
@@ -137,6 +170,13 @@ fn prepare(orders: &Orders) -> Result<Command, Failure> {
     let output = fifo(&orders.output).map_err(cannot("open its standard output"))?;
     let error = orders.error.as_deref().map_or_else(|| output.try_clone(), fifo);
     let error = error.map_err(cannot("open its standard error"))?;
+    let cage = &orders.cage;
+    if cage.namespaces.mount {
+        mounts::arrange(&mounts::Plan::of(orders), cage.namespaces, cage.proc)?;
+    }
+    if cage.bounding {
+        cage::rights::empty_bounding_set().map_err(cannot("give up capabilities for good"))?;
+    }
     if let Some(account) = account {
         become_account(account)?;
     }
@@ -145,6 +185,7 @@ fn prepare(orders: &Orders) -> Result<Command, Failure> {
     make_own(&tmp, None).map_err(cannot(format!("make {}", tmp.display())))?;
     std::env::set_current_dir(&orders.working_dir)
         .map_err(cannot(format!("enter {}", orders.working_dir.display())))?;
+    cage::close(orders, filters, &[&stdin, &output])?;
     #[expect(clippy::disallowed_methods, reason = "the launcher is system::process's other half")]
     let mut command = Command::new(&orders.program);
     command
@@ -226,7 +267,7 @@ fn become_account(account: &Account) -> Result<(), Failure> {
 }
 
 /// Starts the server as a child and lives as long as it does.
-fn serve(orders: &Orders, socket: &UnixStream) -> Result<ExitCode, Failure> {
+fn serve(orders: &Orders, socket: &UnixStream, filters: &Filters) -> Result<ExitCode, Failure> {
     let mut signals = signal_hook::iterator::Signals::new([
         nix::libc::SIGTERM,
         nix::libc::SIGINT,
@@ -237,7 +278,7 @@ fn serve(orders: &Orders, socket: &UnixStream) -> Result<ExitCode, Failure> {
         nix::libc::SIGCHLD,
     ])
     .map_err(cannot("watch for signals"))?;
-    let mut command = prepare(orders)?;
+    let mut command = prepare(orders, filters)?;
     let child = command.process_group(0).spawn().map_err(cannot(format!("execute {}", orders.program)))?;
     drop(command);
     // Said by closing, as exec would; the descriptor itself goes with this process.

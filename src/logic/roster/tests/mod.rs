@@ -9,9 +9,10 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use super::*;
+use crate::model::cage::Allow;
 use crate::model::config::{
-    self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop,
-    Template, Transport,
+    self, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop, Template,
+    Transport,
 };
 use crate::model::file::{EnvFile, FileState, SecretBytes};
 use crate::model::{Secret, Spec};
@@ -50,6 +51,7 @@ fn server() -> Server {
             max_wait: Duration::from_secs(60),
             stable: Duration::from_secs(60),
         },
+        allow: Allow::default(),
         limits: Limits::default(),
     }
 }
@@ -69,7 +71,7 @@ fn config(servers: &[(&str, Server)]) -> Config {
             hosts: Vec::new(),
         },
         log: Log { max_size: 1 << 20, keep: 3, max_rate: 1 << 20 },
-        daemon: Daemon { containment: Containment::Auto, cgroup_root: None },
+        daemon: Daemon::default(),
         servers: servers.iter().map(|(name, server)| (name.parse().unwrap(), server.clone())).collect(),
     }
 }
@@ -176,6 +178,7 @@ fn host<'a>(accounts: Accounts<'a>, is_root: bool, removing: &'a BTreeSet<UserNa
         runtime: Path::new("/run/mcpsup"),
         is_root,
         digest_key: &[7; 32],
+        cage: &|_, _| Arc::default(),
         removing,
     }
 }
