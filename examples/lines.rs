@@ -64,6 +64,10 @@ impl Server {
             "initialize" => self.answer(&id, initialize(&params)),
             "ping" => self.answer(&id, Ok(json!({}))),
             "tools/list" => self.answer(&id, Ok(json!({ "tools": tools() }))),
+            // Counted, and that is all.
+            "tools/call" if params["name"] == "never" => {
+                self.calls.fetch_add(1, Ordering::Relaxed);
+            }
             "tools/call" => {
                 let server = Arc::clone(self);
                 std::thread::spawn(move || {
@@ -134,7 +138,7 @@ fn initialize(params: &Value) -> Result<Value, (i32, String)> {
 
 fn tools() -> Value {
     let tool = |name: &str| json!({ "name": name, "inputSchema": { "type": "object" } });
-    ["pid", "calls", "session", "here", "echo", "wait", "huge", "garbage", "deaf", "mute", "exit"]
+    ["never", "pid", "calls", "session", "here", "echo", "wait", "huge", "garbage", "deaf", "mute", "exit"]
         .map(tool)
         .into_iter()
         .collect()

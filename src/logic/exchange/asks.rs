@@ -103,7 +103,7 @@ impl Exchange {
     /// The process asks something.
     pub(super) fn asked(&mut self, id: &str, method: &str, frame: &Frame<'_>) {
         if method == "ping" {
-            return self.send(frame::answer(id, "{}"));
+            return self.reply(frame::answer(id, "{}"));
         }
         if self.server.as_ref().is_none_or(|server| server.is_modern) {
             return self.refuse_process(id, METHOD_NOT_FOUND, "this revision has no requests of servers");
@@ -177,7 +177,7 @@ impl Exchange {
     }
 
     fn refuse_process(&mut self, id: &str, code: i32, why: &str) {
-        self.send(frame::error(Some(id), code, why));
+        self.reply(frame::error(Some(id), code, why));
     }
 
     /// A client's answer.
