@@ -23,6 +23,7 @@ mod doors;
 mod failpoints;
 mod files;
 mod host;
+mod inflight;
 mod outlive;
 mod real;
 mod secrets;

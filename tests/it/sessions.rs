@@ -6,7 +6,7 @@ use mcpsup::model::status::{SessionRun, StateName};
 use serde_json::json;
 
 use crate::host::{Host, example, is_alive};
-use crate::stdio::{Client, INITIALIZE, end, lines};
+use crate::stdio::{Client, INITIALIZE, NEWEST, end, lines};
 use crate::{seen, wire};
 
 /// A host with alice's server up, which has a process for each session.
@@ -169,7 +169,7 @@ fn a_thousand_vanish(host: &Host) {
                     let answer = wire::post(port, "", INITIALIZE);
                     assert_eq!(answer.status, 200, "{answer:?}");
                     let session = answer.header("mcp-session-id").unwrap().to_owned();
-                    drop(Client { port, session }.listen());
+                    drop(Client { port, session, version: NEWEST }.listen());
                 }
             });
         }

@@ -348,6 +348,12 @@ impl State {
         }
     }
 
+    /// Bytes that the process does not take.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.process.as_ref().map_or(0, |process| process.held_bytes)
+    }
+
     #[cfg(test)]
     pub(super) fn readers(&self) -> usize {
         self.readers.len()

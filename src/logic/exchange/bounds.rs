@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 /// Bytes of a session that wait to be taken; one message may be longer than all of it. Beyond this
-/// the stream is cut: what waits on it is dropped, but for its answers, which become [`TOO_MUCH`].
+/// what comes is dropped, but for answers, which become [`TOO_MUCH`].
 pub(super) const MAX_HELD: usize = 1 << 20;
 /// The same for answers on a stream that somebody reads: a slow reader of large results.
 pub(super) const MAX_HELD_ANSWERS: usize = 32 << 20;
 /// Bytes that wait for all clients together, and that were taken and did not reach them yet; one message may
-/// be longer than all of it. Beyond this nothing waits but answers up to [`SMALL`].
+/// be longer than all of it. Beyond this the same happens, but to answers up to [`SMALL`].
 pub(super) const MAX_ALL: usize = 64 << 20;
 /// Clients who read slowly cost others only answers longer than this.
 pub(super) const SMALL: usize = 4 << 10;

@@ -8,7 +8,6 @@ use crate::model::Moment;
 
 use super::calls::{Call, LOST, Own, Stage};
 use super::server::{self, Server};
-use super::what::What;
 use super::{Deed, Exchange, Opened};
 
 /// How long a process may say nothing to `server/discover` until it is asked `initialize`. Legacy

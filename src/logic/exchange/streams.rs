@@ -139,27 +139,23 @@ impl Streams {
         }
         let was_empty = stream.events.len() == stream.taken;
         let (all, size) = (self.held + self.owed, event.message.len());
-        if all > 0 && all + size > MAX_ALL && !(is_answer && size <= SMALL) {
+        let mut desk = stream.session.and_then(|session| self.desks.get_mut(&session));
+        let too_much_of_all = all > 0 && all + size > MAX_ALL && !(is_answer && size <= SMALL);
+        let too_much_here = match &desk {
+            Some(desk) => {
+                let is_read = is_answer && stream.detached.is_none();
+                desk.held > 0 && desk.held + size > if is_read { MAX_HELD_ANSWERS } else { MAX_HELD }
+            }
+            None => !is_answer && !was_empty && stream.held + size > MAX_HELD,
+        };
+        if too_much_of_all || too_much_here {
             if !is_answer {
                 return;
             }
-            event.message = too_much(id);
+            event.message = frame::error(id, frame::INTERNAL_ERROR, TOO_MUCH);
         }
-        if let Some(desk) = stream.session.and_then(|session| self.desks.get_mut(&session)) {
-            let read = is_answer && stream.detached.is_none();
-            let limit = if read { MAX_HELD_ANSWERS } else { MAX_HELD };
-            if desk.held > 0 && desk.held + event.message.len() > limit {
-                self.held -= stream.held;
-                desk.held -= std::mem::take(&mut stream.held);
-                stream.events.truncate(stream.taken);
-                if !is_answer {
-                    return;
-                }
-                event.message = too_much(id);
-            }
+        if let Some(desk) = &mut desk {
             desk.held += event.message.len();
-        } else if !is_answer && stream.held + event.message.len() > MAX_HELD && !was_empty {
-            return;
         }
         stream.held += event.message.len();
         self.held += event.message.len();
@@ -470,10 +466,6 @@ impl Streams {
     pub(super) fn deadline_of_all(&self) -> Option<Moment> {
         self.all.values().filter_map(|stream| stream.detached).min().map(|since| since + DETACHED)
     }
-}
-
-fn too_much(id: Option<&str>) -> Vec<u8> {
-    frame::error(id, frame::INTERNAL_ERROR, TOO_MUCH)
 }
 
 fn taken(id: Option<String>, event: Event, last: bool) -> Next {

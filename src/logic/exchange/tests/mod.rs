@@ -1,5 +1,6 @@
 //! The exchange, with a process that is a script.
 
+mod bounds;
 mod legacy;
 mod modern;
 mod worlds;
