@@ -228,3 +228,19 @@ async fn a_process_that_asks_and_does_not_read_is_not_answered_without_end() {
     };
     assert!(body["result"].is_object(), "when it reads, its clients are served");
 }
+
+#[tokio::test]
+async fn nothing_is_left_of_sessions_whose_clients_vanish() {
+    let idle = Duration::from_millis(50);
+    let (mut world, _process) = up(Stdio { session_idle: idle, ..legacy() }).await;
+    for _ in 0..20 {
+        let mut client = world.in_session().await;
+        client.get("").await;
+    }
+    for _ in 0..20 {
+        world.word("Forget").await;
+    }
+    assert_eq!(world.bridge.sessions(), 0);
+    let line = world.bridge.at(None).unwrap();
+    assert_eq!(line.turn(|state, _| (state.readers(), state.names.len())), (0, 0));
+}
