@@ -82,10 +82,11 @@ impl Asks {
         }
     }
 
-    /// The questions of a call that is over.
-    pub(super) fn forget_round(&mut self, wire: u64) {
-        self.rounds.remove(&wire);
+    /// The questions of a call that is over; how many bytes were kept of what was answered.
+    pub(super) fn forget_round(&mut self, wire: u64) -> usize {
+        let bytes = self.rounds.remove(&wire).map_or(0, |round| round.bytes());
         self.asks.retain(|_, ask| !matches!(ask.asker, Asker::Round(call, _) if call == wire));
+        bytes
     }
 
     /// Whoever asked is gone.

@@ -25,7 +25,7 @@ pub(super) const LOST: &str = "the server ended while this call was in flight; i
 pub(super) const HAUNTING: Duration = Duration::from_secs(30);
 
 /// Bytes of requests that wait for a process or a turn, or may have to be sent again.
-const MAX_WAITING: usize = 32 << 20;
+pub(super) const MAX_WAITING: usize = 32 << 20;
 
 /// How far a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,13 @@ pub(super) enum Own {
     Aside,
     /// `subscriptions/listen`.
     Listen,
+}
+
+impl Call {
+    /// What is kept of it, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        [&self.text, &self.more].into_iter().flatten().map(|text| text.len()).sum()
+    }
 }
 
 impl Exchange {
@@ -351,7 +358,7 @@ impl Exchange {
     /// Takes a call out of every table.
     pub(super) fn forget_call(&mut self, wire: u64) -> Option<Call> {
         let call = self.calls.remove(&wire)?;
-        self.waiting -= call.text.as_ref().map_or(0, |text| text.len());
+        self.waiting -= call.kept();
         match call.stage {
             Stage::Waits => self.turns.forget(wire),
             Stage::Sent if call.what == What::Listen => {}
@@ -360,7 +367,7 @@ impl Exchange {
                 self.turns.exorcise(call.owner);
                 self.ghosts.forget(wire);
             }
-            Stage::Asks => self.asks.forget_round(wire),
+            Stage::Asks => self.waiting -= self.asks.forget_round(wire),
         }
         if !matches!(call.stage, Stage::Ghost(_))
             && let Some(session) = self.session_of(call.owner)
@@ -411,7 +418,7 @@ impl Exchange {
         let until = now + HAUNTING;
         self.ghosts.note(until, wire);
         let stage = Stage::Ghost(until);
-        self.calls.insert(wire, Call { stage, text: None, token: None, ..call });
+        self.calls.insert(wire, Call { stage, text: None, token: None, more: None, ..call });
     }
 
     /// The server's own answer to a modern client's question who it is.

@@ -190,7 +190,7 @@ pub struct Exchange {
     next_id: u64,
     /// Clients' requests, by the id under which the process knows them.
     calls: BTreeMap<u64, Call>,
-    /// Bytes of what is kept of them, see [`Call::text`].
+    /// Bytes of what is kept of them, and of what clients answered in their rounds.
     waiting: usize,
     /// Our own requests in flight.
     own: BTreeMap<u64, Own>,

@@ -1,5 +1,7 @@
 //! Clients that leave, clients that do not read, and a process that does not.
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt;
 
 use super::*;
@@ -231,12 +233,12 @@ async fn a_process_that_asks_and_does_not_read_is_not_answered_without_end() {
 
 #[tokio::test]
 async fn nothing_is_left_of_sessions_whose_clients_vanish() {
-    let idle = Duration::from_millis(50);
-    let (mut world, _process) = up(Stdio { session_idle: idle, ..legacy() }).await;
+    let (mut world, _process) = up(legacy()).await;
     for _ in 0..20 {
         let mut client = world.in_session().await;
         client.get("").await;
     }
+    world.bridge.configure(Stdio { session_idle: Duration::from_millis(1), ..legacy() });
     for _ in 0..20 {
         world.word("Forget").await;
     }

@@ -394,8 +394,9 @@ impl World {
         // What is kept in order says the same as a look at everything.
         assert_eq!(exchange.deadline(), exchange.deadline_of_all());
         exchange.streams.size();
-        let kept = |call: &Call| call.text.as_ref().map_or(0, |text| text.len());
-        assert_eq!(exchange.waiting, exchange.calls.values().map(kept).sum::<usize>());
+        let kept = exchange.calls.values().map(Call::kept).sum::<usize>();
+        let answers = exchange.asks.rounds.values().map(|round| round.bytes()).sum::<usize>();
+        assert_eq!(exchange.waiting, kept + answers);
         let sent = |call: &&Call| call.stage == Stages::Sent && call.what != What::Listen;
         assert_eq!(exchange.in_flight(), exchange.calls.values().filter(sent).count());
     }
