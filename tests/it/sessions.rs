@@ -169,7 +169,9 @@ fn a_thousand_vanish(host: &Host) {
                     let answer = wire::post(port, "", INITIALIZE);
                     assert_eq!(answer.status, 200, "{answer:?}");
                     let session = answer.header("mcp-session-id").unwrap().to_owned();
-                    drop(Client { port, session, version: NEWEST }.listen());
+                    let mut stream = Client { port, session, version: NEWEST }.listen();
+                    // Who goes before it is open may be gone before anybody looked at what they wanted.
+                    wire::read_until(&mut stream, "data:");
                 }
             });
         }
