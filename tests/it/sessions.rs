@@ -171,7 +171,7 @@ fn a_thousand_vanish(host: &Host) {
                     let session = answer.header("mcp-session-id").unwrap().to_owned();
                     let mut stream = Client { port, session, version: NEWEST }.listen();
                     // Who goes before it is open may be gone before anybody looked at what they wanted.
-                    wire::read_until(&mut stream, "data:");
+                    wire::read_until(&mut stream, "\r\n\r\n");
                 }
             });
         }
