@@ -28,6 +28,7 @@ mod bounds;
 mod calls;
 mod due;
 mod listens;
+mod mirrors;
 mod notices;
 mod opening;
 mod posts;
@@ -47,6 +48,8 @@ use asks::Asks;
 use calls::{Call, Own};
 use due::Due;
 use listens::Listens;
+pub use mirrors::Head;
+use mirrors::Mirrors;
 use opening::Process;
 use server::Server;
 use sessions::Session;
@@ -147,6 +150,8 @@ pub enum Deed {
     Remember(SessionRecord),
     /// The session ended (deleted, idle, or one too many); its id.
     Forget(String),
+    /// Whoever waits for [`Exchange::knows_heads`] should look again.
+    Learned,
 }
 
 /// How an exchange behaves.
@@ -197,6 +202,7 @@ pub struct Exchange {
     turns: Turns,
     asks: Asks,
     listens: Listens,
+    mirrors: Mirrors,
     sessions: BTreeMap<SessionKey, Session>,
     by_id: HashMap<String, SessionKey>,
     /// Sessions by when they were seen; those that are busy may be missing.
@@ -241,6 +247,7 @@ impl Exchange {
             turns: Turns::default(),
             asks: Asks::default(),
             listens: Listens::default(),
+            mirrors: Mirrors::default(),
             sessions: BTreeMap::new(),
             by_id: HashMap::new(),
             idle: Due::default(),

@@ -229,6 +229,7 @@ impl Exchange {
     /// Ends what was idle too long, and all else that waited its time.
     pub fn expire(&mut self, now: Moment) {
         self.break_silence(now);
+        self.give_up_learning(now);
         self.streams.expire(now);
         let over = |call: &Call| matches!(call.stage, Stage::Ghost(until) if until <= now);
         let ghosts: Vec<u64> =
@@ -257,7 +258,8 @@ impl Exchange {
             (!is_busy(session, key, &self.streams)).then_some(session.seen)
         });
         let idle = idle.map(|seen| seen + self.settings.session_idle);
-        [ghost, idle, self.process.silent_at(), self.streams.deadline()].into_iter().flatten().min()
+        let others = [self.process.silent_at(), self.streams.deadline(), self.mirrors.deadline()];
+        [ghost, idle].into_iter().chain(others).flatten().min()
     }
 
     /// The same by looking at everything.
@@ -269,7 +271,7 @@ impl Exchange {
         });
         let idle = self.sessions.iter().filter(|(key, _)| !self.is_busy(**key));
         let idle = idle.map(|(_, session)| session.seen + self.settings.session_idle);
-        let others = [self.process.silent_at(), self.streams.deadline_of_all()];
+        let others = [self.process.silent_at(), self.streams.deadline_of_all(), self.mirrors.deadline()];
         ghosts.chain(idle).chain(others.into_iter().flatten()).min()
     }
 

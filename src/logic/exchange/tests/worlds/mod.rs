@@ -395,7 +395,7 @@ impl World {
         assert_eq!(exchange.deadline(), exchange.deadline_of_all());
         exchange.streams.size();
         let kept = exchange.calls.values().map(Call::kept).sum::<usize>();
-        let answers = exchange.asks.rounds.values().map(|round| round.bytes()).sum::<usize>();
+        let answers = exchange.asks.rounds.values().map(super::super::rounds::Round::bytes).sum::<usize>();
         assert_eq!(exchange.waiting, kept + answers);
         let sent = |call: &&Call| call.stage == Stages::Sent && call.what != What::Listen;
         assert_eq!(exchange.in_flight(), exchange.calls.values().filter(sent).count());
