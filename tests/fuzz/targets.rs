@@ -495,7 +495,7 @@ impl Fuzzed {
 
     fn settle(&mut self) {
         for deed in self.exchange.deeds() {
-            if let Deed::Send(line) = deed {
+            if let Deed::Send(line) | Deed::Reply(line) = deed {
                 let Some(message) = line.strip_suffix(b"\n") else { panic!("a line has no end") };
                 assert!(
                     !message.contains(&b'\n') && frame::parse(message).is_ok(),

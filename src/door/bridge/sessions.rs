@@ -88,7 +88,7 @@ impl Bridge {
         let settings = self.settings();
         let exchange = Exchange::new(exchange_settings(settings, self.version, true));
         let bridge: Weak<Self> = Arc::downgrade(self);
-        Line::new(Some(name), bridge, exchange, settings.health)
+        Line::new(Some(name), bridge, exchange, settings.health, self.owed.clone())
     }
 
     /// Keeps a line; if it is one too many the oldest ends, those that are just beginning last.

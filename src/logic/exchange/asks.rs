@@ -82,10 +82,11 @@ impl Asks {
         }
     }
 
-    /// The questions of a call that is over.
-    pub(super) fn forget_round(&mut self, wire: u64) {
-        self.rounds.remove(&wire);
+    /// The questions of a call that is over; how many bytes were kept of what was answered.
+    pub(super) fn forget_round(&mut self, wire: u64) -> usize {
+        let bytes = self.rounds.remove(&wire).map_or(0, |round| round.bytes());
         self.asks.retain(|_, ask| !matches!(ask.asker, Asker::Round(call, _) if call == wire));
+        bytes
     }
 
     /// Whoever asked is gone.
@@ -103,7 +104,7 @@ impl Exchange {
     /// The process asks something.
     pub(super) fn asked(&mut self, id: &str, method: &str, frame: &Frame<'_>) {
         if method == "ping" {
-            return self.send(frame::answer(id, "{}"));
+            return self.reply(frame::answer(id, "{}"));
         }
         if self.server.as_ref().is_none_or(|server| server.is_modern) {
             return self.refuse_process(id, METHOD_NOT_FOUND, "this revision has no requests of servers");
@@ -177,7 +178,7 @@ impl Exchange {
     }
 
     fn refuse_process(&mut self, id: &str, code: i32, why: &str) {
-        self.send(frame::error(Some(id), code, why));
+        self.reply(frame::error(Some(id), code, why));
     }
 
     /// A client's answer.

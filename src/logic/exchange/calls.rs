@@ -15,6 +15,7 @@ use crate::model::Moment;
 use super::server::{Server, severity};
 use super::streams::Event;
 use super::turns::Owner;
+use super::what::What;
 use super::{Exchange, MAX_CALLS, Opened, SessionKey, StreamKey, translate};
 
 /// What the process is told of whoever lost their call with it.
@@ -24,53 +25,7 @@ pub(super) const LOST: &str = "the server ended while this call was in flight; i
 pub(super) const HAUNTING: Duration = Duration::from_secs(30);
 
 /// Bytes of requests that wait for a process or a turn, or may have to be sent again.
-const MAX_WAITING: usize = 32 << 20;
-
-/// What a request asks for, as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
-    /// Whatever else.
-    Other,
-    /// Can make a process ask its client something.
-    CanAsk,
-    /// The same, and its result can be cached.
-    Read,
-    /// A list; its result can be cached.
-    List,
-    Discover,
-    Listen,
-    Subscribe(Box<str>),
-    Unsubscribe(Box<str>),
-    SetLevel(Box<str>),
-    Ping,
-    /// The `initialize` of the one client of an isolated process.
-    Initialize,
-}
-
-impl What {
-    fn of(method: &str, params: Option<&str>) -> Self {
-        let text = |name: &str| -> Option<Box<str>> {
-            let [found] = members(params?, [name]).ok()?;
-            text_of(found?).map(|text| (*text).into())
-        };
-        match method {
-            "tools/call" | "prompts/get" => Self::CanAsk,
-            "resources/read" => Self::Read,
-            "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => Self::List,
-            "server/discover" => Self::Discover,
-            "subscriptions/listen" => Self::Listen,
-            "resources/subscribe" => text("uri").map_or(Self::Other, Self::Subscribe),
-            "resources/unsubscribe" => text("uri").map_or(Self::Other, Self::Unsubscribe),
-            "logging/setLevel" => text("level").map_or(Self::Other, Self::SetLevel),
-            "ping" => Self::Ping,
-            _ => Self::Other,
-        }
-    }
-
-    pub(super) const fn can_ask(&self) -> bool {
-        matches!(self, Self::CanAsk | Self::Read)
-    }
-}
+pub(super) const MAX_WAITING: usize = 32 << 20;
 
 /// How far a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +76,13 @@ pub(super) enum Own {
     Tools,
 }
 
+impl Call {
+    /// What is kept of it, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        [&self.text, &self.more].into_iter().flatten().map(|text| text.len()).sum()
+    }
+}
+
 impl Exchange {
     /// Takes a request that was found to be allowed. What answers it comes on `stream`.
     pub(super) fn request(&mut self, owner: Owner, frame: &Frame<'_>, stream: StreamKey) {
@@ -134,11 +96,12 @@ impl Exchange {
         let Ok((token, level)) = asides(frame.params) else {
             return self.refuse(stream, id, INVALID_PARAMS, "a member stands twice in the params", 400);
         };
+        let what = What::of(method, frame.params);
         let full = self.calls.len() >= MAX_CALLS;
-        if full || (!self.is_open() && self.waiting() + frame.text.len() > MAX_WAITING) {
+        let is_kept = self.is_kept(owner, &what) && self.waiting + frame.text.len() > MAX_WAITING;
+        if full || is_kept {
             return self.refuse(stream, id, SERVER_LOST, "too many calls wait for this server", 503);
         }
-        let what = What::of(method, frame.params);
         let wire = self.fresh();
         let call = Call {
             owner,
@@ -159,9 +122,26 @@ impl Exchange {
         self.submit(wire, frame);
     }
 
-    /// Bytes that wait.
-    fn waiting(&self) -> usize {
-        self.calls.values().filter_map(|call| call.text.as_ref()).map(|text| text.len()).sum()
+    /// True if the text of such a call has to be kept: until it can be sent, or in case it must be again.
+    fn is_kept(&self, owner: Owner, what: &What) -> bool {
+        let again = owner != Owner::Modern && self.server.as_ref().is_some_and(|server| server.is_modern);
+        let can_ask = what.can_ask();
+        !self.is_open() || !self.turns.is_free(owner, can_ask) || (again && can_ask)
+    }
+
+    /// Keeps the text of a call, or nothing of it any more.
+    fn keep_text(&mut self, wire: u64, text: Option<Box<str>>) {
+        let Some(call) = self.calls.get_mut(&wire) else { return };
+        self.waiting += text.as_ref().map_or(0, |text| text.len());
+        let before = std::mem::replace(&mut call.text, text);
+        self.waiting -= before.map_or(0, |text| text.len());
+    }
+
+    /// The text of a call, which is not kept any more.
+    pub(super) fn take_text(&mut self, wire: u64) -> Option<Box<str>> {
+        let text = self.calls.get_mut(&wire)?.text.take()?;
+        self.waiting -= text.len();
+        Some(text)
     }
 
     /// Sends a call, or lets it wait.
@@ -173,7 +153,7 @@ impl Exchange {
             return self.go(wire, frame);
         }
         if call.text.is_none() {
-            call.text = Some(frame.text.into());
+            self.keep_text(wire, Some(frame.text.into()));
         }
         if open {
             self.turns.wait(wire, owner);
@@ -183,7 +163,7 @@ impl Exchange {
     /// Sends what waited, if it may go now.
     pub(super) fn submit_again(&mut self, wires: Vec<u64>) {
         for wire in wires {
-            let Some(text) = self.calls.get_mut(&wire).and_then(|call| call.text.take()) else { continue };
+            let Some(text) = self.take_text(wire) else { continue };
             if let Ok(frame) = frame::parse(text.as_bytes()) {
                 self.submit(wire, &frame);
             }
@@ -194,9 +174,7 @@ impl Exchange {
     pub(super) fn pump(&mut self) {
         if self.turns.asks_back && self.process.takes_calls() {
             for wire in self.turns.due() {
-                let Some(text) = self.calls.get_mut(&wire).and_then(|call| call.text.take()) else {
-                    continue;
-                };
+                let Some(text) = self.take_text(wire) else { continue };
                 if let Ok(frame) = frame::parse(text.as_bytes()) {
                     self.go(wire, &frame);
                 }
@@ -262,11 +240,12 @@ impl Exchange {
         call.stage = Stage::Sent;
         // A result may want it sent again.
         let again = keep && call.what.can_ask() && call.owner != Owner::Modern;
-        call.text = again.then(|| frame.text.into());
+        let text = again.then(|| frame.text.into());
         // A listen stream lasts, and nothing but what is tagged with it is its.
         if call.what != What::Listen {
             self.turns.sent(call.owner, call.what.can_ask());
         }
+        self.keep_text(wire, text);
         self.send(line);
     }
 
@@ -384,17 +363,24 @@ impl Exchange {
     /// Takes a call out of every table.
     pub(super) fn forget_call(&mut self, wire: u64) -> Option<Call> {
         let call = self.calls.remove(&wire)?;
+        self.waiting -= call.kept();
         match call.stage {
             Stage::Waits => self.turns.forget(wire),
             Stage::Sent if call.what == What::Listen => {}
             Stage::Sent => self.turns.answered(call.owner, call.what.can_ask()),
-            Stage::Ghost(_) => self.turns.exorcise(call.owner),
-            Stage::Asks => self.asks.forget_round(wire),
+            Stage::Ghost(_) => {
+                self.turns.exorcise(call.owner);
+                self.ghosts.forget(wire);
+            }
+            Stage::Asks => self.waiting -= self.asks.forget_round(wire),
         }
         if !matches!(call.stage, Stage::Ghost(_))
             && let Some(session) = self.session_of(call.owner)
         {
             session.calls.remove(&*frame::plain_id(&call.id));
+        }
+        if let Owner::Session(key) = call.owner {
+            self.may_be_idle(key);
         }
         Some(call)
     }
@@ -434,8 +420,10 @@ impl Exchange {
     /// The process may still work on a call that is nobody's any more.
     pub(super) fn haunt(&mut self, wire: u64, call: Call, now: Moment) {
         self.turns.haunt(call.owner);
-        let stage = Stage::Ghost(now + HAUNTING);
-        self.calls.insert(wire, Call { stage, text: None, token: None, ..call });
+        let until = now + HAUNTING;
+        self.ghosts.note(until, wire);
+        let stage = Stage::Ghost(until);
+        self.calls.insert(wire, Call { stage, text: None, token: None, more: None, ..call });
     }
 
     /// The server's own answer to a modern client's question who it is.

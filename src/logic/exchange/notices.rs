@@ -3,9 +3,10 @@
 use crate::logic::frame::{Frame, Splice, members, plain_id, text_of, whole_number};
 use crate::model::Moment;
 
-use super::calls::{Stage, What};
+use super::calls::Stage;
 use super::server::{LISTS, severity};
 use super::turns::{Owner, Sole};
+use super::what::What;
 use super::{Exchange, SessionKey, translate};
 
 impl Exchange {

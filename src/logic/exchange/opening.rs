@@ -6,7 +6,7 @@ use crate::logic::era::{LEGACY, META_CAPABILITIES, META_CLIENT, META_VERSION, MO
 use crate::logic::frame::{self, Frame, Outcome, SERVER_LOST, members, text_of};
 use crate::model::Moment;
 
-use super::calls::{Call, LOST, Own, Stage, What};
+use super::calls::{Call, LOST, Own, Stage};
 use super::server::{self, Server};
 use super::{Deed, Exchange, Opened};
 
@@ -135,7 +135,7 @@ impl Exchange {
         if let Process::Opening(opening) = &mut self.process {
             opening.is_initializing = true;
         }
-        let Some(text) = self.calls.get_mut(&wire).and_then(|call| call.text.take()) else { return };
+        let Some(text) = self.take_text(wire) else { return };
         let Ok(frame) = frame::parse(text.as_bytes()) else { return };
         let Some(call) = self.calls.get_mut(&wire) else { return };
         call.stage = Stage::Sent;
@@ -303,7 +303,7 @@ impl Exchange {
     /// Calls sent and not answered; listen streams, which last, are none.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.calls.values().filter(|call| call.stage == Stage::Sent && call.what != What::Listen).count()
+        self.turns.all_in_flight()
     }
 
     /// True if a process is open and takes calls.

@@ -122,10 +122,13 @@ impl Exchange {
     /// Nobody reads this stream any more (its connection ended).
     pub fn dropped(&mut self, stream: StreamKey, now: Moment) {
         self.listens.dropped(stream);
-        if let Some(session) = self.streams.session_of(stream) {
+        let session = self.streams.session_of(stream);
+        let is_gone = self.streams.dropped(stream, now);
+        if let Some(session) = session {
             self.touch(Owner::Session(session), now);
+            self.may_be_idle(session);
         }
-        if !self.streams.dropped(stream, now) {
+        if !is_gone {
             return;
         }
         let calls =

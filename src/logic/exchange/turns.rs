@@ -114,6 +114,11 @@ impl Turns {
         self.all.get(&owner).copied().unwrap_or(0)
     }
 
+    /// Calls in flight.
+    pub(super) fn all_in_flight(&self) -> usize {
+        self.all.values().sum()
+    }
+
     /// The process is gone, and with it what it worked on. Calls that wait go on waiting elsewhere.
     pub(super) fn lost(&mut self) -> Vec<u64> {
         let queue = std::mem::take(&mut self.queue);

@@ -208,7 +208,7 @@ fn what_nobody_can_come_back_for_is_not_kept() {
         }
     }
     let (streams, shelves) = stage.exchange.streams.size();
-    assert!(streams <= streams::MAX_ENDED + 1 && shelves == 1, "{streams}");
+    assert!(streams <= super::super::bounds::MAX_ENDED + 1 && shelves == 1, "{streams}");
 }
 
 #[test]

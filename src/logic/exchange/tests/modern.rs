@@ -232,6 +232,19 @@ fn what_a_modern_process_needs_for_a_legacy_clients_call_is_asked_on_its_stream(
         stage.answer(&asked, r#"{"resultType":"input_required","requestState":"s"}"#);
     }
     assert_eq!(stage.next(stream)["error"]["code"], -32603);
+    // Nor is what its client answers kept without end.
+    let stream = stage.call(key, "1", "tools/call");
+    let asked = stage.take_sent();
+    stage.answer(
+        &asked,
+        r#"{"resultType":"input_required","inputRequests":{"n":{"method":"elicitation/create"},"m":{"method":"elicitation/create"}}}"#,
+    );
+    for _ in 0..2 {
+        let (asked, padding) = (stage.next(stream), "x".repeat(17 << 20));
+        let reply = format!(r#"{{"jsonrpc":"2.0","id":{},"result":"{padding}"}}"#, asked["id"]);
+        stage.post(From::Session(key), &reply);
+    }
+    assert_eq!(stage.next(stream)["error"]["code"], -32603);
     stage.exchange.end_session(key);
     stage.is_empty();
 }

@@ -5,6 +5,8 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::calls::Stage as Stages;
+use super::super::what::What;
 use super::*;
 use crate::logic::frame::{self, Kind, Outcome, members};
 use process::Asked;
@@ -387,7 +389,16 @@ impl World {
             _ => {}
         }
         self.hear();
-        self.stage.exchange.expire(self.stage.now);
+        let exchange = &mut self.stage.exchange;
+        exchange.expire(self.stage.now);
+        // What is kept in order says the same as a look at everything.
+        assert_eq!(exchange.deadline(), exchange.deadline_of_all());
+        exchange.streams.size();
+        let kept = exchange.calls.values().map(Call::kept).sum::<usize>();
+        let answers = exchange.asks.rounds.values().map(super::super::rounds::Round::bytes).sum::<usize>();
+        assert_eq!(exchange.waiting, kept + answers);
+        let sent = |call: &&Call| call.stage == Stages::Sent && call.what != What::Listen;
+        assert_eq!(exchange.in_flight(), exchange.calls.values().filter(sent).count());
     }
 
     /// No more faults: all that is open is answered, and nothing is left.
