@@ -13,6 +13,7 @@
 //! | `notices` | what the process says unasked, and to whom |
 //! | `asks` | what the process asks a client, and the client's answers |
 //! | `rounds` | the same for a modern process (`input_required`) and a legacy client |
+//! | `parks` | the other way round: a legacy process and a modern client |
 //! | `turns` | whose calls are in flight; sessions that must not be so at the same time |
 //! | `listens` | subscriptions of both eras |
 //! | `sessions`, `streams` | who is there, and what waits to be told to them |
@@ -26,6 +27,7 @@ mod listens;
 mod mirrors;
 mod notices;
 mod opening;
+mod parks;
 mod posts;
 mod rounds;
 mod server;
@@ -78,6 +80,7 @@ pub enum Posted {
 }
 
 pub use super::era::Refused;
+pub use parks::Seal;
 
 /// What comes next on a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +158,8 @@ pub struct Settings {
     pub max_sessions: usize,
     /// A session without an open stream, a call in flight or a message for this long is ended.
     pub session_idle: std::time::Duration,
+    /// What makes `requestState` of modern clients' calls; without it they are asked nothing.
+    pub seal: Option<Seal>,
     /// The name and version we give as a client.
     pub version: &'static str,
 }

@@ -106,6 +106,7 @@ impl Exchange {
             level: None,
             rounds: 0,
             more: None,
+            guest: None,
         };
         if let Some(session) = self.sessions.get_mut(&key) {
             session.calls.insert(plain_id(call_id).into(), wire);
@@ -222,6 +223,7 @@ impl Exchange {
         for wire in ghosts {
             self.forget_call(wire);
         }
+        self.clear_parks(now);
         let idle = |(key, session): &(&SessionKey, &Session)| {
             session.seen + self.settings.session_idle <= now && !self.is_busy(**key)
         };
@@ -235,7 +237,7 @@ impl Exchange {
     #[must_use]
     pub fn deadline(&self) -> Option<Moment> {
         let ghosts = self.calls.values().filter_map(|call| match call.stage {
-            Stage::Ghost(until) => Some(until),
+            Stage::Ghost(until) | Stage::Parked { until, .. } => Some(until),
             Stage::Waits | Stage::Sent | Stage::Asks => None,
         });
         let idle = self.sessions.iter().filter(|(key, _)| !self.is_busy(**key));

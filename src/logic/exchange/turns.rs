@@ -8,11 +8,23 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::SessionKey;
 
-/// Whose a call is. Modern clients are one owner: they are never asked, so they take one turn.
+/// Whose a call is. Modern clients that cannot be asked are one owner; a call of one that can is an
+/// owner by itself, because nothing says which of them are of the same client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     Session(SessionKey),
     Modern,
+    /// A modern call, by the id under which the process knows it.
+    Guest(u64),
+}
+
+impl Owner {
+    pub(super) const fn is_modern(self) -> bool {
+        match self {
+            Self::Session(_) => false,
+            Self::Modern | Self::Guest(_) => true,
+        }
+    }
 }
 
 /// Of whom it can be.
