@@ -404,6 +404,7 @@ impl Fuzzed {
             modern: Some(modern),
             max_sessions: 4,
             session_idle: Duration::from_secs(60),
+            seal: Some(mcpsup::logic::exchange::Seal::new([7; 32])),
             version: "0.0.0",
         };
         let mut world = Self {

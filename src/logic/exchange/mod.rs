@@ -15,6 +15,7 @@
 //! | `asks` | what the process asks a client, and the client's answers |
 //! | `rounds` | the same for a modern process (`input_required`) and a legacy client |
 //! | `due` | when something is to be looked at next |
+//! | `parks` | the other way round: a legacy process and a modern client |
 //! | `turns` | whose calls are in flight; sessions that must not be so at the same time |
 //! | `listens` | subscriptions of both eras |
 //! | `bounds` | how much of all that, at most |
@@ -31,6 +32,7 @@ mod listens;
 mod mirrors;
 mod notices;
 mod opening;
+mod parks;
 mod posts;
 mod rounds;
 mod server;
@@ -85,6 +87,7 @@ pub enum Posted {
 }
 
 pub use super::era::Refused;
+pub use parks::Seal;
 
 /// What comes next on a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +168,8 @@ pub struct Settings {
     pub max_sessions: usize,
     /// A session without an open stream, a call in flight or a message for this long is ended.
     pub session_idle: std::time::Duration,
+    /// What makes `requestState` of modern clients' calls; without it they are asked nothing.
+    pub seal: Option<Seal>,
     /// The name and version we give as a client.
     pub version: &'static str,
 }
@@ -207,8 +212,8 @@ pub struct Exchange {
     by_id: HashMap<String, SessionKey>,
     /// Sessions by when they were seen; those that are busy may be missing.
     idle: Due<SessionKey>,
-    /// Cancelled calls by when they are forgotten.
-    ghosts: Due<u64>,
+    /// Calls that are cancelled or parked, by when they are forgotten.
+    timed: Due<u64>,
     next_session: u64,
     streams: Streams,
     /// A health check waits for an answer.
@@ -251,7 +256,7 @@ impl Exchange {
             sessions: BTreeMap::new(),
             by_id: HashMap::new(),
             idle: Due::default(),
-            ghosts: Due::default(),
+            timed: Due::default(),
             next_session: 0,
             streams: Streams::default(),
             is_checked: false,

@@ -170,6 +170,19 @@ impl Exchange {
         self.open(opened, server, false, now);
     }
 
+    /// A modern process that was slow to say so refuses the `initialize` of its one client: the client
+    /// is answered in its place.
+    pub(super) fn is_modern_after_all(&mut self, wire: u64, outcome: Outcome<'_>, now: Moment) -> bool {
+        let Process::Opening(opening) = &mut self.process else { return false };
+        let discovered = match outcome {
+            Outcome::Error(_) if opening.client == Some(wire) => opening.discovered.take(),
+            Outcome::Error(_) | Outcome::Result(_) => None,
+        };
+        let Some(result) = discovered else { return false };
+        self.open_modern(result, now);
+        true
+    }
+
     /// An answer to a request of our own.
     pub(super) fn own_answered(&mut self, wire: u64, own: Own, outcome: Outcome<'_>, now: Moment) {
         match own {
@@ -272,16 +285,16 @@ impl Exchange {
         let mut gone = Vec::new();
         for (wire, call) in &self.calls {
             match call.stage {
-                Stage::Sent | Stage::Ghost(_) => gone.push(*wire),
-                Stage::Waits | Stage::Asks => {}
+                Stage::Sent | Stage::Ghost(_) | Stage::Parked { is_over: false, .. } => gone.push(*wire),
+                Stage::Waits | Stage::Asks | Stage::Parked { is_over: true, .. } => {}
             }
         }
         for wire in gone {
-            let is_ghost = self.calls.get(&wire).is_some_and(|call| matches!(call.stage, Stage::Ghost(_)));
-            if is_ghost {
-                self.forget_call(wire);
-            } else {
+            // The others have nobody who listens at the moment.
+            if self.calls.get(&wire).is_some_and(|call| call.stage == Stage::Sent) {
                 self.fail(wire, SERVER_LOST, LOST);
+            } else {
+                self.forget_call(wire);
             }
         }
         self.turns.lost();
@@ -341,7 +354,7 @@ impl Exchange {
                 }
                 self.answered(*id, *outcome, frame, now);
             }
-            frame::Kind::Request { id, method } => self.asked(id, method, frame),
+            frame::Kind::Request { id, method } => self.asked(id, method, frame, now),
             frame::Kind::Notification { method } => self.noticed(method, frame, now),
         }
     }

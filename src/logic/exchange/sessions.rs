@@ -112,6 +112,7 @@ impl Exchange {
             level: None,
             rounds: 0,
             more: None,
+            guest: None,
         };
         if let Some(session) = self.sessions.get_mut(&key) {
             session.calls.insert(plain_id(call_id).into(), wire);
@@ -237,6 +238,7 @@ impl Exchange {
         for wire in ghosts {
             self.forget_call(wire);
         }
+        self.clear_parks(now);
         let idle = |(key, session): &(&SessionKey, &Session)| {
             session.seen + self.settings.session_idle <= now && !self.is_busy(**key)
         };
@@ -249,8 +251,8 @@ impl Exchange {
     /// a stream of it was dropped or a call answered.
     #[must_use]
     pub fn deadline(&mut self) -> Option<Moment> {
-        let ghost = self.ghosts.soonest(|wire| match self.calls.get(&wire)?.stage {
-            Stage::Ghost(until) => Some(until),
+        let call = self.timed.soonest(|wire| match self.calls.get(&wire)?.stage {
+            Stage::Ghost(until) | Stage::Parked { until, .. } => Some(until),
             Stage::Waits | Stage::Sent | Stage::Asks => None,
         });
         let idle = self.idle.soonest(|key| {
@@ -259,14 +261,14 @@ impl Exchange {
         });
         let idle = idle.map(|seen| seen + self.settings.session_idle);
         let others = [self.process.silent_at(), self.streams.deadline(), self.mirrors.deadline()];
-        [ghost, idle].into_iter().chain(others).flatten().min()
+        [call, idle].into_iter().chain(others).flatten().min()
     }
 
     /// The same by looking at everything.
     #[cfg(test)]
     pub(super) fn deadline_of_all(&self) -> Option<Moment> {
         let ghosts = self.calls.values().filter_map(|call| match call.stage {
-            Stage::Ghost(until) => Some(until),
+            Stage::Ghost(until) | Stage::Parked { until, .. } => Some(until),
             Stage::Waits | Stage::Sent | Stage::Asks => None,
         });
         let idle = self.sessions.iter().filter(|(key, _)| !self.is_busy(**key));

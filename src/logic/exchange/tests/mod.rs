@@ -30,6 +30,7 @@ pub(super) fn settings() -> Settings {
         modern: None,
         max_sessions: 16,
         session_idle: Duration::from_secs(3600),
+        seal: Some(Seal::new([7; 32])),
         version: "0.0.0",
     }
 }
@@ -186,7 +187,7 @@ impl Stage {
         assert_eq!(sizes, (0, 0, 0, 0), "{:?}", e.calls);
         assert_eq!(e.waiting, 0);
         assert_eq!((e.streams.size(), e.by_id.len()), ((0, 0), e.sessions.len()));
-        assert_eq!(e.ghosts.size(), 0);
+        assert_eq!(e.timed.size(), 0);
         assert!(e.idle.size() <= 2 * e.sessions.len());
     }
 }
