@@ -53,7 +53,7 @@ fn sources() -> String {
         let code: String = text
             .lines()
             .filter(|line| !line.trim_start().starts_with("//"))
-            .map(|line| format!("{line}\n"))
+            .flat_map(|line| [line, "\n"])
             .collect();
         // A backslash at the end of a line swallows the break and the blanks after it.
         all.extend(code.split("\\\n").map(str::trim_start));

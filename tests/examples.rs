@@ -87,7 +87,7 @@ fn an_example_without_its_credentials_is_refused() {
             let without: String = env
                 .lines()
                 .filter(|line| !line.starts_with(&format!("{variable}=")))
-                .map(|line| format!("{line}\n"))
+                .flat_map(|line| [line, "\n"])
                 .collect();
             let found = problems(&toml, &without);
             assert!(found.iter().any(|it| it.text.contains(variable.as_str())), "{name}: {found:?}");
