@@ -166,7 +166,7 @@ impl Daemon {
         let say = self.sources.say_ready.clone();
         let task = tokio::spawn(async move {
             let say_why = |why| *not_ready.lock().unwrap_or_else(PoisonError::into_inner) = why;
-            let listening = probe::until_ready(&probe, address, &path, look, say_why).await;
+            let listening = probe::until_ready(&probe, address, &path, || look.pids(), say_why).await;
             if say.send(Ready { run, listening }).await.is_err() {
                 tracing::debug!(run = run.0, "ready after the end of the loop");
             }

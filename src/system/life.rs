@@ -147,7 +147,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
     failpoint::pass("spawn.started");
     // It is our child and cannot be reaped by anybody else, so the pid still means it.
     let (identity, handle) = Identity::of(pid).map_err(cannot("see the process that was made"))?;
-    life.set_leader(Leader { pid, handle: Arc::new(handle), ours: true });
+    life.set_leader(Leader { pid, handle, ours: true });
     let record = Record {
         run: life.run,
         instance: instance.clone(),
@@ -200,10 +200,9 @@ async fn send(socket: &mut UnixStream, bytes: &[u8]) -> Result<(), Failure> {
 
 /// After a failed launch nothing of the launcher's copy may be left either.
 async fn end_copy(life: &Life) {
-    let leader = life.leader();
-    if let Some(leader) = leader {
+    if let Some(leader) = life.leader() {
         super::process::send(&leader.handle, Signal::KILL);
-        wait_for_exit(life, &leader).await;
+        wait_for_exit(life, leader).await;
         sweep(life, leader.pid, true).await;
         reap(leader.pid);
     } else if let Held::Cgroup(group) = &life.held {
@@ -221,7 +220,7 @@ fn stay<'a>(
 ) -> impl Future<Output = ()> + Send + 'a {
     async move {
         let Some(leader) = life.leader() else { return };
-        if let Some(death) = death(life, &leader) {
+        if let Some(death) = death(life, leader) {
             pass_on(&death, &mut streams, sink).await;
         }
         Box::pin(end(life, leader, streams, sink)).await;
@@ -229,11 +228,11 @@ fn stay<'a>(
 }
 
 /// What follows when the first process has exited.
-async fn end(life: &Life, leader: Leader, streams: Streams, sink: &dyn Output) {
+async fn end(life: &Life, leader: &Leader, streams: Streams, sink: &dyn Output) {
     drain(streams, sink);
     life.set_exited();
     failpoint::pass("stop.exited");
-    life.tell(What::Exited(status(&leader)));
+    life.tell(What::Exited(status(leader)));
     life.kill.notified().await;
     sweep(life, leader.pid, leader.ours).await;
     failpoint::pass("stop.swept");
@@ -262,9 +261,9 @@ async fn wait_for_exit(life: &Life, leader: &Leader) {
 }
 
 /// None if it cannot be waited for: then it counts as dead, and is swept.
-fn death(life: &Life, leader: &Leader) -> Option<Awaited<Arc<OwnedFd>>> {
+fn death<'a>(life: &Life, leader: &'a Leader) -> Option<Awaited<&'a OwnedFd>> {
     // A pidfd is readable when the process is dead (pidfd_open(2)).
-    let death = life.hub.add(Arc::clone(&leader.handle));
+    let death = life.hub.add(&leader.handle);
     death.map_err(|error| tracing::error!(%error, pid = leader.pid, "cannot wait for a process")).ok()
 }
 

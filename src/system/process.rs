@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::sync::{Notify, mpsc};
@@ -23,7 +23,7 @@ use super::ready::Hub;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks, Member};
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
-use crate::system::clock;
+use crate::system::{clock, socket};
 
 /// What became of a run.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,6 +61,24 @@ pub trait Output: Send + Sync {
     fn end(&self);
 }
 
+/// Somebody whose sockets can be told from others'.
+pub trait Owner: Send + Sync {
+    /// True if the socket with this inode is theirs at this moment.
+    fn owns(&self, inode: u64) -> bool;
+}
+
+impl<F: Fn(u64) -> bool + Send + Sync> Owner for F {
+    fn owns(&self, inode: u64) -> bool {
+        self(inode)
+    }
+}
+
+impl Owner for Life {
+    fn owns(&self, inode: u64) -> bool {
+        socket::owned_by(inode, self.pids())
+    }
+}
+
 /// What holds the processes of one run together.
 #[derive(Debug, Clone)]
 pub(super) enum Held {
@@ -70,10 +88,10 @@ pub(super) enum Held {
 }
 
 /// The first process of a run, held so that its pid cannot mean another.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Leader {
     pub(super) pid: i32,
-    pub(super) handle: Arc<OwnedFd>,
+    pub(super) handle: OwnedFd,
     /// Started by this daemon, so that it stays a zombie until we reap it and its pid, group and
     /// session stay its own.
     pub(super) ours: bool,
@@ -88,7 +106,9 @@ pub(super) struct Life {
     pub(super) marker: PathBuf,
     /// Whom it is started as.
     pub(super) uid: u32,
-    leader: Mutex<Option<Leader>>,
+    // In here and not on the heap: what is made for good amid a thousand launches keeps apart what
+    // they give back.
+    leader: OnceLock<Leader>,
     /// A signal asked for before there was anybody to send it to.
     early_signal: Mutex<Option<i32>>,
     pub(super) kill: Notify,
@@ -115,7 +135,7 @@ impl Life {
             held,
             marker,
             uid,
-            leader: Mutex::new(leader),
+            leader: leader.map_or_else(OnceLock::new, OnceLock::from),
             early_signal: Mutex::new(None),
             kill: Notify::new(),
             exited: AtomicBool::new(false),
@@ -132,16 +152,17 @@ impl Life {
         }
     }
 
-    pub(super) fn leader(&self) -> Option<Leader> {
-        lock(&self.leader).clone()
+    pub(super) fn leader(&self) -> Option<&Leader> {
+        self.leader.get()
     }
 
-    /// Names the first process, which gets the signal that was meant for it before it was there.
+    /// Names the first process, once; it gets the signal that was meant for it before it was there.
     pub(super) fn set_leader(&self, leader: Leader) {
-        if let Some(signal) = lock(&self.early_signal).take().and_then(Signal::from_named_raw) {
+        let mut early = lock(&self.early_signal);
+        let leader = self.leader.get_or_init(|| leader);
+        if let Some(signal) = early.take().and_then(Signal::from_named_raw) {
             send(&leader.handle, signal);
         }
-        *lock(&self.leader) = Some(leader);
     }
 
     pub(super) fn has_exited(&self) -> bool {
@@ -159,7 +180,7 @@ impl Life {
 
     /// Every process of the run, those first that are found at no cost: who wants one of them seldom
     /// needs a look at the whole machine.
-    fn pids(self: Arc<Self>) -> Box<dyn Iterator<Item = i32>> {
+    fn pids(&self) -> Box<dyn Iterator<Item = i32> + '_> {
         match (&self.held, self.leader()) {
             (Held::Cgroup(group), _) => Box::new(group.processes().into_iter()),
             (Held::Namespace | Held::Session, None) => Box::new(std::iter::empty()),
@@ -178,10 +199,12 @@ impl Life {
     /// Sends the run's process group a signal; where the group's number may already be somebody
     /// else's, each process by its own handle, as they were at some moment not before `since`.
     fn signal(&self, number: i32, since: Moment) {
+        let mut early = lock(&self.early_signal);
         let Some(leader) = self.leader() else {
-            *lock(&self.early_signal) = Some(number);
+            *early = Some(number);
             return;
         };
+        drop(early);
         // The signal was checked when the configuration was read.
         let Some(signal) = Signal::from_named_raw(number) else { return };
         if let Held::Namespace = self.held {
@@ -222,6 +245,18 @@ pub(super) fn send_to(member: Member, signal: Signal) {
         && now.start_time == member.start_time
     {
         send(&handle, signal);
+    }
+}
+
+/// A look at the processes of one run.
+#[derive(Debug)]
+pub struct Look(Arc<Life>);
+
+impl Look {
+    /// Those of this moment.
+    #[must_use]
+    pub fn pids(&self) -> impl Iterator<Item = i32> {
+        self.0.pids()
     }
 }
 
@@ -296,8 +331,7 @@ impl Processes {
         if handle.is_none() && !record.identity.is_of_this_boot() {
             return false;
         }
-        let leader =
-            handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
+        let leader = handle.map(|handle| Leader { pid: record.identity.pid, handle, ours: false });
         let life = self.life(record.run, held, record.marker.clone(), record.uid, leader);
         tokio::task::spawn(life::resume(life, (record.identity.pid, record.is_stdio()), sink, talk));
         true
@@ -375,14 +409,16 @@ impl Processes {
         u32::try_from(self.lives.get(&run)?.leader()?.pid).ok()
     }
 
-    /// A look at the processes of a run, for the probe and the door: who may listen on its port.
+    /// A look at the processes of a run, for the probe: who may listen on its port.
     #[must_use]
-    pub fn look(
-        &self,
-        run: RunId,
-    ) -> Option<impl Fn() -> Box<dyn Iterator<Item = i32>> + Send + Sync + use<>> {
-        let life = Arc::clone(self.lives.get(&run)?);
-        Some(move || Arc::clone(&life).pids())
+    pub fn look(&self, run: RunId) -> Option<Look> {
+        Some(Look(Arc::clone(self.lives.get(&run)?)))
+    }
+
+    /// The same for the door, who only asks about a socket.
+    #[must_use]
+    pub fn owner(&self, run: RunId) -> Option<Arc<dyn Owner>> {
+        Some(Arc::clone(self.lives.get(&run)?) as _)
     }
 
     /// Reaps children that are nobody's first process: orphans of runs, come to us as to a

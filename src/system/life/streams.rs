@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -73,7 +72,7 @@ enum Wait {
 // Polled by hand: futures for the parts would make every idle run's task twice as large.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice; see life.rs")]
 pub(super) fn pass_on<'a>(
-    death: &'a Awaited<Arc<OwnedFd>>,
+    death: &'a Awaited<&'a OwnedFd>,
     streams: &'a mut Streams,
     sink: &'a dyn Output,
 ) -> impl Future<Output = ()> + Send + 'a {
