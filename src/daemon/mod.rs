@@ -35,7 +35,7 @@ use crate::door::bridge::Word;
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
-use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName};
+use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName, pack};
 use crate::system::clock;
 use crate::system::envdir::EnvDir;
 use crate::system::envdir::watch::Watcher;
@@ -211,8 +211,20 @@ impl Daemon {
         self.publish(&touched, now);
         self.begin_saving();
         if self.calm.has_come(now) {
+            self.pack();
             memory::give_back();
         }
+    }
+
+    /// Makes tables that a burst has filled one by one as small as they can be.
+    fn pack(&mut self) {
+        pack(&mut self.current);
+        pack(&mut self.sinks);
+        self.ports.pack();
+        self.fleet.pack();
+        self.processes.pack();
+        self.doors.pack();
+        self.shown.pack();
     }
 
     fn is_over(&self) -> bool {

@@ -156,7 +156,7 @@ impl Daemon {
     pub(super) fn url(&self, id: &InstanceId) -> Option<String> {
         let listed = self.listed.get(id)?;
         let address = std::net::SocketAddr::new(self.config.ports.listen, listed.door?);
-        Some(format!("http://{address}{}", listed.path))
+        Some(format!("http://{address}{}", listed.path()))
     }
 
     /// One line for people: why it is not as it should be.

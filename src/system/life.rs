@@ -27,7 +27,7 @@ use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::ready::Awaited;
 use super::record::{Identity, PlanRecord, Record, RunDir};
 use super::{clock, tree};
-use crate::model::spec::Plan;
+use crate::model::spec::{Home, Plan};
 use crate::model::{Exit, InstanceId, RunId, Spec};
 use streams::{Fifo, Streams, drain, pass_on};
 
@@ -52,7 +52,7 @@ pub(super) fn begin(
     sink: Arc<dyn Output>,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let turn = Box::pin(unless_killed(&life, life.launcher.turn())).await;
+        let turn = Box::pin(unless_killed(&life, life.shared.launcher.turn())).await;
         if let Some(streams) = Box::pin(enter(&life, turn, with, &*sink)).await {
             stay(&life, streams, &*sink).await;
         }
@@ -130,12 +130,13 @@ pub(super) async fn discard(run: RunId, group: Option<Group>, dir: RunDir) {
 /// Makes the process: directory, cgroup, process, record, orders, in this order.
 async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo, Option<Fifo>), Failure> {
     let is_stdio = spec.stdio().is_some();
-    life.dir.create(is_stdio).map_err(cannot("make the run's directory"))?;
+    let dir = life.dir();
+    dir.create(is_stdio).map_err(cannot("make the run's directory"))?;
     failpoint::pass("spawn.intended");
     let group = match &life.held {
         Held::Cgroup(group) => {
             group.create().map_err(cannot("make the run's cgroup"))?;
-            group.limit(&spec.limits).map_err(cannot("set the run's limits"))?;
+            group.limit(&spec.server.limits).map_err(cannot("set the run's limits"))?;
             Some(group)
         }
         Held::Namespace | Held::Session => None,
@@ -152,18 +153,19 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
         run: life.run,
         instance: instance.clone(),
         spec: spec.id,
-        plan: PlanRecord::from(spec.plan),
+        plan: PlanRecord::from(spec.plan()),
         identity,
         cgroup: group.map(|group| group.dir().to_path_buf()),
         pid_namespace: matches!(life.held, Held::Namespace),
-        backend: spec.backend(),
-        stdio: spec.stdio().map(|stdio| (stdio, spec.path.clone())),
-        marker: life.marker.clone(),
+        backend: spec.backend,
+        stdio: spec.stdio().map(|stdio| (stdio, spec.server.path.clone())),
+        marker: life.marker.to_path_buf(),
         uid: life.uid,
     };
-    life.dir.write(&record).map_err(cannot("write the run's record"))?;
+    dir.write(&record).map_err(cannot("write the run's record"))?;
     failpoint::pass("spawn.recorded");
-    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output(), is_stdio.then(|| life.dir.error()));
+    let home = Home::of(instance, &life.shared.state, &life.shared.runtime);
+    let orders = OrdersOf::new(spec, &home, dir.stdin(), dir.output(), is_stdio.then(|| dir.error()));
     send(&mut socket, &encode(&orders).map_err(cannot("write the launcher's orders"))?).await?;
     failpoint::pass("spawn.ordered");
     match answer(&mut socket).await? {
@@ -176,7 +178,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
 }
 
 async fn ask(life: &Life, make: Make) -> Result<(UnixStream, i32), Failure> {
-    let asking = tokio::spawn(Arc::clone(&life.launcher).make(make));
+    let asking = tokio::spawn(Arc::clone(&life.shared.launcher).make(make));
     let done = unless_killed(life, asking).await?;
     done.unwrap_or_else(|error| Err(cannot("ask the launcher")(error.into())))
 }
@@ -249,7 +251,7 @@ fn clean(life: &Life) {
         report("remove a run's cgroup", life.run, group.remove());
     }
     failpoint::pass("stop.ungrouped");
-    report("remove a run's directory", life.run, life.dir.remove());
+    report("remove a run's directory", life.run, life.dir().remove());
     failpoint::pass("stop.removed");
     life.tell(What::Gone);
 }
@@ -263,7 +265,7 @@ async fn wait_for_exit(life: &Life, leader: &Leader) {
 /// None if it cannot be waited for: then it counts as dead, and is swept.
 fn death<'a>(life: &Life, leader: &'a Leader) -> Option<Awaited<&'a OwnedFd>> {
     // A pidfd is readable when the process is dead (pidfd_open(2)).
-    let death = life.hub.add(&leader.handle);
+    let death = life.shared.hub.add(&leader.handle);
     death.map_err(|error| tracing::error!(%error, pid = leader.pid, "cannot wait for a process")).ok()
 }
 
@@ -301,7 +303,7 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
                 tokio::task::yield_now().await;
                 // Whoever holds its standard input is looked for everywhere; so is everything of
                 // a run that was not our child, whose orphans went to another process.
-                let everywhere = !ours || tree::is_held(&life.dir.stdin());
+                let everywhere = !ours || tree::is_held(&life.dir().stdin());
                 let alive = tree::members(&marks, since, everywhere);
                 if alive.is_empty() {
                     break;
@@ -339,18 +341,18 @@ fn kill_group(leader: i32) {
 
 /// What goes into the log, and for a stdio run what its process says beside.
 fn open_streams(life: &Life, is_stdio: bool) -> io::Result<(Fifo, Option<Fifo>)> {
-    let open = |path| life.hub.add(pipes::open(path, false)?);
+    let open = |path| life.shared.hub.add(pipes::open(path, false)?);
     if is_stdio {
-        Ok((open(&life.dir.error())?, Some(open(&life.dir.output())?)))
+        Ok((open(&life.dir().error())?, Some(open(&life.dir().output())?)))
     } else {
-        Ok((open(&life.dir.output())?, None))
+        Ok((open(&life.dir().output())?, None))
     }
 }
 
 /// Lets `talk` speak with a stdio run whose process is there.
 fn ear(life: &Arc<Life>, said: Fifo, talk: Arc<dyn Talk>, is_found: bool) -> Option<Box<Ear>> {
     let whose = Arc::clone(life);
-    let ear = Ear::open(&life.dir, said, talk, is_found, move || whose.tell(What::Deaf));
+    let ear = Ear::open(&life.dir(), said, talk, is_found, move || whose.tell(What::Deaf));
     ear.map(Box::new)
         .map_err(|error| {
             tracing::warn!(run = life.run.0, %error, "cannot speak with a run");

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -22,7 +22,8 @@ use super::pipes::Talk;
 use super::ready::Hub;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks, Member};
-use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
+use crate::model::spec::Home;
+use crate::model::{Exit, InstanceId, Moment, RunId, Spec, pack};
 use crate::system::{clock, socket};
 
 /// What became of a run.
@@ -97,13 +98,27 @@ pub(super) struct Leader {
     pub(super) ours: bool,
 }
 
+/// What all runs share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The daemon's own directories.
+    pub(super) state: PathBuf,
+    pub(super) runtime: PathBuf,
+    /// Where each run has one.
+    pub(super) runs: PathBuf,
+    pub(super) news: mpsc::UnboundedSender<News>,
+    pub(super) launcher: Arc<Launcher>,
+    /// What is waited for of all runs.
+    pub(super) hub: Arc<Hub>,
+}
+
 /// What the run's task and [`Processes`] share.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) run: RunId,
-    pub(super) dir: RunDir,
+    pub(super) shared: Arc<Shared>,
     pub(super) held: Held,
-    pub(super) marker: PathBuf,
+    pub(super) marker: Box<Path>,
     /// Whom it is started as.
     pub(super) uid: u32,
     // In here and not on the heap: what is made for good amid a thousand launches keeps apart what
@@ -113,41 +128,38 @@ pub(super) struct Life {
     early_signal: Mutex<Option<i32>>,
     pub(super) kill: Notify,
     exited: AtomicBool,
-    pub(super) news: mpsc::UnboundedSender<News>,
-    pub(super) launcher: Arc<Launcher>,
-    pub(super) hub: Arc<Hub>,
 }
 
 impl Life {
-    /// A run that is known by `dir`, and whose strays are known by their TMPDIR and their uid.
+    /// A run whose strays are known by their TMPDIR and their uid.
     pub(super) fn new(
         run: RunId,
-        dir: RunDir,
         held: Held,
         (marker, uid): (PathBuf, u32),
         leader: Option<Leader>,
-        news: mpsc::UnboundedSender<News>,
-        (launcher, hub): (Arc<Launcher>, Arc<Hub>),
+        shared: Arc<Shared>,
     ) -> Self {
         Self {
             run,
-            dir,
+            shared,
             held,
-            marker,
+            marker: marker.into(),
             uid,
             leader: leader.map_or_else(OnceLock::new, OnceLock::from),
             early_signal: Mutex::new(None),
             kill: Notify::new(),
             exited: AtomicBool::new(false),
-            news,
-            launcher,
-            hub,
         }
+    }
+
+    /// Its directory.
+    pub(super) fn dir(&self) -> RunDir {
+        RunDir::of(&self.shared.runs, self.run)
     }
 
     /// The loop outlives every life; news after its end concern nobody.
     pub(super) fn tell(&self, what: What) {
-        if self.news.send(News { run: self.run, what }).is_err() {
+        if self.shared.news.send(News { run: self.run, what }).is_err() {
             tracing::debug!(run = self.run.0, "news after the end of the loop");
         }
     }
@@ -174,7 +186,7 @@ impl Life {
     }
 
     pub(super) fn marks(&self, leader: i32, leader_is_held: bool) -> Marks {
-        let (fifos, tmp) = (self.dir.path().to_path_buf(), self.marker.clone());
+        let (fifos, tmp) = (self.dir().path().to_path_buf(), self.marker.to_path_buf());
         Marks { leader, leader_is_held, fifos, tmp, uid: self.uid }
     }
 
@@ -254,7 +266,6 @@ pub struct Look(Arc<Life>);
 
 impl Look {
     /// Those of this moment.
-    #[must_use]
     pub fn pids(&self) -> impl Iterator<Item = i32> {
         self.0.pids()
     }
@@ -264,30 +275,29 @@ impl Look {
 #[derive(Debug)]
 pub struct Processes {
     lives: BTreeMap<RunId, Arc<Life>>,
-    runs: PathBuf,
     containment: Containment,
-    news: mpsc::UnboundedSender<News>,
-    launcher: Arc<Launcher>,
-    /// What is waited for of all runs.
-    hub: Arc<Hub>,
+    shared: Arc<Shared>,
 }
 
 impl Processes {
-    /// With one directory per run below `runs`, which is there. News go to `news`, which holds at
-    /// most five per run. What becomes of them is waited for in `hub`.
+    /// With these directories of the daemon's: the processes' own are below both, and one per run in
+    /// `runs` in the second, which is there. News go to `news`, which holds at most five per run. What
+    /// becomes of them is waited for in `hub`.
     ///
     /// # Errors
     ///
     /// When this process cannot become a subreaper (prctl(2)), or its launcher cannot be started.
     pub fn new(
-        runs: PathBuf,
+        (state, runtime): (&Path, &Path),
         containment: Containment,
         news: mpsc::UnboundedSender<News>,
         hub: Arc<Hub>,
     ) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let launcher = Arc::new(Launcher::start()?);
-        Ok(Self { lives: BTreeMap::new(), runs, containment, news, launcher, hub })
+        let (state, runtime, runs) = (state.to_owned(), runtime.to_owned(), runtime.join("runs"));
+        let shared = Arc::new(Shared { state, runtime, runs, news, launcher, hub });
+        Ok(Self { lives: BTreeMap::new(), containment, shared })
     }
 
     /// What holds runs together here.
@@ -311,8 +321,9 @@ impl Processes {
             Containment::Namespace => Held::Namespace,
             Containment::Session => Held::Session,
         };
+        let tmp = Home::of(instance, &self.shared.state, &self.shared.runtime).tmp();
         let uid = spec.account.as_ref().map_or_else(super::account::own_uid, |account| account.uid);
-        let life = self.life(run, held, spec.state_dir.join("tmp"), uid, None);
+        let life = self.life(run, held, tmp, uid, None);
         let with = Box::new(Beginning { instance: instance.clone(), spec, talk });
         tokio::task::spawn(life::begin(life, with, sink));
     }
@@ -345,9 +356,7 @@ impl Processes {
         uid: u32,
         leader: Option<Leader>,
     ) -> Arc<Life> {
-        let dir = RunDir::of(&self.runs, run);
-        let shared = (Arc::clone(&self.launcher), Arc::clone(&self.hub));
-        let life = Arc::new(Life::new(run, dir, held, (marker, uid), leader, self.news.clone(), shared));
+        let life = Arc::new(Life::new(run, held, (marker, uid), leader, Arc::clone(&self.shared)));
         self.lives.insert(run, Arc::clone(&life));
         life
     }
@@ -364,7 +373,7 @@ impl Processes {
 
     /// Gives back what was made for all runs together. To be called when none is left.
     pub fn close(&self) {
-        self.launcher.end();
+        self.shared.launcher.end();
         if let Containment::Cgroup(root) = &self.containment
             && let Err(error) = root.remove()
         {
@@ -390,6 +399,12 @@ impl Processes {
             life.signal(Signal::KILL.as_raw(), now);
         }
         life.kill.notify_one();
+    }
+
+    /// Makes what is kept of the runs as small as it can be.
+    pub fn pack(&mut self) {
+        pack(&mut self.lives);
+        self.shared.hub.pack();
     }
 
     /// Forgets a run that is gone.

@@ -20,6 +20,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -168,7 +169,7 @@ fn daemon(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Daemon {
     Daemon { containment: containment.unwrap_or_default(), cgroup_root }
 }
 
-fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Server> {
+fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Arc<Server>> {
     let entries = root.named("server", report);
     if entries.as_ref().is_some_and(Vec::is_empty) {
         report.missing(None, "no server is described; add a table [server.NAME]");
@@ -194,7 +195,7 @@ fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<Server
             pins.insert(pin, name.clone());
         }
         if let Some(server) = server::read(entry, report) {
-            servers.insert(name, server);
+            servers.insert(name, Arc::new(server));
         }
     }
     servers
