@@ -49,7 +49,7 @@ pub use start::StartError;
 
 use act::Current;
 use bridges::Bridges;
-use calm::Calm;
+use calm::{BURST, Calm};
 use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
@@ -209,6 +209,10 @@ impl Daemon {
         // What was begun goes on while we tell: nobody's start waits for the showing of a thousand.
         tokio::task::yield_now().await;
         self.publish(&touched, now);
+        if touched.len() >= BURST {
+            // Now, so that what is made next lies where the tables were.
+            self.pack();
+        }
         self.begin_saving();
         if self.calm.has_come(now) {
             self.pack();

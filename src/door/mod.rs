@@ -34,7 +34,7 @@ use tokio::task::JoinHandle;
 
 use crate::model::config;
 use crate::model::{InstanceId, RunId};
-use crate::system::process::Owner;
+use crate::system::look::Owner;
 use crate::system::ready::Awaited;
 
 use bridge::Bridge;

@@ -29,12 +29,12 @@ use super::record::{Identity, PlanRecord, Record, RunDir};
 use super::{clock, tree};
 use crate::model::spec::{Home, Plan};
 use crate::model::{Exit, InstanceId, RunId, Spec};
-use streams::{Fifo, Streams, drain, pass_on};
+use streams::{Fifo, PassOn, Streams, drain};
 
 // A task is as large as its largest part, and a thousand idle runs should not carry the room for a
-// thousand launches. So what happens once in a life, its beginning and its end, is boxed; and what is
-// there all the time is made of `async` blocks, for an `async fn` keeps its arguments twice. An idle
-// run's task has 384 bytes so, and 640 without.
+// thousand launches. So what happens once in a life, its beginning and its end, is boxed; what is there
+// all the time is an `async` block, for an `async fn` keeps its arguments twice, and a future that is
+// written by hand.
 
 /// What a run begins with.
 pub(super) struct Beginning {
@@ -53,9 +53,10 @@ pub(super) fn begin(
 ) -> impl Future<Output = ()> + Send {
     async move {
         let turn = Box::pin(unless_killed(&life, life.shared.launcher.turn())).await;
-        if let Some(streams) = Box::pin(enter(&life, turn, with, &*sink)).await {
-            stay(&life, streams, &*sink).await;
-        }
+        let Some(streams) = Box::pin(enter(&life, turn, with, &*sink)).await else { return };
+        let Some(leader) = life.leader() else { return };
+        let streams = PassOn::new(death(&life, leader), streams, &*sink).await;
+        Box::pin(end(&life, leader, streams, &*sink)).await;
     }
 }
 
@@ -100,14 +101,15 @@ pub(super) async fn resume(
     sink: Arc<dyn Output>,
     talk: Option<Arc<dyn Talk>>,
 ) {
-    if life.leader().is_some() {
+    if let Some(leader) = life.leader() {
         let streams = open_streams(&life, is_stdio).map_err(|error| {
             tracing::warn!(run = life.run.0, %error, "cannot read the output of an adopted run");
         });
         let (output, said) = streams.map_or((None, None), |(output, said)| (Some(output), said));
         life.tell(What::Launched);
         let ear = said.zip(talk).and_then(|(said, talk)| ear(&life, said, talk, true));
-        return stay(&life, Streams { output, ear }, &*sink).await;
+        let streams = PassOn::new(death(&life, leader), Streams { output, ear }, &*sink).await;
+        return Box::pin(end(&life, leader, streams, &*sink)).await;
     }
     life.set_exited();
     life.tell(What::Exited(Exit::Unknown));
@@ -210,22 +212,6 @@ async fn end_copy(life: &Life) {
     } else if let Held::Cgroup(group) = &life.held {
         // It may be there though its pid was never heard, and an empty group is all that can go.
         end_group(life.run, group).await;
-    }
-}
-
-/// Passes the run's output on until it exits, says so, and sweeps when told to.
-#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice; see above")]
-fn stay<'a>(
-    life: &'a Life,
-    mut streams: Streams,
-    sink: &'a dyn Output,
-) -> impl Future<Output = ()> + Send + 'a {
-    async move {
-        let Some(leader) = life.leader() else { return };
-        if let Some(death) = death(life, leader) {
-            pass_on(&death, &mut streams, sink).await;
-        }
-        Box::pin(end(life, leader, streams, sink)).await;
     }
 }
 

@@ -13,6 +13,7 @@ pub mod launch;
 mod launcher;
 mod life;
 pub mod logfile;
+pub mod look;
 pub mod memory;
 pub mod orders;
 pub mod peer;

@@ -18,13 +18,14 @@ use super::cgroup::Group;
 use super::containment::Containment;
 use super::launcher::Launcher;
 use super::life::{self, Beginning};
+use super::look::{Look, Owner};
 use super::pipes::Talk;
 use super::ready::Hub;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks, Member};
 use crate::model::spec::Home;
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec, pack};
-use crate::system::{clock, socket};
+use crate::system::clock;
 
 /// What became of a run.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,24 +61,6 @@ pub trait Output: Send + Sync {
     fn rest(&self);
     /// The run ended, and all its output was taken.
     fn end(&self);
-}
-
-/// Somebody whose sockets can be told from others'.
-pub trait Owner: Send + Sync {
-    /// True if the socket with this inode is theirs at this moment.
-    fn owns(&self, inode: u64) -> bool;
-}
-
-impl<F: Fn(u64) -> bool + Send + Sync> Owner for F {
-    fn owns(&self, inode: u64) -> bool {
-        self(inode)
-    }
-}
-
-impl Owner for Life {
-    fn owns(&self, inode: u64) -> bool {
-        socket::owned_by(inode, self.pids())
-    }
 }
 
 /// What holds the processes of one run together.
@@ -192,7 +175,7 @@ impl Life {
 
     /// Every process of the run, those first that are found at no cost: who wants one of them seldom
     /// needs a look at the whole machine.
-    fn pids(&self) -> Box<dyn Iterator<Item = i32> + '_> {
+    pub(super) fn pids(&self) -> Box<dyn Iterator<Item = i32> + '_> {
         match (&self.held, self.leader()) {
             (Held::Cgroup(group), _) => Box::new(group.processes().into_iter()),
             (Held::Namespace | Held::Session, None) => Box::new(std::iter::empty()),
@@ -257,17 +240,6 @@ pub(super) fn send_to(member: Member, signal: Signal) {
         && now.start_time == member.start_time
     {
         send(&handle, signal);
-    }
-}
-
-/// A look at the processes of one run.
-#[derive(Debug)]
-pub struct Look(Arc<Life>);
-
-impl Look {
-    /// Those of this moment.
-    pub fn pids(&self) -> impl Iterator<Item = i32> {
-        self.0.pids()
     }
 }
 
@@ -427,7 +399,7 @@ impl Processes {
     /// A look at the processes of a run, for the probe: who may listen on its port.
     #[must_use]
     pub fn look(&self, run: RunId) -> Option<Look> {
-        Some(Look(Arc::clone(self.lives.get(&run)?)))
+        Some(Look::at(Arc::clone(self.lives.get(&run)?)))
     }
 
     /// The same for the door, who only asks about a socket.
