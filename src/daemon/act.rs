@@ -103,7 +103,7 @@ impl Daemon {
             return self.not_started(run, format!("its earlier run {older} is still being killed"));
         }
         // Nothing of ours is alive here, so whoever listens there is a stranger.
-        if let Some((port, stranger)) = spec.backend().and_then(|port| Some((port, stranger_at(port)?))) {
+        if let Some((port, stranger)) = spec.backend.and_then(|port| Some((port, stranger_at(port)?))) {
             tracing::warn!(user = %instance.user, server = %instance.server, port, holder = stranger, "backend port taken");
             let mend = if self.give_another_backend(instance, port) {
                 "it gets another"
@@ -115,7 +115,7 @@ impl Daemon {
         let is_stdio = spec.stdio().is_some();
         let talk = self.bridges.partner(instance, run, None).filter(|_| is_stdio);
         let bridge = self.bridges.get(instance).filter(|_| is_stdio).cloned();
-        self.current.insert(run, Box::new(Current::new(instance.clone(), spec.backend(), bridge)));
+        self.current.insert(run, Box::new(Current::new(instance.clone(), spec.backend, bridge)));
         let sink = self.sink_for(instance, run, &spec);
         self.processes.start(run, instance, spec, sink, talk.map(|talk| talk as _));
     }
@@ -155,7 +155,7 @@ impl Daemon {
         let Some(current) = self.current.get_mut(&run) else { return };
         let (probe, path) =
             match self.fleet.get(&current.instance).map(crate::logic::instance::Instance::wanted) {
-                Some(Want::Always(spec)) => (spec.probe.clone(), spec.path.clone()),
+                Some(Want::Always(spec)) => (spec.server.ready.probe.clone(), spec.server.path.clone()),
                 // Nobody knows any more how it wants to be asked.
                 Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
             };
@@ -166,7 +166,7 @@ impl Daemon {
         let say = self.sources.say_ready.clone();
         let task = tokio::spawn(async move {
             let say_why = |why| *not_ready.lock().unwrap_or_else(PoisonError::into_inner) = why;
-            let listening = probe::until_ready(&probe, address, &path, look, say_why).await;
+            let listening = probe::until_ready(&probe, address, &path, || look.pids(), say_why).await;
             if say.send(Ready { run, listening }).await.is_err() {
                 tracing::debug!(run = run.0, "ready after the end of the loop");
             }

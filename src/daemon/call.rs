@@ -173,7 +173,7 @@ impl Daemon {
     /// The way to an instance for whoever may steer it.
     fn way_to(&self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {
         let id = self.the_one(caller, target)?;
-        let path = self.listed.get(&id).map(|listed| listed.path.clone());
+        let path = self.listed.get(&id).map(|listed| listed.path().to_owned());
         let Some(entrance) = path.and_then(|path| self.doors.entrance(&id, path)) else {
             let why = self.doors.problem(&id).map_or_else(String::new, |problem| format!(": {problem}"));
             return Err(refusal(RefusalKind::Failed, format!("{id} has no door at present{why}")));

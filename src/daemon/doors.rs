@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::door::bridge::Bridge;
 use crate::door::{Behind, Door, Entrance, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
-use crate::model::{InstanceId, Problem, Whom};
+use crate::model::{InstanceId, Problem, Whom, pack};
 use crate::system::ready::Hub;
 use crate::system::socket;
 
@@ -131,6 +131,11 @@ impl Doors {
         };
         let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind)?;
         Ok(Open { port: place.port, behind: leads, door })
+    }
+
+    /// Makes the table as small as it can be.
+    pub(super) fn pack(&mut self) {
+        pack(&mut self.open);
     }
 
     /// Says where the requests for an http instance go now.

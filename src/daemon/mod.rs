@@ -37,7 +37,7 @@ use crate::logic::cage::{Cages, Site};
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
-use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName};
+use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName, pack};
 use crate::system::clock;
 use crate::system::envdir::EnvDir;
 use crate::system::envdir::watch::Watcher;
@@ -51,7 +51,7 @@ pub use start::StartError;
 
 use act::Current;
 use bridges::Bridges;
-use calm::Calm;
+use calm::{BURST, Calm};
 use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
@@ -213,10 +213,26 @@ impl Daemon {
         // What was begun goes on while we tell: nobody's start waits for the showing of a thousand.
         tokio::task::yield_now().await;
         self.publish(&touched, now);
+        if touched.len() >= BURST {
+            // Now, so that what is made next lies where the tables were.
+            self.pack();
+        }
         self.begin_saving();
         if self.calm.has_come(now) {
+            self.pack();
             memory::give_back();
         }
+    }
+
+    /// Makes tables that a burst has filled one by one as small as they can be.
+    fn pack(&mut self) {
+        pack(&mut self.current);
+        pack(&mut self.sinks);
+        self.ports.pack();
+        self.fleet.pack();
+        self.processes.pack();
+        self.doors.pack();
+        self.shown.pack();
     }
 
     fn is_over(&self) -> bool {

@@ -12,7 +12,7 @@ use super::Daemon;
 use super::bridges::write_opened;
 use crate::door::bridge::{Said, Word};
 use crate::logic::instance::{Cause, Fact, State, Want};
-use crate::logic::roster::{self, Host, Listed};
+use crate::logic::roster::{Host, Listed};
 use crate::model::config::{Sessions, Transport};
 use crate::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
 use crate::system::record::RunDir;
@@ -129,9 +129,9 @@ impl Daemon {
     pub(super) fn set_bridges(&mut self, listed: &BTreeMap<InstanceId, Listed>) {
         let mut gone = Vec::new();
         for (id, listed) in listed {
-            let is_gone = match listed.transport {
+            let is_gone = match listed.transport() {
                 Some(Transport::Stdio(stdio)) => {
-                    let (known, was_another) = self.bridges.set(id, &stdio, &listed.path);
+                    let (known, was_another) = self.bridges.set(id, &stdio, listed.path());
                     if stdio.sessions == Sessions::Isolated {
                         self.own
                             .extend(known.into_iter().map(|(name, _)| (id.session(name), Own::default())));
@@ -204,7 +204,7 @@ impl Daemon {
         if id.session.is_none() || self.own.contains_key(id) {
             return;
         }
-        let place = roster::place(id);
+        let place = id.place();
         let dirs = [self.places.state.join(&place), self.places.runtime.join(&place)];
         tokio::task::spawn_blocking(move || dirs.iter().for_each(remove_dir));
     }
@@ -216,7 +216,7 @@ impl Daemon {
             .keys()
             .chain(self.fleet.iter().map(|(id, _)| id))
             .filter(|id| id.session.is_some())
-            .map(roster::place)
+            .map(InstanceId::place)
             .collect();
         let roots = [self.places.state.clone(), self.places.runtime.clone()];
         tokio::task::spawn_blocking(move || {

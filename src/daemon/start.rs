@@ -122,7 +122,7 @@ impl Daemon {
         }
         let hub = Arc::new(Hub::new().map_err(StartError::while_trying("wait for descriptors"))?);
         let processes =
-            Processes::new(places.runtime.join("runs"), contained, tell.clone(), Arc::clone(&hub))
+            Processes::new((&places.state, &places.runtime), contained, tell.clone(), Arc::clone(&hub))
                 .map_err(StartError::while_trying("take care of orphans"))?;
         let (say_word, words) = mpsc::unbounded_channel();
         let bridges = Bridges::new(places.runtime.join("sessions"), say_word);

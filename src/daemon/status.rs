@@ -8,7 +8,7 @@ use crate::logic::roster::Listed;
 use crate::model::portmap::{Entry, PortMap};
 use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
-use crate::system::{clock, socket};
+use crate::system::clock;
 
 use super::{Daemon, NotKept};
 
@@ -51,14 +51,11 @@ impl Daemon {
             }
         };
         let current = self.current.get(&run);
-        let (Some(current), Some(look)) = (current, self.processes.look(run)) else { return Route::Waiting };
+        let (Some(current), owner @ Some(_)) = (current, self.processes.owner(run)) else {
+            return Route::Waiting;
+        };
         let Some(listening) = current.listening else { return Route::Waiting };
-        Route::Ready(Upstream {
-            run,
-            addr: listening.addr,
-            listener_inode: listening.inode,
-            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look()))),
-        })
+        Route::Ready(Upstream { run, addr: listening.addr, listener_inode: listening.inode, recheck: owner })
     }
 
     fn closed_because(&self, id: &InstanceId) -> String {
@@ -160,7 +157,7 @@ impl Daemon {
     pub(super) fn url(&self, id: &InstanceId) -> Option<String> {
         let listed = self.listed.get(id)?;
         let address = std::net::SocketAddr::new(self.config.ports.listen, listed.door?);
-        Some(format!("http://{address}{}", listed.path))
+        Some(format!("http://{address}{}", listed.path()))
     }
 
     /// One line for people: why it is not as it should be.

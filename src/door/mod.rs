@@ -34,16 +34,17 @@ use tokio::task::JoinHandle;
 
 use crate::model::config;
 use crate::model::{InstanceId, RunId};
+use crate::system::look::Owner;
 use crate::system::ready::Awaited;
 
 use bridge::Bridge;
 pub use entrance::Entrance;
 pub use route::{Follow, Lead};
 
-/// Asks whether the run's processes hold the socket with this inode: a server that replaces its
-/// listener by itself (a worker that was restarted) is still the same server. Called seldom, and
-/// not again for an inode it said yes to.
-pub type Recheck = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+/// Tells the sockets of the run's processes from others: a server that replaces its listener by
+/// itself (a worker that was restarted) is still the same server. Asked seldom, and not again for a
+/// socket it said yes to.
+pub type Recheck = Arc<dyn Owner>;
 
 /// What holds for every door alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,7 +173,7 @@ impl Frame {
         if inode == upstream.listener_inode || self.remembers(upstream.run, inode) {
             return true;
         }
-        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck(inode));
+        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck.owns(inode));
         if own {
             self.remember(upstream.run, inode);
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,8 @@ pub struct Config {
     /// `[daemon]`
     pub daemon: Daemon,
     /// `[server.NAME]`; at least one.
-    pub servers: BTreeMap<ServerName, Server>,
+    // Shared, because everybody's specs are made of it.
+    pub servers: BTreeMap<ServerName, Arc<Server>>,
 }
 
 /// `[ports]`: who listens where.

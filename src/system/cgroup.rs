@@ -54,7 +54,7 @@ impl Root {
     /// The group of a run; it need not exist.
     #[must_use]
     pub fn group(&self, run: RunId) -> Group {
-        Group { dir: self.dir.join(format!("run-{run}")) }
+        Group { dir: self.dir.join(format!("run-{run}")).into() }
     }
 
     /// Removes the daemon's own directory.
@@ -82,14 +82,14 @@ impl Root {
 /// One group: a directory of the cgroup file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    dir: PathBuf,
+    dir: Box<Path>,
 }
 
 impl Group {
     /// The group a record names.
     #[must_use]
     pub fn at(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir: dir.into() }
     }
 
     /// Its directory.

@@ -142,7 +142,8 @@ impl EnvDir {
         let wall = clock::timestamp(now).as_nanosecond();
         let mut seen = Vec::with_capacity(files.len());
         for (user, names) in files {
-            let mut entry = known.remove(&user).unwrap_or_default();
+            // By the name that is there already: everybody else's tables hold the same.
+            let (user, mut entry) = known.remove_entry(&user).unwrap_or_else(|| (user, Known::default()));
             let name = match &*names {
                 [name] => name,
                 both => {

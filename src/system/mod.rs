@@ -14,6 +14,7 @@ pub mod launch;
 mod launcher;
 mod life;
 pub mod logfile;
+pub mod look;
 pub mod memory;
 pub mod orders;
 pub mod peer;

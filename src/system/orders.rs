@@ -6,6 +6,7 @@
 //! the orders follow once the daemon has written down whom it speaks to. A process whose daemon
 //! dies before that reads the end of the stream and ends: nothing runs that has no record.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::cause::plain;
 use crate::model::cage::{Cage, Namespaces};
-use crate::model::spec::Account;
+use crate::model::spec::{Account, Home};
 use crate::model::{Secret, Spec};
 
 /// How a process is to be made: in which cgroup, and in which namespaces of its own.
@@ -185,11 +186,11 @@ pub fn write<T: Serialize>(stream: &mut impl Write, value: &T) -> io::Result<()>
 pub struct OrdersOf<'a> {
     program: &'a str,
     args: Vec<&'a str>,
-    env: Vec<(&'a str, &'a str)>,
-    working_dir: &'a PathBuf,
-    state_dir: &'a PathBuf,
-    runtime_dir: &'a PathBuf,
-    account: &'a Option<Account>,
+    env: Vec<(&'a str, Cow<'a, str>)>,
+    working_dir: &'a Path,
+    state_dir: &'a Path,
+    runtime_dir: &'a Path,
+    account: Option<&'a Account>,
     stdin: PathBuf,
     output: PathBuf,
     error: Option<PathBuf>,
@@ -199,22 +200,28 @@ pub struct OrdersOf<'a> {
 }
 
 impl<'a> OrdersOf<'a> {
-    /// For this spec, with these standard streams.
+    /// For this spec of an instance that is at home here, with these standard streams.
     #[must_use]
-    pub fn new(spec: &'a Spec, stdin: PathBuf, output: PathBuf, error: Option<PathBuf>) -> Self {
+    pub fn new(
+        spec: &'a Spec,
+        home: &'a Home<'_>,
+        stdin: PathBuf,
+        output: PathBuf,
+        error: Option<PathBuf>,
+    ) -> Self {
         Self {
             program: &spec.program,
             args: spec.args.iter().map(Secret::reveal).collect(),
-            env: spec.env.iter().map(|(name, value)| (&**name, value.reveal())).collect(),
-            working_dir: &spec.working_dir,
-            state_dir: &spec.state_dir,
-            runtime_dir: &spec.runtime_dir,
-            account: &spec.account,
+            env: spec.environment(home).into_iter().collect(),
+            working_dir: spec.start_dir(home),
+            state_dir: &home.state_dir,
+            runtime_dir: &home.runtime_dir,
+            account: spec.account.as_deref(),
             stdin,
             output,
             error,
-            open_files: spec.limits.open_files,
-            backend: spec.backend(),
+            open_files: spec.server.limits.open_files,
+            backend: spec.backend,
             cage: &spec.cage,
         }
     }

@@ -21,6 +21,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -174,7 +175,7 @@ fn daemon(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Daemon {
     }
 }
 
-fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Server> {
+fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Arc<Server>> {
     let entries = root.named("server", report);
     if entries.as_ref().is_some_and(Vec::is_empty) {
         report.missing(None, "no server is described; add a table [server.NAME]");
@@ -200,7 +201,7 @@ fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<Server
             pins.insert(pin, name.clone());
         }
         if let Some(server) = server::read(entry, report) {
-            servers.insert(name, server);
+            servers.insert(name, Arc::new(server));
         }
     }
     servers

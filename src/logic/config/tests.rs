@@ -26,7 +26,7 @@ fn refused_in_server(lines: &str, expected: &[&str]) {
     refused(&format!("{NOTES}{lines}\n"), expected);
 }
 
-fn notes(lines: &str) -> Server {
+fn notes(lines: &str) -> Arc<Server> {
     let config = parse(&format!("{NOTES}{lines}"), "mcpsup.toml").unwrap();
     config.servers.into_values().next().unwrap()
 }

@@ -21,14 +21,12 @@ use std::sync::Arc;
 
 use crate::logic::instance::Want;
 use crate::logic::ports::{Asked, Ports};
-use crate::model::config::Transport;
+use crate::model::config::{Server, Transport};
 use crate::model::file::Look;
 use crate::model::spec::Account;
 use crate::model::status::StateName;
 use crate::model::{Cage, Config, InstanceId, Problem, ServerName, Spec, SpecId, UserName, Whom};
 
-use spec::Constants;
-pub use spec::place;
 use user::User;
 
 /// For so many users at once everybody is asked: tables that are filled one by one stay half empty,
@@ -68,10 +66,8 @@ pub struct Listed {
     pub want: Want,
     /// Its door; `None` if no port could be given.
     pub door: Option<u16>,
-    /// The path of its MCP endpoint.
-    pub path: String,
-    /// How its server is spoken with; `None` if mcpsup.toml does not describe it.
-    pub transport: Option<Transport>,
+    /// What mcpsup.toml says of its server; `None` if it does not describe it.
+    pub server: Option<Arc<Server>>,
     /// The uid its user has on this host: the account's that it runs as, else that of the file's
     /// owner. `None` where neither is known.
     pub owner_uid: Option<u32>,
@@ -96,7 +92,6 @@ pub struct Roster {
     /// Everybody has been asked and everybody has what they asked for, so nobody waits for what
     /// another gives up: then it is enough to ask those of whom something changed.
     is_settled: bool,
-    constants: Constants,
 }
 
 impl Roster {
@@ -248,7 +243,7 @@ impl Roster {
             .into_iter()
             .filter_map(|(id, answer)| {
                 let user = self.users.get_mut(&id.user)?;
-                let listed = user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
+                let listed = user.list(&id, answer, &config, host, ports.door(&id));
                 Some((id, listed))
             })
             .collect();
@@ -261,7 +256,7 @@ impl Roster {
     /// file and configuration. `None` where no such process can be made.
     #[must_use]
     pub fn for_session(&self, id: &InstanceId, base: SpecId, host: &Host<'_>) -> Option<Spec> {
-        self.users.get(&id.user)?.for_session(id, base, host, &self.constants)
+        self.users.get(&id.user)?.for_session(id, base, host)
     }
 
     /// Nothing is known of any file, or of what to run: what runs goes on.
@@ -309,6 +304,18 @@ fn ask(
 }
 
 impl Listed {
+    /// The path of its MCP endpoint.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.server.as_ref().map_or(USUAL_PATH, |server| &server.path)
+    }
+
+    /// How its server is spoken with; `None` if mcpsup.toml does not describe it.
+    #[must_use]
+    pub fn transport(&self) -> Option<Transport> {
+        self.server.as_ref().map(|server| server.transport)
+    }
+
     fn without_spec(
         want: Want,
         absent_because: StateName,
@@ -316,15 +323,7 @@ impl Listed {
         id: &InstanceId,
         config: Option<&Config>,
     ) -> Self {
-        let server = config.and_then(|config| config.servers.get(&id.server));
-        Self {
-            want,
-            door,
-            path: server.map_or(USUAL_PATH, |server| &server.path).to_owned(),
-            transport: server.map(|server| server.transport),
-            owner_uid: None,
-            absent_because,
-            problems: Vec::new(),
-        }
+        let server = config.and_then(|config| config.servers.get(&id.server)).cloned();
+        Self { want, door, server, owner_uid: None, absent_because, problems: Vec::new() }
     }
 }

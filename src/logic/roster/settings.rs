@@ -4,6 +4,7 @@
 //! A message names variables, never their values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::logic::config::{self, spelling::nearest};
 use crate::logic::ports::Pin;
@@ -135,7 +136,7 @@ impl<'a> Settings<'a> {
     }
 
     fn read_servers(&mut self, vars: &Variables, config: &Config, had: &dyn Fn(&ServerName) -> bool) {
-        let for_all = |(name, server): (&ServerName, &Server)| server.for_all.then(|| name.clone());
+        let for_all = |(name, server): (&ServerName, &Arc<Server>)| server.for_all.then(|| name.clone());
         self.servers = config.servers.iter().filter_map(for_all).collect();
         let Some(variable) = vars.get("MCPSUP_SERVERS") else {
             return;

@@ -7,7 +7,6 @@ use crate::logic::envfile;
 use crate::logic::instance::Want;
 use crate::logic::ports::Pin;
 use crate::logic::ports::{Asked, Given, Ports};
-use crate::model::config::Server;
 use crate::model::env::Variables;
 use crate::model::file::{EnvFile, FileState};
 use crate::model::spec::Account;
@@ -15,7 +14,7 @@ use crate::model::status::StateName;
 use crate::model::{Config, InstanceId, Problem, ServerName, Spec, SpecId, UserName};
 
 use super::settings::{self, Settings};
-use super::spec::{self, Constants, Mould};
+use super::spec::{self, Mould};
 use super::{Accounts, Host, Listed};
 
 /// One user who has a file.
@@ -46,7 +45,7 @@ pub(super) struct Good {
 #[derive(Debug)]
 struct Checked {
     enabled: bool,
-    account: Option<Box<Account>>,
+    account: Option<Arc<Account>>,
     lookup: Lookup,
     /// What is wrong for all of the user's instances.
     problems: Vec<Problem>,
@@ -127,7 +126,7 @@ impl User {
         let had = |server: &ServerName| of(&self.specs, server).is_some();
         let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
         let (account, lookup) = settings.account(name, host);
-        let account = account.map(Box::new);
+        let account = account.map(Arc::new);
         let wanted = std::mem::take(&mut settings.servers);
         let mut servers = Vec::with_capacity(wanted.len());
         for server in wanted {
@@ -160,7 +159,7 @@ impl User {
                 let is_good = checked.problems.is_empty() && judged.problems.is_empty();
                 // A file with something wrong in it moves nobody's door.
                 let pin = judged.pin.as_deref().cloned().filter(|_| is_good || ports.door(&id).is_none());
-                let listens = config.servers.get(server).is_some_and(Server::listens);
+                let listens = config.servers.get(server).is_some_and(|server| server.listens());
                 wanted.push(Asked { id, pin, listens });
             }
         } else if !self.faults.is_empty() {
@@ -181,7 +180,6 @@ impl User {
         answer: Result<Given, Problem>,
         config: &Arc<Config>,
         host: &Host<'_>,
-        constants: &Constants,
         door: Option<u16>,
     ) -> Listed {
         let mut problems = self.faults.clone();
@@ -199,10 +197,10 @@ impl User {
                 let old = of(&self.specs, &id.server);
                 match answer {
                     Ok(given) if may => {
-                        let account = checked.account.as_deref();
+                        let account = checked.account.as_ref();
                         let recipe =
                             spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
-                        let made = judged.make(&recipe, config, host, constants, old);
+                        let made = judged.make(&recipe, config, host, old);
                         if let Ok(spec) = &made
                             && server.has_isolated_sessions()
                             && of(&self.moulds, &id.server).is_none_or(|mould| mould.of != spec.id)
@@ -237,14 +235,8 @@ impl User {
     }
 
     /// The spec of a session's own process, made of what `base`, its instance's spec, was made of.
-    pub(super) fn for_session(
-        &self,
-        id: &InstanceId,
-        base: SpecId,
-        host: &Host<'_>,
-        constants: &Constants,
-    ) -> Option<Spec> {
-        of(&self.moulds, &id.server).filter(|mould| mould.of == base)?.make(id, host, constants)
+    pub(super) fn for_session(&self, id: &InstanceId, base: SpecId, host: &Host<'_>) -> Option<Spec> {
+        of(&self.moulds, &id.server).filter(|mould| mould.of == base)?.make(id, host)
     }
 
     fn keep(&mut self, server: &ServerName, spec: Arc<Spec>) {
@@ -272,7 +264,6 @@ impl Judged {
         recipe: &spec::Recipe<'_>,
         config: &Config,
         host: &Host<'_>,
-        constants: &Constants,
         old: Option<&Arc<Spec>>,
     ) -> Made {
         if let Some((given, made)) = &self.made
@@ -280,7 +271,7 @@ impl Judged {
         {
             return made.clone();
         }
-        let made = recipe.make(config, host, constants).map(|spec| match old {
+        let made = recipe.make(config, host).map(|spec| match old {
             Some(old) if **old == spec => Arc::clone(old),
             Some(_) | None => Arc::new(spec),
         });

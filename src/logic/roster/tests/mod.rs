@@ -15,6 +15,7 @@ use crate::model::config::{
     Transport,
 };
 use crate::model::file::{EnvFile, FileState, SecretBytes};
+use crate::model::spec::Home;
 use crate::model::{Secret, Spec};
 
 fn user(name: &str) -> UserName {
@@ -72,7 +73,10 @@ fn config(servers: &[(&str, Server)]) -> Config {
         },
         log: Log { max_size: 1 << 20, keep: 3, max_rate: 1 << 20 },
         daemon: Daemon::default(),
-        servers: servers.iter().map(|(name, server)| (name.parse().unwrap(), server.clone())).collect(),
+        servers: servers
+            .iter()
+            .map(|(name, server)| (name.parse().unwrap(), Arc::new(server.clone())))
+            .collect(),
     }
 }
 
@@ -191,7 +195,11 @@ fn spec(listed: &Listed) -> Arc<Spec> {
 }
 
 fn env(listed: &Listed) -> BTreeMap<String, String> {
-    spec(listed).env.iter().map(|(name, value)| (name.to_string(), value.reveal().to_owned())).collect()
+    // What everybody has besides is the same wherever they are at home.
+    let id = InstanceId::new(user("alice"), "notes".parse().unwrap());
+    let home = Home::of(&id, Path::new("/var/lib/mcpsup"), Path::new("/run/mcpsup"));
+    let spec = spec(listed);
+    spec.environment(&home).into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
 }
 
 fn said(listed: &Listed) -> Vec<String> {
