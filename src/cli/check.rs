@@ -4,7 +4,6 @@
 //! file they accept is one that the daemon accepts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -18,11 +17,10 @@ use crate::logic::{config, envfile};
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState};
 use crate::model::{Config, Problem, UserName, Whom};
-use crate::system::cause::plain;
 use crate::system::envdir::{Complete, EnvDir};
-use crate::system::files::{self, FileError};
+use crate::system::files;
 use crate::system::places::Places;
-use crate::system::{account, clock};
+use crate::system::{account, clock, trust};
 
 /// How.
 #[derive(Debug, clap::Args)]
@@ -113,15 +111,10 @@ fn sticky(places: &Places) -> Ports {
 pub fn read_config(places: &Places) -> Result<Config, Vec<Problem>> {
     let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
     let one = |text: String| vec![Problem::new(file.clone(), text)];
-    let read = files::read_bounded(&places.config, config::MAX_FILE);
-    let bytes = read.map_err(|error| one(unreadable(&error)))?;
+    let read = trust::read(&places.config, config::MAX_FILE);
+    let bytes = read.map_err(|why| one(why.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| one("is not UTF-8".to_owned()))?;
     config::parse(&text, &file)
-}
-
-fn unreadable(error: &FileError) -> String {
-    let cause = error.source().and_then(|cause| cause.downcast_ref());
-    format!("cannot be read: {}", cause.map_or_else(|| error.to_string(), plain))
 }
 
 /// What is wrong with one user's file if it says `bytes`, by itself and beside everybody else's.

@@ -36,6 +36,7 @@ use crate::system::process::{self, Processes};
 use crate::system::ready::Hub;
 use crate::system::record::{self, Record, RunDir};
 use crate::system::signals::Signals;
+use crate::system::trust;
 
 /// A file that was saved just before the daemon began is waited for so long at most.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
@@ -350,12 +351,12 @@ fn last_generation(places: &Places) -> u64 {
 
 fn read_config(path: &Path) -> Result<Config, Vec<Problem>> {
     let name = path.display().to_string();
-    match files::read_bounded(path, logic::config::MAX_FILE) {
+    match trust::read(path, logic::config::MAX_FILE) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => logic::config::parse(&text, &name),
-            Err(_) => Err(vec![Problem::new(name, "it is not UTF-8")]),
+            Err(_) => Err(vec![Problem::new(name, "is not UTF-8")]),
         },
-        Err(error) => Err(vec![Problem::new(name, super::store::chain(&error))]),
+        Err(why) => Err(vec![Problem::new(name, why.to_string())]),
     }
 }
 

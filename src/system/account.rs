@@ -45,6 +45,19 @@ pub fn name_of(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 
+/// True if this group is this process's own and nobody else's: root's, or the one that an ordinary
+/// user has to themself, which has their name (user private groups, `USERGROUPS_ENAB` in
+/// login.defs(5)). Where the name service does not say, it is not.
+#[must_use]
+pub fn is_own_group(gid: u32) -> bool {
+    let us = own_uid();
+    if us == 0 {
+        return gid == 0;
+    }
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    group.is_some_and(|group| name_of(us) == Some(group.name))
+}
+
 /// True if the user `uid`, whose process runs with `gid`, belongs to the group of this name.
 #[must_use]
 pub fn is_member(uid: u32, gid: u32, group: &str) -> bool {

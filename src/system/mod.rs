@@ -28,3 +28,4 @@ pub mod socket;
 pub mod tail;
 pub mod terminal;
 pub mod tree;
+pub mod trust;
