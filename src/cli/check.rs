@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use super::Outcome;
 use super::print::{Paint, clean};
 use super::session::Session;
-use crate::logic::ports::Ports;
 use crate::logic::roster::{Host, Roster};
+use crate::logic::uids::Facts;
 use crate::logic::{config, envfile};
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState};
@@ -20,7 +20,7 @@ use crate::model::{Config, Problem, UserName, Whom};
 use crate::system::envdir::{Complete, EnvDir};
 use crate::system::files;
 use crate::system::places::Places;
-use crate::system::{account, clock, trust};
+use crate::system::{account, clock, holdings, trust};
 
 /// How.
 #[derive(Debug, clap::Args)]
@@ -77,9 +77,12 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     let mut roster = Roster::default();
     roster.set_config(config);
     roster.set_files(look);
+    let instances = places.state.join("instances");
+    let is_used = |user: &UserName, uid| holdings::are_left(&instances.join(user.as_str()), uid);
     let host = Host {
         blocked: &BTreeSet::new(),
         accounts: &account::find,
+        uids: Facts { named: &account::named, is_used: &is_used },
         state: &places.state,
         runtime: &places.runtime,
         is_root: account::own_uid() == 0,
@@ -87,7 +90,12 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         digest_key: &[0; 32],
         removing: &BTreeSet::new(),
     };
-    let listed = roster.resolve(&Whom::All, &mut sticky(places), &host);
+    let listed = roster.resolve(
+        &Whom::All,
+        &mut remembered(places, "ports.json"),
+        &mut remembered(places, "uids.json"),
+        &host,
+    );
     // The roster's own: files of users who have no instance.
     for problem in listed.into_values().flat_map(|one| one.problems).chain(roster.problems()) {
         if !examined.problems.contains(&problem) {
@@ -97,9 +105,10 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     examined
 }
 
-/// The ports that were given before; none where they cannot be read, which is the daemon's alone.
-fn sticky(places: &Places) -> Ports {
-    let bytes = files::read_bounded(&places.state.join("ports.json"), LARGEST).ok();
+/// The ports, or uids, that were given before; none where they cannot be read, which is the daemon's
+/// alone.
+fn remembered<T: Default + serde::de::DeserializeOwned>(places: &Places, name: &str) -> T {
+    let bytes = files::read_bounded(&places.state.join(name), LARGEST).ok();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 

@@ -98,6 +98,10 @@ impl Daemon {
         if let Err(error) = self.store.reserve(run) {
             return self.not_started(run, super::store::chain(&error));
         }
+        let is_reserved = spec.account.as_ref().is_some_and(|account| account.is_reserved);
+        if is_reserved && let Err(error) = self.store.keep_uids(&mut self.uids) {
+            return self.not_started(run, super::store::chain(&error));
+        }
         failpoint::pass("spawn.reserved");
         if let Some((_, older)) = self.older.iter().find(|(id, _)| id == instance) {
             return self.not_started(run, format!("its earlier run {older} is still being killed"));

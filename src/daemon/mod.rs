@@ -35,6 +35,7 @@ use crate::door::bridge::Word;
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
+use crate::logic::uids::Uids;
 use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName};
 use crate::system::clock;
 use crate::system::envdir::EnvDir;
@@ -88,6 +89,7 @@ struct Daemon {
     config: Arc<Config>,
     roster: Roster,
     ports: Ports,
+    uids: Uids,
     listed: BTreeMap<InstanceId, Listed>,
     fleet: Fleet,
     processes: Processes,

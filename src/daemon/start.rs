@@ -25,12 +25,16 @@ use crate::logic;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
+use crate::logic::uids::Uids;
+use crate::model::uid::UidRange;
 use crate::model::{Config, InstanceId, Problem, Whom};
+use crate::system::account;
 use crate::system::clock;
 use crate::system::containment::{self, Containment};
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
 use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
+use crate::system::holdings;
 use crate::system::places::Places;
 use crate::system::process::{self, Processes};
 use crate::system::ready::Hub;
@@ -96,7 +100,7 @@ impl Daemon {
     /// Makes everything ready for the first turn. What runs already is found again before anything
     /// could be started.
     pub(super) fn start(places: &Places) -> Result<Self, StartError> {
-        let is_root = crate::system::account::own_uid() == 0;
+        let is_root = account::own_uid() == 0;
         make_directories(places, is_root)?;
         let lock = files::lock(&places.state.join("lock"))
             .map_err(|source| StartError::Locked { state: places.state.clone(), source })?;
@@ -109,6 +113,7 @@ impl Daemon {
         let config = roster.config().cloned().unwrap_or_default();
         let (tell, news) = mpsc::unbounded_channel();
         let contained = containment(&config, places)?;
+        let uid_range = config.daemon.uid_range;
         let hub = Arc::new(Hub::new().map_err(StartError::while_trying("wait for descriptors"))?);
         let processes =
             Processes::new(places.runtime.join("runs"), contained, tell.clone(), Arc::clone(&hub))
@@ -135,6 +140,7 @@ impl Daemon {
             config,
             roster,
             ports: store.ports()?,
+            uids: uids(&store, uid_range, places)?,
             listed: BTreeMap::new(),
             fleet: Fleet::new(store.next_run(), store.holds()?),
             store,
@@ -300,10 +306,15 @@ impl Daemon {
                 notes.push(format!("server \"{name}\" says secrets_in_argv: its arguments may show credentials to every user of this host"));
             }
         }
-        if self.is_root && self.fleet.iter().any(|(_, instance)| runs_as_root(instance.wanted())) {
-            notes.push(
-                "users without a system account of their own (or MCPSUP_RUN_AS) run as root".to_owned(),
-            );
+        let as_root: BTreeSet<&str> = self
+            .fleet
+            .iter()
+            .filter(|(_, instance)| runs_as_root(instance.wanted()))
+            .map(|(id, _)| id.user.as_str())
+            .collect();
+        if !as_root.is_empty() {
+            let users: Vec<&str> = as_root.into_iter().collect();
+            notes.push(format!("servers run as root, as MCPSUP_RUN_AS says: those of {}", users.join(", ")));
         }
         if let Containment::Session = self.processes.containment() {
             notes.push("process trees are kept together by session only (no cgroup v2 that this daemon may use): one that detaches on purpose may be left behind".to_owned());
@@ -328,7 +339,7 @@ impl Daemon {
 }
 
 fn runs_as_root(want: &Want) -> bool {
-    matches!(want, Want::Always(spec) if spec.account.is_none())
+    matches!(want, Want::Always(spec) if spec.account.as_ref().is_some_and(|account| account.uid == 0))
 }
 
 fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
@@ -341,6 +352,21 @@ fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
     files::make_dir(&places.state, passable)?;
     files::make_dir(&places.state.join("instances"), passable)?;
     files::make_dir(&places.logs, 0o700)
+}
+
+/// Who has which reserved uid, as it is remembered and as the directories say.
+fn uids(store: &Store, range: UidRange, places: &Places) -> Result<Uids, StoreError> {
+    let mut uids = store.uids()?;
+    for (user, uid) in holdings::of_instances(&places.state.join("instances")) {
+        // What belongs to an account is not from the table.
+        if range.contains(uid)
+            && let Ok(user) = user.parse()
+            && account::named(uid) == Ok(None)
+        {
+            uids.found(&user, uid);
+        }
+    }
+    Ok(uids)
 }
 
 /// The map's number goes on where the last daemon left it.

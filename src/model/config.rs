@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::ServerName;
 use crate::model::port::PortRange;
+use crate::model::uid::UidRange;
 
 /// The whole file. The default is what stands where nothing is said, with no server.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -93,7 +94,7 @@ impl Default for Log {
     }
 }
 
-/// `[daemon]`: how process trees are kept together.
+/// `[daemon]`: how process trees are kept together, and whom they run as.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Daemon {
     /// `containment = "auto"`
@@ -101,6 +102,8 @@ pub struct Daemon {
     /// A directory of a cgroup v2 mount for the daemon to make its groups in; `auto` as root uses
     /// `mcpsup` at the top of the mount. Must not lie inside the daemon's own unit.
     pub cgroup_root: Option<PathBuf>,
+    /// Whom root's daemon runs users as who have no account. `uid_range = "65536-99999"`
+    pub uid_range: UidRange,
 }
 
 /// What holds the processes of one run together, so that all of them can be ended.

@@ -15,6 +15,7 @@ pub mod run;
 pub mod secret;
 pub mod spec;
 pub mod status;
+pub mod uid;
 
 pub use config::Config;
 pub use moment::Moment;

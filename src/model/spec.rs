@@ -129,15 +129,17 @@ pub struct Plan {
     pub restart: Restart,
 }
 
-/// A system account, looked up when the spec was made.
+/// Whom a process runs as: a system account, looked up when the spec was made, or a reserved uid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Its name.
+    /// Its name; of a reserved uid, the user's.
     pub name: String,
     /// Its user id.
     pub uid: u32,
     /// Its primary group.
     pub gid: u32,
-    /// Its home directory.
+    /// Its home directory; of a reserved uid, none: the instance's own directory stands for it.
     pub home: PathBuf,
+    /// It is not in the name service: a uid of `[daemon] uid_range`, with no group but its own.
+    pub is_reserved: bool,
 }

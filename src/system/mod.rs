@@ -9,6 +9,7 @@ pub mod containment;
 pub mod envdir;
 pub mod failpoint;
 pub mod files;
+pub mod holdings;
 pub mod launch;
 mod launcher;
 mod life;

@@ -85,6 +85,8 @@ def configured(scratch, transport):
     for name, command in servers.items():
         text += f'[server.{name}]\ncommand = {json.dumps(command)}\ntransport = "{transport}"\n'
         text += 'port_env = "PORT"\n' if transport == "http" else ""
+    # Root's daemon runs it under a uid of its own, which must get to what is its own.
+    scratch.chmod(0o711)
     config = scratch / "mcpsup.toml"
     config.write_text(text)
     (scratch / "env.d").mkdir()

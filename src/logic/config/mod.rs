@@ -28,6 +28,7 @@ use crate::logic::config::report::Report;
 use crate::logic::config::table::{Entry, Table};
 use crate::model::config::{Config, Containment, Daemon, Door, Log, Ports, Server};
 use crate::model::port::PortRange;
+use crate::model::uid::UidRange;
 use crate::model::{Problem, ServerName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -164,8 +165,19 @@ fn daemon(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Daemon {
             (text.starts_with('/') && !text.contains(char::is_control)).then(|| PathBuf::from(text))
         })
     });
+    let uid_range = table.take("uid_range").and_then(|entry| {
+        let what = format!(
+            "two uids from 1000 to 2147483647, without 65534 and 65535 between them, in quotes: \"{}\"",
+            UidRange::default()
+        );
+        entry.text(&what, report, |text| text.parse().ok())
+    });
     table.finish(report);
-    Daemon { containment: containment.unwrap_or_default(), cgroup_root }
+    Daemon {
+        containment: containment.unwrap_or_default(),
+        cgroup_root,
+        uid_range: uid_range.unwrap_or_default(),
+    }
 }
 
 fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Server> {

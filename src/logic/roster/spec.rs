@@ -176,7 +176,8 @@ impl Recipe<'_> {
         let state_dir = filler.holes.state_dir;
         let text = |path: &std::path::Path| Secret::new(path.to_string_lossy().into_owned());
         let name = Secret::new(self.account.map_or(self.id.user.as_str(), |account| &account.name));
-        let home = self.account.map_or(state_dir, |account| &account.home);
+        let account = self.account.filter(|account| !account.is_reserved);
+        let home = account.map_or(state_dir, |account| &account.home);
         let mut env: BTreeMap<&str, Secret> = BTreeMap::from([
             ("PATH", constants.path.clone()),
             ("LANG", constants.lang.clone()),
