@@ -23,6 +23,7 @@ mod doors;
 mod failpoints;
 mod files;
 mod host;
+mod identity;
 mod outlive;
 mod real;
 mod secrets;
