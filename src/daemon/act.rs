@@ -98,8 +98,9 @@ impl Daemon {
         if let Err(error) = self.store.reserve(run) {
             return self.not_started(run, super::store::chain(&error));
         }
-        let is_reserved = spec.account.as_ref().is_some_and(|account| account.is_reserved);
-        if is_reserved && let Err(error) = self.store.keep_uids(&mut self.uids) {
+        if let Some(account) = spec.account.as_ref().filter(|account| account.is_reserved)
+            && let Err(error) = self.store.keep_uid(account.uid, &mut self.uids)
+        {
             return self.not_started(run, super::store::chain(&error));
         }
         failpoint::pass("spawn.reserved");

@@ -113,15 +113,15 @@ impl Store {
         Ok(self.read("uids.json")?.unwrap_or_default())
     }
 
-    /// Makes sure that no later daemon gives a uid to another, unless that is so already.
+    /// Makes sure that no later daemon gives this uid to another, unless that is so already.
     ///
     /// # Errors
     ///
-    /// When the state directory cannot be written; nothing must be run under a new one then.
-    pub(super) fn keep_uids(&self, uids: &mut Uids) -> Result<(), StoreError> {
-        if uids.is_changed() {
+    /// When the state directory cannot be written; nothing must be run under the uid then.
+    pub(super) fn keep_uid(&self, uid: u32, uids: &mut Uids) -> Result<(), StoreError> {
+        if !uids.is_kept(uid) {
             self.write("uids.json", uids)?;
-            uids.saved();
+            uids.kept();
         }
         Ok(())
     }

@@ -26,7 +26,8 @@ pub struct Uids {
 struct Side {
     /// Uids that somebody's files have and no entry of the table.
     besides: BTreeSet<u32>,
-    is_changed: bool,
+    /// Given, and not written down yet.
+    unkept: BTreeSet<u32>,
     /// Somebody asked in vain.
     is_short: bool,
     /// Where the last fresh one was found.
@@ -89,7 +90,7 @@ impl Uids {
         }
         if self.of(user).is_none() && self.holder(uid).is_none() {
             self.given.insert(user.clone(), uid);
-            self.side.is_changed = true;
+            self.side.unkept.insert(uid);
         } else {
             self.side.besides.insert(uid);
         }
@@ -117,7 +118,8 @@ impl Uids {
         for uid in (from..=range.last).chain(range.first..from) {
             if range.contains(uid) && !taken.contains(&uid) && named(uid, facts)?.is_none() {
                 self.given.insert(user.clone(), uid);
-                (self.side.from, self.side.is_changed) = (uid, true);
+                self.side.unkept.insert(uid);
+                self.side.from = uid;
                 return Ok(uid);
             }
         }
@@ -129,21 +131,19 @@ impl Uids {
     /// (`is_known`), no directory, no process.
     pub fn sweep(&mut self, is_known: &dyn Fn(&UserName) -> bool, facts: &Facts<'_>) {
         if std::mem::take(&mut self.side.is_short) {
-            let before = self.given.len();
             self.given.retain(|user, uid| is_known(user) || (facts.is_used)(user, *uid));
-            self.side.is_changed |= self.given.len() != before;
         }
     }
 
-    /// True until what changed is [written down](Self::saved).
+    /// True if the table was [written down](Self::kept) since this uid was given.
     #[must_use]
-    pub fn is_changed(&self) -> bool {
-        self.side.is_changed
+    pub fn is_kept(&self, uid: u32) -> bool {
+        !self.side.unkept.contains(&uid)
     }
 
     /// Notes that the table, as it is now, was written down.
-    pub fn saved(&mut self) {
-        self.side.is_changed = false;
+    pub fn kept(&mut self) {
+        self.side.unkept.clear();
     }
 }
 
@@ -182,7 +182,10 @@ mod tests {
         assert_eq!(give(&mut uids, "alice", RANGE, &[], &[]), Ok(70_000));
         assert_eq!(give(&mut uids, "bob", RANGE, &[70_001], &[]), Ok(70_002));
         assert_eq!(give(&mut uids, "alice", RANGE, &[], &[]), Ok(70_000));
-        assert!(uids.is_changed());
+        assert!(!uids.is_kept(70_000));
+        uids.kept();
+        give(&mut uids, "zoe", UidRange { last: 70_003, ..RANGE }, &[], &[]).unwrap();
+        assert_eq!([70_000, 70_001].map(|uid| uids.is_kept(uid)), [true, false]);
         let again: Uids = serde_json::from_str(&serde_json::to_string(&uids).unwrap()).unwrap();
         assert_eq!((again.of(&user("alice")), again.of(&user("bob"))), (Some(70_000), Some(70_002)));
         assert_eq!(again.holder(70_002), Some(&user("bob")));

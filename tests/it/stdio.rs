@@ -115,7 +115,8 @@ pub(crate) fn with_lines(more: &str) -> Host {
 
 /// A file that the server's `wait` waits for, and one that says that it has begun to.
 fn gate(host: &Host, name: &str) -> (String, std::path::PathBuf) {
-    let gate = host.path().join(name).display().to_string();
+    // Where her process may write, whoever it runs as.
+    let gate = host.path().join("state/instances/alice/lines").join(name).display().to_string();
     let begun = format!("{gate}.begun").into();
     (gate, begun)
 }
