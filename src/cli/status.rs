@@ -178,6 +178,9 @@ fn details(now: &InstanceStatus) -> Vec<String> {
     if now.strikes > 0 {
         tell("in a row", now.strikes.to_string());
     }
+    if let Some(runs_as) = &now.runs_as {
+        tell("runs as", runs_as.clone());
+    }
     if let Some(containment) = &now.containment {
         tell("containment", containment.clone());
     }
@@ -210,6 +213,7 @@ mod tests {
         let mut up = notes(StateName::Up);
         up.for_seconds = 185;
         up.containment = Some("cgroup".to_owned());
+        up.runs_as = Some("alice (uid 1001)".to_owned());
         StatusReport {
             version: "0.1.0".to_owned(),
             generation: 3,
@@ -246,7 +250,13 @@ mod tests {
     #[test]
     fn everything_else_is_told_on_request() {
         let lines = printed(true, None);
-        for line in ["alice/notes", "  containment  cgroup", "  run          7", "note: no cgroup here"] {
+        for line in [
+            "alice/notes",
+            "  containment  cgroup",
+            "  runs as      alice (uid 1001)",
+            "  run          7",
+            "note: no cgroup here",
+        ] {
             assert!(lines.iter().any(|l| l == line), "{line}\n{lines:#?}");
         }
     }

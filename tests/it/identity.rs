@@ -54,6 +54,7 @@ fn users_without_an_account_have_uids_of_their_own_that_are_never_anothers() {
         assert!((71_000..=71_002).contains(uid), "{first:?}");
         let pid = host.instance(name).pid.unwrap();
         assert_eq!(who(pid), Who { uid: *uid, gid: *uid, groups: String::new() });
+        assert_eq!(host.instance(name).runs_as, Some(format!("uid {uid}, reserved for {name}")));
         for own in ["state/instances/@/unruly", "state/instances/@/unruly/tmp", "run/instances/@/unruly"] {
             let meta = std::fs::metadata(host.path().join(own.replace('@', name))).unwrap();
             assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (*uid, *uid, 0o700), "{own}");
@@ -207,6 +208,7 @@ fn root_is_said_in_so_many_words_and_shown() {
     host.start();
     let uids = uids(&host, &["alice", "root"]);
     assert_eq!((uids["alice"], uids["root"]), (0, 65_536));
+    assert_eq!(host.instance("alice").runs_as.as_deref(), Some("root (uid 0)"));
     let notes = host.status().notes.join("\n");
     assert!(notes.contains("servers run as root, as MCPSUP_RUN_AS says: those of alice"), "{notes}");
 }
