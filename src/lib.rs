@@ -26,7 +26,7 @@
 //!       │ variables, or problems              │                      │
 //!       ▼                                     │                      │
 //!  logic::roster ── what each user wants ─┐   │                      │
-//!  logic::ports, logic::uids: one each ────┤   │                      │
+//!  logic::ports, logic::uids: one each ───┤   │                      │
 //!                                         ▼   ▼                      ▼
 //!                              ┌──────────────────────────────────────────┐
 //!                              │ logic::fleet     want · observe · drive  │  no I/O, no clock
