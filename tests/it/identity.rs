@@ -38,6 +38,15 @@ fn uids(host: &Host, names: &[&str]) -> BTreeMap<String, u32> {
         .collect()
 }
 
+/// What is wrong, once something is.
+fn told(host: &Host, name: &str) -> String {
+    host.until_some(&format!("{name} is told"), || {
+        let instances = host.status().instances;
+        let theirs = instances.iter().find(|one| one.user.as_str() == name)?;
+        theirs.problems.first().map(ToString::to_string)
+    })
+}
+
 #[test]
 fn users_without_an_account_have_uids_of_their_own_that_are_never_anothers() {
     if !seen::is_root() {
@@ -71,8 +80,7 @@ fn users_without_an_account_have_uids_of_their_own_that_are_never_anothers() {
     let carol = uids(&host, &["carol"])["carol"];
     assert!(!first.values().any(|uid| *uid == carol));
     host.save("dave", "UNRULY=\n");
-    let said =
-        host.until_some("dave is told", || host.instance("dave").problems.first().map(ToString::to_string));
+    let said = told(&host, "dave");
     assert!(said.contains("71000-71002 are all taken; widen [daemon] uid_range"), "{said}");
     host.delete("dave");
     host.save("alice", "UNRULY=\n");
@@ -97,7 +105,7 @@ fn users_without_an_account_have_uids_of_their_own_that_are_never_anothers() {
         std::fs::remove_dir_all(host.path().join(own).join("instances/alice")).unwrap();
     }
     host.save("erin", "UNRULY=\n");
-    host.until_some("erin is told", || host.instance("erin").problems.first().cloned());
+    told(&host, "erin");
     host.ok(&["reload"]);
     assert_eq!(uids(&host, &["erin"])["erin"], first["alice"]);
 }
@@ -178,7 +186,10 @@ fn a_program_that_its_user_cannot_get_to_says_what_bars_the_way() {
     host.save("alice", "UNRULY=\n");
     host.start();
     let note = |part: &str| {
-        host.until_some("it is told", || host.instance("alice").note.filter(|note| note.contains(part)))
+        host.until_some("it is told", || {
+            let alice = host.status().instances.into_iter().find(|one| one.user.as_str() == "alice")?;
+            alice.note.filter(|note| note.contains(part))
+        })
     };
     let said = note("cannot execute ");
     let expected = format!(
