@@ -244,7 +244,12 @@ fn nobody_runs_in_a_directory_that_is_anothers() {
         host.instance("alice").note.filter(|note| note.contains("cannot run as uid "))
     });
     assert!(
-        said.contains("/state/instances/alice/unruly, which belongs to uid 65534; chown -hR 6"),
+        said.contains("/state/instances/alice/unruly, which belongs to uid 65534; chown -hR --from=65534 6"),
         "{said}"
     );
+
+    // What mends it is said, and mends it.
+    let mend = said.split("; ").nth(1).unwrap().split(" (").next().unwrap();
+    assert!(Command::new("/bin/sh").args(["-c", mend]).status().unwrap().success(), "{mend}");
+    host.until_state("alice", StateName::Up);
 }

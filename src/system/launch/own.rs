@@ -39,12 +39,11 @@ pub(super) fn make_kept(dir: &Path, account: Option<&Account>) -> Result<(), Fai
             let name = account
                 .filter(|account| !account.is_reserved)
                 .map_or_else(String::new, |it| format!(" ({})", it.name));
-            Err(Failure {
-                doing: format!(
-                    "cannot run as uid {uid}{name} in {shown}, which belongs to uid {owner}; chown -hR {uid}:{gid} {shown}"
-                ),
-                errno: None,
-            })
+            // Only what was theirs: a hard link in there may be of anybody's file.
+            let mend = format!("chown -hR --from={owner} {uid}:{gid} {shown}");
+            let doing =
+                format!("cannot run as uid {uid}{name} in {shown}, which belongs to uid {owner}; {mend}");
+            Err(Failure { doing, errno: None })
         }
         Ok(meta) if meta.mode() & 0o077 != 0 => {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(failed)
