@@ -249,7 +249,7 @@ fn nobody_runs_in_a_directory_that_is_anothers() {
     );
 
     // What mends it is said, and mends it.
-    let mend = said.split("; ").nth(1).unwrap().split(" (").next().unwrap();
+    let mend = said.split("; ").nth(1).unwrap().split([',', '(']).next().unwrap();
     assert!(Command::new("/bin/sh").args(["-c", mend]).status().unwrap().success(), "{mend}");
     host.until_state("alice", StateName::Up);
 }
