@@ -26,7 +26,7 @@
 //!       │ variables, or problems              │                      │
 //!       ▼                                     │                      │
 //!  logic::roster ── what each user wants ─┐   │                      │
-//!  logic::ports ─── one port each ────────┤   │                      │
+//!  logic::ports, logic::uids: one each ───┤   │                      │
 //!                                         ▼   ▼                      ▼
 //!                              ┌──────────────────────────────────────────┐
 //!                              │ logic::fleet     want · observe · drive  │  no I/O, no clock
@@ -68,8 +68,8 @@
 //! | folder | is | may name |
 //! |---|---|---|
 //! | [`model`] | nouns: [user and server](model::name), [secret](model::secret), [spec](model::spec), [run](model::run), [configuration](model::config), [status](model::status), [port map](model::portmap) | nothing |
-//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), [`cage`](logic::cage), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
-//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`ground`](system::ground), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`logfile`](system::logfile), [`places`](system::places) | model |
+//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`uids`](logic::uids), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), [`cage`](logic::cage), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
+//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`ground`](system::ground), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`trust`](system::trust), [`logfile`](system::logfile), [`places`](system::places) | model |
 //! | [`control`] | the control socket: [`protocol`](control::protocol), [`server`](control::server), [`client`](control::client), and the [passage](control::passage) to an instance | model, system |
 //! | [`door`] | the listening socket of each instance, which outlives every run behind it; the [bridge](door::bridge) to a stdio server | model, logic, system |
 //! | [`daemon`] | the loop: the one task that owns the fleet; event → drive → act → publish | all above |
@@ -93,6 +93,9 @@
 //!   the others exist.
 //! * A secret cannot be printed: [`Secret`](model::Secret) has no `Display`, its `Debug` shows
 //!   nothing of it, and no error holds a value.
+//! * What a path leads to is believed only if nobody else can change the way ([`system::trust`]).
+//! * Under root's daemon no process is root unless the configuration says `root`, and a uid is one
+//!   user's as long as files of it exist.
 //! * A file that others read is replaced whole ([`system::files`]), never written in place.
 //! * A port belongs to one user until they are removed and their last process has ended; a door
 //!   never closes because a run ends.

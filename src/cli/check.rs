@@ -4,7 +4,6 @@
 //! file they accept is one that the daemon accepts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -14,18 +13,17 @@ use super::Outcome;
 use super::print::{Paint, clean};
 use super::session::Session;
 use crate::daemon::apart;
-use crate::logic::ports::Ports;
 use crate::logic::roster::{Host, Roster};
+use crate::logic::uids::Facts;
 use crate::logic::{config, envfile};
 use crate::model::cage::Apart;
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState};
 use crate::model::{Config, Problem, UserName, Whom};
-use crate::system::cause::plain;
 use crate::system::envdir::{Complete, EnvDir};
-use crate::system::files::{self, FileError};
+use crate::system::files;
 use crate::system::places::Places;
-use crate::system::{account, clock};
+use crate::system::{account, clock, holdings, trust};
 
 /// How.
 #[derive(Debug, clap::Args)]
@@ -82,9 +80,12 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     let mut roster = Roster::default();
     roster.set_config(config);
     roster.set_files(look);
+    let instances = places.state.join("instances");
+    let is_used = |user: &UserName, uid| holdings::are_left(&instances.join(user.as_str()), uid);
     let host = Host {
         blocked: &BTreeSet::new(),
         accounts: &account::find,
+        uids: Facts { named: &account::named, is_used: &is_used },
         state: &places.state,
         runtime: &places.runtime,
         is_root: account::own_uid() == 0,
@@ -93,7 +94,12 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         cage: &|_, _| Arc::default(),
         removing: &BTreeSet::new(),
     };
-    let listed = roster.resolve(&Whom::All, &mut sticky(places), &host);
+    let listed = roster.resolve(
+        &Whom::All,
+        &mut remembered(places, "ports.json"),
+        &mut remembered(places, "uids.json"),
+        &host,
+    );
     // The roster's own: files of users who have no instance.
     for problem in listed.into_values().flat_map(|one| one.problems).chain(roster.problems()) {
         if !examined.problems.contains(&problem) {
@@ -103,9 +109,10 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     examined
 }
 
-/// The ports that were given before; none where they cannot be read, which is the daemon's alone.
-fn sticky(places: &Places) -> Ports {
-    let bytes = files::read_bounded(&places.state.join("ports.json"), LARGEST).ok();
+/// The ports, or uids, that were given before; none where they cannot be read, which is the daemon's
+/// alone.
+fn remembered<T: Default + serde::de::DeserializeOwned>(places: &Places, name: &str) -> T {
+    let bytes = files::read_bounded(&places.state.join(name), LARGEST).ok();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
@@ -117,15 +124,10 @@ fn sticky(places: &Places) -> Ports {
 pub fn read_config(places: &Places) -> Result<Config, Vec<Problem>> {
     let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
     let one = |text: String| vec![Problem::new(file.clone(), text)];
-    let read = files::read_bounded(&places.config, config::MAX_FILE);
-    let bytes = read.map_err(|error| one(unreadable(&error)))?;
+    let read = trust::read(&places.config, config::MAX_FILE);
+    let bytes = read.map_err(|why| one(why.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| one("is not UTF-8".to_owned()))?;
     config::parse(&text, &file)
-}
-
-fn unreadable(error: &FileError) -> String {
-    let cause = error.source().and_then(|cause| cause.downcast_ref());
-    format!("cannot be read: {}", cause.map_or_else(|| error.to_string(), plain))
 }
 
 /// What is wrong with one user's file if it says `bytes`, by itself and beside everybody else's.
@@ -215,7 +217,8 @@ fn foresee(places: &Places, examined: &mut Examined) -> Option<Apart> {
             Some(found.apart)
         }
         Err(error) => {
-            let text = format!("cannot tell what this host keeps apart: {}", plain(&error));
+            let text =
+                format!("cannot tell what this host keeps apart: {}", crate::system::cause::plain(&error));
             examined.problems.push(Problem::new(file, text));
             None
         }

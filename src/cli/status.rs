@@ -179,6 +179,9 @@ fn details(now: &InstanceStatus) -> Vec<String> {
     if now.strikes > 0 {
         tell("in a row", now.strikes.to_string());
     }
+    if let Some(runs_as) = &now.runs_as {
+        tell("runs as", runs_as.clone());
+    }
     if let Some(containment) = &now.containment {
         tell("containment", containment.clone());
     }
@@ -212,6 +215,7 @@ mod tests {
         let mut up = notes(StateName::Up);
         up.for_seconds = 185;
         up.containment = Some("cgroup".to_owned());
+        up.runs_as = Some("alice (uid 1001)".to_owned());
         StatusReport {
             version: "0.1.0".to_owned(),
             generation: 3,
@@ -258,6 +262,7 @@ mod tests {
         for line in [
             "alice/notes",
             "  containment  cgroup",
+            "  runs as      alice (uid 1001)",
             "  run          7",
             "users are kept apart by Landlock and a filter of system calls (landlock)",
             "  kept      no core dumps: RLIMIT_CORE 0",

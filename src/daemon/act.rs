@@ -98,6 +98,11 @@ impl Daemon {
         if let Err(error) = self.store.reserve(run) {
             return self.not_started(run, super::store::chain(&error));
         }
+        if let Some(account) = spec.account.as_ref().filter(|account| account.is_reserved)
+            && let Err(error) = self.store.keep_uid(account.uid, &mut self.uids)
+        {
+            return self.not_started(run, super::store::chain(&error));
+        }
         failpoint::pass("spawn.reserved");
         if let Some((_, older)) = self.older.iter().find(|(id, _)| id == instance) {
             return self.not_started(run, format!("its earlier run {older} is still being killed"));

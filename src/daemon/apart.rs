@@ -3,6 +3,7 @@
 //! [`Site::promises`] decides what is said; here it is found out what the host allows, for the
 //! daemon and for `mcpsup check` in the same way.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -122,10 +123,18 @@ impl Daemon {
                 notes.push(format!("server \"{name}\" is allowed more than others: {}", given.join(", ")));
             }
         }
-        if self.is_root && self.fleet.iter().any(|(_, instance)| runs_as_root(instance.wanted())) {
-            notes.push(
-                "users without a system account of their own (or MCPSUP_RUN_AS) run as root without its rights, and see each other's arguments".to_owned(),
-            );
+        let as_root: BTreeSet<&str> = self
+            .fleet
+            .iter()
+            .filter(|(_, instance)| runs_as_root(instance.wanted()))
+            .map(|(id, _)| id.user.as_str())
+            .collect();
+        if !as_root.is_empty() {
+            let users: Vec<&str> = as_root.into_iter().collect();
+            notes.push(format!(
+                "servers run as root, as MCPSUP_RUN_AS says: those of {}; without root's rights, but they see each other's arguments",
+                users.join(", ")
+            ));
         }
         if let Containment::Session = self.processes.containment() {
             notes.push("process trees are kept together by session only (no cgroup v2 that this daemon may use): one that detaches on purpose may be left behind".to_owned());
@@ -145,5 +154,5 @@ fn opened(server: &Server) -> Vec<String> {
 }
 
 fn runs_as_root(want: &Want) -> bool {
-    matches!(want, Want::Always(spec) if spec.account.is_none())
+    matches!(want, Want::Always(spec) if spec.account.as_ref().is_some_and(|account| account.uid == 0))
 }

@@ -10,11 +10,14 @@ use crate::control::protocol::Call;
 use crate::door::bridge::Word;
 use crate::logic::instance::Fact;
 use crate::logic::roster::{Host, Listed};
+use crate::logic::uids::Facts;
 use crate::model::{InstanceId, Moment, RunId, UserName, Whom};
 use crate::system::account;
 use crate::system::envdir::Complete;
 use crate::system::envdir::watch::Hint;
 use crate::system::failpoint;
+use crate::system::holdings;
+use crate::system::places::Places;
 use crate::system::probe::Listening;
 use crate::system::process::{News, What};
 use crate::system::signals::Signal;
@@ -53,6 +56,12 @@ pub(super) enum Event {
 pub(super) struct Ready {
     pub(super) run: RunId,
     pub(super) listening: Listening,
+}
+
+/// Whether something of a user's is there under a uid.
+pub(super) fn is_used(places: &Places) -> impl Fn(&UserName, u32) -> bool + use<> {
+    let instances = places.state.join("instances");
+    move |user, uid| holdings::are_left(&instances.join(user.as_str()), uid)
 }
 
 impl Daemon {
@@ -170,10 +179,12 @@ impl Daemon {
     pub(super) fn resolve(&mut self, now: Moment, whom: &Whom) {
         let before = self.ports.part(whom);
         let mut blocked = self.doors.blocked();
+        let is_used = is_used(&self.places);
         let listed = loop {
             let host = Host {
                 blocked: &blocked,
                 accounts: &account::find,
+                uids: Facts { named: &account::named, is_used: &is_used },
                 state: &self.places.state,
                 runtime: &self.places.runtime,
                 is_root: self.is_root,
@@ -181,7 +192,7 @@ impl Daemon {
                 cage: &|server, has_account| self.cages.get(server, has_account),
                 removing: &self.removing,
             };
-            let listed = self.roster.resolve(whom, &mut self.ports, &host);
+            let listed = self.roster.resolve(whom, &mut self.ports, &mut self.uids, &host);
             self.set_bridges(&listed);
             let at = |(id, listed): (&InstanceId, &Listed)| {
                 Some((id.clone(), Place { port: listed.door?, bridge: self.bridges.get(id).cloned() }))

@@ -37,6 +37,7 @@ use crate::logic::cage::{Cages, Site};
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
+use crate::logic::uids::Uids;
 use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName, pack};
 use crate::system::clock;
 use crate::system::envdir::EnvDir;
@@ -90,6 +91,7 @@ struct Daemon {
     config: Arc<Config>,
     roster: Roster,
     ports: Ports,
+    uids: Uids,
     listed: BTreeMap<InstanceId, Listed>,
     fleet: Fleet,
     processes: Processes,

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use super::Daemon;
 use super::bridges::write_opened;
+use super::event::is_used;
 use crate::door::bridge::{Said, Word};
 use crate::logic::instance::{Cause, Fact, State, Want};
 use crate::logic::roster::{Host, Listed};
+use crate::logic::uids::Facts;
 use crate::model::config::{Sessions, Transport};
 use crate::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
 use crate::system::record::RunDir;
@@ -98,6 +100,7 @@ impl Daemon {
             let host = Host {
                 blocked: &nothing,
                 accounts: &account::find,
+                uids: Facts { named: &account::named, is_used: &is_used(&self.places) },
                 state: &self.places.state,
                 runtime: &self.places.runtime,
                 is_root: self.is_root,

@@ -27,19 +27,24 @@ use crate::logic::cage::Cages;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::Origin;
 use crate::logic::roster::Roster;
+use crate::logic::uids::Uids;
 use crate::model::cage::Ground;
+use crate::model::uid::UidRange;
 use crate::model::{Config, InstanceId, Problem, Whom};
+use crate::system::account;
 use crate::system::clock;
 use crate::system::containment::{self, Containment};
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
 use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::ground;
+use crate::system::holdings;
 use crate::system::places::Places;
 use crate::system::process::{self, Processes};
 use crate::system::ready::Hub;
 use crate::system::record::{self, Record, RunDir};
 use crate::system::signals::Signals;
+use crate::system::trust;
 
 /// A file that was saved just before the daemon began is waited for so long at most.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
@@ -102,7 +107,7 @@ impl Daemon {
     /// Makes everything ready for the first turn. What runs already is found again before anything
     /// could be started.
     pub(super) fn start(places: &Places) -> Result<Self, StartError> {
-        let is_root = crate::system::account::own_uid() == 0;
+        let is_root = account::own_uid() == 0;
         make_directories(places, is_root)?;
         let lock = files::lock(&places.state.join("lock"))
             .map_err(|source| StartError::Locked { state: places.state.clone(), source })?;
@@ -120,6 +125,7 @@ impl Daemon {
         if let Some(refusal) = site.refusal() {
             return Err(StartError::Isolation(refusal));
         }
+        let uid_range = config.daemon.uid_range;
         let hub = Arc::new(Hub::new().map_err(StartError::while_trying("wait for descriptors"))?);
         let processes =
             Processes::new((&places.state, &places.runtime), contained, tell.clone(), Arc::clone(&hub))
@@ -147,6 +153,7 @@ impl Daemon {
             config,
             roster,
             ports: store.ports()?,
+            uids: uids(&store, uid_range, places)?,
             listed: BTreeMap::new(),
             fleet: Fleet::new(store.next_run(), store.holds()?),
             store,
@@ -189,20 +196,24 @@ impl Daemon {
         daemon.clear_away_unknown();
         // There is a map though there is nobody yet, and it is never an earlier daemon's.
         daemon.shown.look_at_report();
-        daemon.log_promises();
-        for note in daemon.notes() {
+        daemon.log_ready();
+        Ok(daemon)
+    }
+
+    fn log_ready(&self) {
+        self.log_promises();
+        for note in self.notes() {
             tracing::warn!("{note}");
         }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            config = %daemon.places.config.display(),
-            control = %daemon.places.control().display(),
-            containment = daemon.processes.containment().as_str(),
-            isolation = daemon.site.tier().as_str(),
-            instances = daemon.listed.len(),
+            config = %self.places.config.display(),
+            control = %self.places.control().display(),
+            containment = self.processes.containment().as_str(),
+            isolation = self.site.tier().as_str(),
+            instances = self.listed.len(),
             "mcpsup ready"
         );
-        Ok(daemon)
     }
 
     /// Begins to answer, once what the files say is known. Who asks earlier waits: the socket is
@@ -313,6 +324,21 @@ fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
     files::make_dir(&places.logs, 0o700)
 }
 
+/// Who has which reserved uid, as it is remembered and as the directories say.
+fn uids(store: &Store, range: UidRange, places: &Places) -> Result<Uids, StoreError> {
+    let mut uids = store.uids()?;
+    for (user, uid) in holdings::of_instances(&places.state.join("instances")) {
+        // What belongs to an account is not from the table.
+        if range.contains(uid)
+            && let Ok(user) = user.parse()
+            && account::named(uid) == Ok(None)
+        {
+            uids.found(&user, uid);
+        }
+    }
+    Ok(uids)
+}
+
 /// The map's number goes on where the last daemon left it.
 fn last_generation(places: &Places) -> u64 {
     let text = files::read_bounded(&places.port_map(), 64 << 20).unwrap_or_default();
@@ -321,12 +347,12 @@ fn last_generation(places: &Places) -> u64 {
 
 fn read_config(path: &Path) -> Result<Config, Vec<Problem>> {
     let name = path.display().to_string();
-    match files::read_bounded(path, logic::config::MAX_FILE) {
+    match trust::read(path, logic::config::MAX_FILE) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => logic::config::parse(&text, &name),
-            Err(_) => Err(vec![Problem::new(name, "it is not UTF-8")]),
+            Err(_) => Err(vec![Problem::new(name, "is not UTF-8")]),
         },
-        Err(error) => Err(vec![Problem::new(name, super::store::chain(&error))]),
+        Err(why) => Err(vec![Problem::new(name, why.to_string())]),
     }
 }
 

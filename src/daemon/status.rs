@@ -136,6 +136,7 @@ impl Daemon {
             sessions: self.bridges.get(id).map(|bridge| bridge.sessions()),
             session_runs: self.session_runs(id, now),
             containment: current.map(|_| self.processes.containment().as_str().to_owned()),
+            runs_as: current.and_then(|_| runs_as(instance.wanted())),
         }
     }
 
@@ -255,4 +256,16 @@ impl Daemon {
 /// ", 3rd time in a row", from the second time on.
 fn in_a_row(strikes: u32) -> String {
     if strikes < 2 { String::new() } else { format!(", {} time in a row", ordinal(strikes)) }
+}
+
+/// Whom a process runs as, unless it is the daemon's own user.
+fn runs_as(want: &Want) -> Option<String> {
+    let Want::Always(spec) = want else { return None };
+    let account = spec.account.as_ref()?;
+    let (name, uid) = (&account.name, account.uid);
+    Some(if account.is_reserved {
+        format!("uid {uid}, reserved for {name}")
+    } else {
+        format!("{name} (uid {uid})")
+    })
 }

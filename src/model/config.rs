@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::ServerName;
 use crate::model::cage::{Allow, Isolation};
 use crate::model::port::PortRange;
+use crate::model::uid::UidRange;
 
 /// The whole file. The default is what stands where nothing is said, with no server.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -96,7 +97,7 @@ impl Default for Log {
     }
 }
 
-/// `[daemon]`: how runs are kept together, and apart.
+/// `[daemon]`: how runs are kept together, and apart, and whom they run as.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Daemon {
     /// `containment = "auto"`
@@ -106,6 +107,8 @@ pub struct Daemon {
     pub cgroup_root: Option<PathBuf>,
     /// `isolation = "auto"`: below what nothing is started.
     pub isolation: Isolation,
+    /// Whom root's daemon runs users as who have no account. `uid_range = "65536-99999"`
+    pub uid_range: UidRange,
 }
 
 /// What holds the processes of one run together, so that all of them can be ended.

@@ -17,6 +17,7 @@ pub mod run;
 pub mod secret;
 pub mod spec;
 pub mod status;
+pub mod uid;
 
 pub use cage::Cage;
 pub use config::Config;

@@ -118,7 +118,9 @@ impl Spec {
     pub fn environment<'a>(&'a self, home: &'a Home<'_>) -> BTreeMap<&'a str, Cow<'a, str>> {
         let account = self.account.as_deref();
         let name = account.map_or(home.id.user.as_str(), |account| &account.name);
-        let dir = account.map_or(&home.state_dir, |account| &account.home);
+        // A uid of the reserved range has no home.
+        let at_home = account.filter(|account| !account.is_reserved);
+        let dir = at_home.map_or(&home.state_dir, |account| &account.home);
         let mut env = BTreeMap::from([
             ("PATH", Cow::from(PATH)),
             ("LANG", "C.UTF-8".into()),
@@ -175,15 +177,17 @@ pub struct Plan {
     pub restart: Restart,
 }
 
-/// A system account, looked up when the spec was made.
+/// Whom a process runs as: a system account, looked up when the spec was made, or a reserved uid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Its name.
+    /// Its name; of a reserved uid, the user's.
     pub name: String,
     /// Its user id.
     pub uid: u32,
     /// Its primary group.
     pub gid: u32,
-    /// Its home directory.
+    /// Its home directory; of a reserved uid, none: the instance's own directory stands for it.
     pub home: PathBuf,
+    /// It is not in the name service: a uid of `[daemon] uid_range`, with no group but its own.
+    pub is_reserved: bool,
 }

@@ -134,6 +134,10 @@ pub struct InstanceStatus {
     /// What keeps its processes together: `cgroup`, `pid namespace`, `session`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub containment: Option<String>,
+    /// Whom its process runs as, where that is another than the daemon: `alice (uid 1001)`, `uid 65536,
+    /// reserved for alice`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub runs_as: Option<String>,
 }
 
 /// The process of one session.

@@ -25,7 +25,8 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use crate::model::file::{FileState, Look};
 use crate::model::{Moment, Problem, UserName};
 use crate::system::cause::plain;
-use crate::system::{account, clock};
+use crate::system::clock;
+use crate::system::trust::{self, Distrust};
 
 use file::{Again, Known, One};
 use names::Meaning;
@@ -191,25 +192,22 @@ impl EnvDir {
 
     /// The open directory, if what is in it can be trusted to be the administrator's.
     fn open(&self) -> Result<Dir, String> {
-        let (us, path) = (account::own_uid(), shell_word(&self.path));
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = match Dir::open(&self.path, flags, Mode::empty()) {
+        let path = trust::shell_word(&self.path);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let place = trust::locate(&self.path);
+        let opened =
+            place.and_then(|at| Ok(Dir::openat(&at.dir, at.name.as_os_str(), flags, Mode::empty())?));
+        let dir = match opened {
             Ok(dir) => dir,
-            Err(Errno::ENOENT) => return Err(format!("is not there; mkdir -m 700 {path}")),
-            Err(errno) => return Err(cannot(errno)),
+            Err(Distrust::Failed(Errno::ENOENT)) => return Err(format!("is not there; mkdir -m 700 {path}")),
+            Err(why) => return Err(why.to_string()),
         };
         let stat = fstat(&dir).map_err(cannot)?;
-        if stat.st_uid != 0 && stat.st_uid != us {
-            return Err(format!(
-                "belongs to uid {}, who is neither root nor the daemon; chown root {path}",
-                stat.st_uid
-            ));
-        }
+        trust::owned(&stat, &path).map_err(|why| why.to_string())?;
         let mode = stat.st_mode & 0o7777;
-        let by_others = mode & 0o002 != 0 || (mode & 0o020 != 0 && us == 0 && stat.st_gid != 0);
         // In a sticky directory others can add files of their own, which are refused, but not
         // swap anybody's.
-        if by_others && mode & 0o1000 == 0 {
+        if mode & 0o1000 == 0 && trust::others_may_write(&stat) {
             return Err(format!("others may put files there (mode {mode:04o}); chmod go-w {path}"));
         }
         Ok(dir)
@@ -267,14 +265,4 @@ struct Listing {
 
 fn cannot(errno: Errno) -> String {
     format!("cannot be read: {}", plain(&errno.into()))
-}
-
-/// A path as a shell takes it.
-fn shell_word(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    if path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@:,=".contains(&b)) {
-        path.into_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
 }

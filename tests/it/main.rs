@@ -24,6 +24,7 @@ mod doors;
 mod failpoints;
 mod files;
 mod host;
+mod identity;
 mod inflight;
 mod outlive;
 mod real;

@@ -123,7 +123,7 @@ pub(crate) fn with_lines(more: &str) -> Host {
 
 /// A file that the server's `wait` waits for, and one that says that it has begun to.
 fn gate(host: &Host, name: &str) -> (String, std::path::PathBuf) {
-    // Nowhere else can it write.
+    // Nowhere else can it write, whoever it runs as.
     let gate = host.path().join("state/instances/alice/lines").join(name).display().to_string();
     let begun = format!("{gate}.begun").into();
     (gate, begun)

@@ -235,13 +235,12 @@ fn a_process_of_another_uid_that_names_a_users_tmpdir_is_nobodys() {
 }
 
 #[test]
-fn nobody_becomes_root_in_a_directory_that_is_anothers() {
+fn nobody_runs_in_a_directory_that_is_anothers() {
     if !seen::is_root() {
         return;
     }
     let mut host = Host::with_unruly("");
     host.save("alice", "MCPSUP_RUN_AS=nobody\n");
-    std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     let own = host.path().join("state/instances/alice/unruly");
     host.start();
     host.until("she has a directory", || own.is_dir());
@@ -249,7 +248,16 @@ fn nobody_becomes_root_in_a_directory_that_is_anothers() {
     // As if her account had gone: no name service yet, or deleted.
     host.save("alice", "");
 
-    host.until("she is told why she is not up", || {
-        host.instance("alice").note.is_some_and(|note| note.contains("cannot run as root in "))
+    let said = host.until_some("she is told why she is not up", || {
+        host.instance("alice").note.filter(|note| note.contains("cannot run as uid "))
     });
+    assert!(
+        said.contains("/state/instances/alice/unruly, which belongs to uid 65534; chown -hR --from=65534 6"),
+        "{said}"
+    );
+
+    // What mends it is said, and mends it.
+    let mend = said.split("; ").nth(1).unwrap().split([',', '(']).next().unwrap();
+    assert!(Command::new("/bin/sh").args(["-c", mend]).status().unwrap().success(), "{mend}");
+    host.until_state("alice", StateName::Up);
 }

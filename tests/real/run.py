@@ -101,6 +101,8 @@ def configured(scratch, mode):
     for name, command in servers.items():
         text += f"[server.{name}]\ncommand = {json.dumps(command)}\n"
         text += HOW[mode]
+    # Root's daemon runs it under a uid of its own, which must get to what is its own.
+    scratch.chmod(0o711)
     config = scratch / "mcpsup.toml"
     config.write_text(text)
     (scratch / "env.d").mkdir()

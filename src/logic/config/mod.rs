@@ -30,6 +30,7 @@ use crate::logic::config::report::Report;
 use crate::logic::config::table::{Entry, Table};
 use crate::model::config::{Config, Containment, Daemon, Door, Log, Ports, Server};
 use crate::model::port::PortRange;
+use crate::model::uid::UidRange;
 use crate::model::{Problem, ServerName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -167,11 +168,19 @@ fn daemon(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Daemon {
         })
     });
     let isolation = table.take("isolation").and_then(|e| e.text(allow::ISOLATION, report, allow::isolation));
+    let uid_range = table.take("uid_range").and_then(|entry| {
+        let what = format!(
+            "two uids from 1000 to 2147483647, without 65534 and 65535 between them, in quotes: \"{}\"",
+            UidRange::default()
+        );
+        entry.text(&what, report, |text| text.parse().ok())
+    });
     table.finish(report);
     Daemon {
         containment: containment.unwrap_or_default(),
         cgroup_root,
         isolation: isolation.unwrap_or_default(),
+        uid_range: uid_range.unwrap_or_default(),
     }
 }
 

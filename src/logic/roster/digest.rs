@@ -36,7 +36,7 @@ pub(super) fn of(spec: &Spec, home: &Home<'_>, key: &[u8; 32]) -> SpecId {
     for path in [spec.start_dir(home), &home.state_dir, &home.runtime_dir] {
         digest.path(path);
     }
-    digest.number(u64::from(spec.account.is_some()));
+    digest.number(spec.account.as_ref().map_or(0, |account| if account.is_reserved { 2 } else { 1 }));
     if let Some(account) = &spec.account {
         digest.bytes(account.name.as_bytes());
         digest.number(account.uid.into());

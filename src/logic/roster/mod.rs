@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::logic::instance::Want;
 use crate::logic::ports::{Asked, Ports};
+use crate::logic::uids::{Facts, Uids};
 use crate::model::config::{Server, Transport};
 use crate::model::file::Look;
 use crate::model::spec::Account;
@@ -45,6 +46,8 @@ pub struct Host<'a> {
     pub blocked: &'a BTreeSet<u16>,
     /// The system account of a name; an error, in words, where that cannot be found out.
     pub accounts: Accounts<'a>,
+    /// What is known of uids, for users without an account.
+    pub uids: Facts<'a>,
     /// The daemon's state directory; an instance's own is `instances/USER/SERVER` in it.
     pub state: &'a Path,
     /// The daemon's runtime directory, likewise.
@@ -190,14 +193,15 @@ impl Roster {
     /// `whom` is what [`whom`](Self::whom) makes of those of whom something changed since the last
     /// call: their file ([`set_files`](Self::set_files)), their ports, or what `host` says of them.
     ///
-    /// Gives ports to those who have none, and keeps everybody else's.
+    /// Gives ports and uids to those who have none, and keeps everybody else's.
     pub fn resolve(
         &mut self,
         whom: &Whom,
         ports: &mut Ports,
+        uids: &mut Uids,
         host: &Host<'_>,
     ) -> BTreeMap<InstanceId, Listed> {
-        let mut all = self.as_files_say(whom, ports, host);
+        let mut all = self.as_files_say(whom, ports, uids, host);
         // Whatever is known or not of files and configuration: else they would never be gone.
         for (_, listed) in all.iter_mut().filter(|(id, _)| host.removing.contains(&id.user)) {
             listed.want = Want::Never;
@@ -210,6 +214,7 @@ impl Roster {
         &mut self,
         whom: &Whom,
         ports: &mut Ports,
+        uids: &mut Uids,
         host: &Host<'_>,
     ) -> BTreeMap<InstanceId, Listed> {
         let Some(config) = self.config.clone().filter(|_| self.looked) else {
@@ -223,18 +228,20 @@ impl Roster {
             Whom::All => {
                 self.unsaid.clear();
                 for (name, user) in &mut self.users {
-                    ask(name, user, &config, ports, host, &mut wanted, &mut self.unsaid);
+                    ask(name, user, &config, (ports, uids), host, &mut wanted, &mut self.unsaid);
                 }
             }
             Whom::Users(names) => {
                 for name in names {
                     self.unsaid.remove(name);
                     if let Some(user) = self.users.get_mut(name) {
-                        ask(name, user, &config, ports, host, &mut wanted, &mut self.unsaid);
+                        ask(name, user, &config, (ports, uids), host, &mut wanted, &mut self.unsaid);
                     }
                 }
             }
         }
+        // Whoever asked in vain is looked at again within a minute.
+        uids.sweep(&|user| self.users.contains_key(user), &host.uids);
         let answers = ports.assign(&config.ports, &wanted, host.blocked);
         // Whoever is refused a port may get it when another lets go of it.
         self.is_settled = answers.values().all(Result::is_ok);
@@ -290,13 +297,13 @@ fn ask(
     name: &UserName,
     user: &mut User,
     config: &Config,
-    ports: &Ports,
+    (ports, uids): (&Ports, &mut Uids),
     host: &Host<'_>,
     wanted: &mut Vec<Asked>,
     unsaid: &mut BTreeMap<UserName, Vec<Problem>>,
 ) {
     let before = wanted.len();
-    user.check(name, config, host);
+    user.check(name, config, uids, host);
     user.ask(name, config, ports, wanted);
     if wanted.len() == before && user.problems().next().is_some() {
         unsaid.insert(name.clone(), user.problems().cloned().collect());

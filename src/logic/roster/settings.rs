@@ -4,13 +4,16 @@
 //! A message names variables, never their values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::logic::config::{self, spelling::nearest};
 use crate::logic::ports::Pin;
+use crate::logic::uids::Uids;
 use crate::model::config::Server;
 use crate::model::env::{Variable, Variables};
 use crate::model::spec::Account;
+use crate::model::uid::UidRange;
 use crate::model::{Config, Problem, ServerName, UserName};
 
 use super::Host;
@@ -73,17 +76,33 @@ impl<'a> Settings<'a> {
         settings
     }
 
-    /// The account that the user's processes run as; `None` is the daemon's own. Where that cannot be
-    /// found out it is a problem: nobody is run as root because a name service is down.
-    pub(super) fn account(&mut self, user: &UserName, host: &Host<'_>) -> (Option<Account>, Lookup) {
+    /// Whom the user's processes run as; `None` is the daemon's own user, who is not root. Where that
+    /// cannot be found out it is a problem: nobody is run as root because a name service is down.
+    pub(super) fn account(
+        &mut self,
+        user: &UserName,
+        range: UidRange,
+        uids: &mut Uids,
+        host: &Host<'_>,
+    ) -> (Option<Account>, Lookup) {
         let Some(variable) = self.run_as else {
             if !host.is_root {
                 return (None, Lookup::Over);
             }
             return match (host.accounts)(user.as_str()) {
-                Ok(None) => (None, Lookup::None),
+                Ok(Some(account)) if account.uid != 0 => match holder(uids, user, account.uid) {
+                    None => (Some(account), Lookup::Over),
+                    Some(holder) => {
+                        let text = format!(
+                            "the account {user} has uid {}, which was reserved for {holder}; give the account another",
+                            account.uid
+                        );
+                        self.problems.push(Problem::new(self.file, text));
+                        (None, Lookup::Needed)
+                    }
+                },
                 // A file called root.env is not how one becomes root.
-                Ok(Some(account)) => (Some(account).filter(|account| account.uid != 0), Lookup::Over),
+                Ok(_) => self.reserved(user, range, uids, host),
                 Err(why) => {
                     let text = format!("cannot look up the account {user}: {why}; {RETRIED}");
                     self.problems.push(Problem::new(self.file, text));
@@ -100,13 +119,44 @@ impl<'a> Settings<'a> {
             return (None, Lookup::Over);
         }
         match (host.accounts)(variable.value.reveal()) {
-            Ok(Some(account)) => return (Some(account), Lookup::Over),
+            Ok(Some(account)) if account.uid == 0 && variable.value.reveal() != "root" => {
+                self.wrong(variable, "names root by another name; say MCPSUP_RUN_AS=root if that is meant");
+            }
+            Ok(Some(account)) => match holder(uids, user, account.uid) {
+                None => return (Some(account), Lookup::Over),
+                Some(holder) => {
+                    let text =
+                        format!("names an account whose uid was reserved for {holder}; give that another");
+                    self.wrong(variable, &text);
+                }
+            },
             Ok(None) => self.wrong(variable, "names no account of this host"),
             Err(why) => {
                 self.wrong(variable, &format!("names an account that cannot be looked up: {why}; {RETRIED}"));
             }
         }
         (None, Lookup::Needed)
+    }
+
+    /// A uid of the reserved range: nobody is run as root because they have no account.
+    fn reserved(
+        &mut self,
+        user: &UserName,
+        range: UidRange,
+        uids: &mut Uids,
+        host: &Host<'_>,
+    ) -> (Option<Account>, Lookup) {
+        match uids.give(user, range, &host.uids) {
+            Ok(uid) => {
+                let name = user.to_string();
+                let account = Account { name, uid, gid: uid, home: PathBuf::new(), is_reserved: true };
+                (Some(account), Lookup::None)
+            }
+            Err(why) => {
+                self.problems.push(Problem::new(self.file, why.to_string()));
+                (None, Lookup::Needed)
+            }
+        }
     }
 
     fn wrong(&mut self, variable: &Variable, text: &str) {
@@ -207,6 +257,11 @@ impl<'a> Settings<'a> {
             self.pins.extend(pin.map(|pin| (server.clone(), pin)));
         }
     }
+}
+
+/// For whom else than `user` this uid was reserved.
+fn holder<'a>(uids: &'a Uids, user: &UserName, uid: u32) -> Option<&'a UserName> {
+    uids.holder(uid).filter(|holder| *holder != user)
 }
 
 /// What is wrong with the credentials that `server` asks for.

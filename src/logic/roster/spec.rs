@@ -116,7 +116,7 @@ impl Recipe<'_> {
             env,
             working_dir,
             account: self.account.cloned(),
-            cage: (host.cage)(&id.server, self.account.is_some()),
+            cage: (host.cage)(&id.server, self.account.is_some_and(|account| account.uid != 0)),
             backend,
             secrets: self.secrets(config),
         };

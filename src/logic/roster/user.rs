@@ -7,6 +7,7 @@ use crate::logic::envfile;
 use crate::logic::instance::Want;
 use crate::logic::ports::Pin;
 use crate::logic::ports::{Asked, Given, Ports};
+use crate::logic::uids::Uids;
 use crate::model::env::Variables;
 use crate::model::file::{EnvFile, FileState};
 use crate::model::spec::Account;
@@ -57,7 +58,7 @@ struct Checked {
 pub(super) enum Lookup {
     /// It was found, or none is needed.
     Over,
-    /// There is none of the user's name: processes run as the daemon.
+    /// There is none of the user's name: processes run as a reserved uid.
     None,
     /// The file names one that does not exist, or the name service did not say. Nothing is started.
     Needed,
@@ -119,13 +120,13 @@ impl User {
     }
 
     /// Finds out what follows from the last good file, unless that is known.
-    pub(super) fn check(&mut self, name: &UserName, config: &Config, host: &Host<'_>) {
+    pub(super) fn check(&mut self, name: &UserName, config: &Config, uids: &mut Uids, host: &Host<'_>) {
         let Some(good) = self.good.as_ref().filter(|_| self.checked.is_none()) else {
             return;
         };
         let had = |server: &ServerName| of(&self.specs, server).is_some();
         let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
-        let (account, lookup) = settings.account(name, host);
+        let (account, lookup) = settings.account(name, config.daemon.uid_range, uids, host);
         let account = account.map(Arc::new);
         let wanted = std::mem::take(&mut settings.servers);
         let mut servers = Vec::with_capacity(wanted.len());

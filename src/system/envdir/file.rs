@@ -7,9 +7,10 @@ use nix::dir::Dir;
 
 use crate::model::file::{EnvFile, FileState};
 use crate::model::{Moment, Problem, UserName};
+use crate::system::trust::shell_word;
 
 use super::open::{self, NotRead, Rules, Stamp};
-use super::{AccountUid, Complete, shell_word};
+use super::{AccountUid, Complete};
 
 /// A file that changed less than this ago, and that nobody said was complete, may be half-written.
 pub(super) const SETTLES_IN: Duration = Duration::from_millis(100);
@@ -73,7 +74,7 @@ impl Known {
     pub(super) fn look(&mut self, one: &One<'_>, again: &mut Again) -> Option<FileState> {
         let problem =
             |text: String| FileState::Refused(Problem::new(format!("{}/{}", one.shown, one.name), text));
-        let stamp = match open::stamp(one.dir, one.name) {
+        let stamp = match open::stamp(one.dir, one.path, one.name) {
             Ok(stamp) => stamp,
             Err(NotRead::Gone) => return None,
             Err(NotRead::Changing) => {
@@ -111,7 +112,7 @@ impl Known {
         let whole = shell_word(&one.path.join(one.name));
         let account = || (one.account_uid)(one.user);
         let rules = Rules { account: &account, user: one.user.as_str(), path: &whole };
-        match open::read(one.dir, one.name, &rules) {
+        match open::read(one.dir, one.path, one.name, &rules) {
             Ok((bytes, owner_uid, stamp)) => {
                 self.settling = None;
                 let once_more = !known_already && one.is_fresh(stamp.changed.nanoseconds());

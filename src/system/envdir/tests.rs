@@ -1,6 +1,7 @@
 //! Every way editors and tools save, against real directories.
 #![allow(clippy::disallowed_methods, reason = "these tests write as editors do, not as we would")]
 
+mod trusted;
 mod watching;
 
 use std::fs::{self, File, OpenOptions};
@@ -9,6 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 
 use super::file::SETTLES_IN;
 use super::*;
+use crate::system::account;
 
 struct World {
     /// The directory that env.d is in.

@@ -15,12 +15,13 @@
 mod cage;
 mod clone;
 mod inherited;
+mod own;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -31,7 +32,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, initgroups, setgid, setsid, setuid};
+use nix::unistd::{Gid, Pid, Uid, initgroups, setgid, setgroups, setsid, setuid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write};
@@ -121,7 +122,7 @@ fn become_server(mut socket: UnixStream, born: Namespaces, filters: &Filters) ->
         }
         prepare(&orders, filters).and_then(|mut command| {
             let error = command.exec();
-            Err(cannot(format!("execute {}", orders.program))(error))
+            Err(own::cannot_at("execute", Path::new(&orders.program))(error))
         })
     });
     match done {
@@ -159,12 +160,9 @@ fn prepare(orders: &Orders, filters: &Filters) -> Result<Command, Failure> {
     if let Some(refused) = &orders.cage.refused {
         return Err(Failure { doing: refused.clone(), errno: None });
     }
-    if account.is_none() {
-        never_as_root_in_anothers(&orders.state_dir)?;
-    }
-    make_own(&orders.state_dir, account).map_err(cannot(format!("make {}", orders.state_dir.display())))?;
-    make_own(&orders.runtime_dir, account)
-        .map_err(cannot(format!("make {}", orders.runtime_dir.display())))?;
+    never_unsaid_as_root(account)?;
+    own::make_kept(&orders.state_dir, account)?;
+    own::make_passing(&orders.runtime_dir, account)?;
     // Both ends: the process never sees an end of file or a broken pipe, whoever reads.
     let stdin = fifo(&orders.stdin).map_err(cannot("open its standard input"))?;
     let output = fifo(&orders.output).map_err(cannot("open its standard output"))?;
@@ -181,10 +179,9 @@ fn prepare(orders: &Orders, filters: &Filters) -> Result<Command, Failure> {
         become_account(account)?;
     }
     prctl::set_no_new_privs().map_err(io::Error::from).map_err(cannot("give up new privileges"))?;
-    let tmp = orders.state_dir.join("tmp");
-    make_own(&tmp, None).map_err(cannot(format!("make {}", tmp.display())))?;
-    std::env::set_current_dir(&orders.working_dir)
-        .map_err(cannot(format!("enter {}", orders.working_dir.display())))?;
+    own::can_be_reached(&orders.state_dir)?;
+    own::make_kept(&orders.state_dir.join("tmp"), None)?;
+    std::env::set_current_dir(&orders.working_dir).map_err(own::cannot_at("enter", &orders.working_dir))?;
     cage::close(orders, filters, &[&stdin, &output])?;
     #[expect(clippy::disallowed_methods, reason = "the launcher is system::process's other half")]
     let mut command = Command::new(&orders.program);
@@ -207,44 +204,13 @@ fn limit(orders: &Orders) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a directory 0700 for the account, and the ones above it so that it can be reached. One
-/// that is there is left as it is.
-fn make_own(dir: &Path, account: Option<&Account>) -> io::Result<()> {
-    if dir.is_dir() {
+/// Whoever is to be root is named so in the configuration: an order that names nobody never means
+/// root.
+fn never_unsaid_as_root(account: Option<&Account>) -> Result<(), Failure> {
+    if account.is_some() || !Uid::effective().is_root() {
         return Ok(());
     }
-    if let Some(parent) = dir.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
-        if account.is_some() {
-            // The umask took from others what the account needs to get through.
-            fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
-        }
-    }
-    match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => match account {
-            Some(account) => std::os::unix::fs::lchown(dir, Some(account.uid), Some(account.gid)),
-            None => Ok(()),
-        },
-    }
-}
-
-/// A user's directory belongs to their account. If the daemon is root and the account is not to be
-/// found any more (the name service is not up yet, the account is deleted), a run in it would be
-/// root among files that the user wrote.
-fn never_as_root_in_anothers(dir: &Path) -> Result<(), Failure> {
-    let Ok(meta) = fs::symlink_metadata(dir) else { return Ok(()) };
-    if !Uid::effective().is_root() || meta.uid() == 0 {
-        return Ok(());
-    }
-    let text = format!(
-        "cannot run as root in {}: it belongs to uid {}, whose account is not to be found; mend that, or \
-         name an account with MCPSUP_RUN_AS, and mcpsup reload",
-        dir.display(),
-        meta.uid()
-    );
-    Err(Failure { doing: text, errno: None })
+    Err(Failure { doing: "cannot run as root where no account is named".into(), errno: None })
 }
 
 fn fifo(path: &Path) -> io::Result<File> {
@@ -253,15 +219,17 @@ fn fifo(path: &Path) -> io::Result<File> {
 }
 
 fn become_account(account: &Account) -> Result<(), Failure> {
-    let name = std::ffi::CString::new(account.name.as_str()).unwrap_or_default();
+    let name = &account.name;
     let gid = Gid::from_raw(account.gid);
-    initgroups(&name, gid)
-        .map_err(io::Error::from)
-        .map_err(cannot(format!("take the groups of {}", account.name)))?;
-    setgid(gid).map_err(io::Error::from).map_err(cannot(format!("take the group of {}", account.name)))?;
-    setuid(Uid::from_raw(account.uid))
-        .map_err(io::Error::from)
-        .map_err(cannot(format!("become {}", account.name)))?;
+    let groups = if account.is_reserved {
+        // Not even those that /etc/group may list for an account of this name that is not there.
+        setgroups(&[])
+    } else {
+        initgroups(&std::ffi::CString::new(name.as_str()).unwrap_or_default(), gid)
+    };
+    groups.map_err(io::Error::from).map_err(cannot(format!("take the groups of {name}")))?;
+    setgid(gid).map_err(io::Error::from).map_err(cannot(format!("take the group of {name}")))?;
+    setuid(Uid::from_raw(account.uid)).map_err(io::Error::from).map_err(cannot(format!("become {name}")))?;
     // A change of identity makes a process dumpable by its new owner's setting again (prctl(2)).
     prctl::set_dumpable(false).map_err(io::Error::from).map_err(cannot("close its memory to others"))
 }
@@ -279,7 +247,8 @@ fn serve(orders: &Orders, socket: &UnixStream, filters: &Filters) -> Result<Exit
     ])
     .map_err(cannot("watch for signals"))?;
     let mut command = prepare(orders, filters)?;
-    let child = command.process_group(0).spawn().map_err(cannot(format!("execute {}", orders.program)))?;
+    let child =
+        command.process_group(0).spawn().map_err(own::cannot_at("execute", Path::new(&orders.program)))?;
     drop(command);
     // Said by closing, as exec would; the descriptor itself goes with this process.
     socket.shutdown(std::net::Shutdown::Both).map_err(cannot("say that the server runs"))?;

@@ -84,6 +84,7 @@ fn config(servers: &[(&str, Server)]) -> Config {
 struct World {
     roster: Roster,
     ports: Ports,
+    uids: Uids,
     accounts: RefCell<BTreeMap<String, Account>>,
     /// The name service is down.
     no_names: bool,
@@ -100,6 +101,7 @@ impl World {
         let mut world = Self {
             roster,
             ports: Ports::default(),
+            uids: Uids::default(),
             accounts: RefCell::default(),
             no_names: false,
             is_root: true,
@@ -111,7 +113,8 @@ impl World {
     }
 
     fn account(&self, name: &str, uid: u32) {
-        let account = Account { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}").into() };
+        let home = format!("/home/{name}").into();
+        let account = Account { name: name.to_owned(), uid, gid: uid, home, is_reserved: false };
         self.accounts.borrow_mut().insert(name.to_owned(), account);
     }
 
@@ -152,8 +155,8 @@ impl World {
 
     fn of(&mut self, whom: &Whom) -> BTreeMap<InstanceId, Listed> {
         let accounts = self.accounts();
-        let Self { roster, ports, is_root, removing, .. } = self;
-        roster.resolve(whom, ports, &host(&accounts, *is_root, removing))
+        let Self { roster, ports, uids, is_root, removing, .. } = self;
+        roster.resolve(whom, ports, uids, &host(&accounts, *is_root, removing))
     }
 
     fn for_session(&self, id: &InstanceId, base: SpecId) -> Option<Spec> {
@@ -178,6 +181,10 @@ fn host<'a>(accounts: Accounts<'a>, is_root: bool, removing: &'a BTreeSet<UserNa
     Host {
         blocked: &NONE,
         accounts,
+        uids: Facts {
+            named: &|uid| Ok((uid == 65_537).then(|| "the group devs".to_owned())),
+            is_used: &|_, _| false,
+        },
         state: Path::new("/var/lib/mcpsup"),
         runtime: Path::new("/run/mcpsup"),
         is_root,
