@@ -16,12 +16,13 @@ use crate::logic::ports::Ports;
 use crate::logic::roster::{Host, Roster};
 use crate::logic::{config, envfile};
 use crate::model::env::{Variable, Variables};
-use crate::model::file::{EnvFile, FileState};
+use crate::model::file::{EnvFile, FileState, Look};
 use crate::model::{Config, Problem, UserName, Whom};
 use crate::system::cause::plain;
 use crate::system::envdir::{Complete, EnvDir};
 use crate::system::files::{self, FileError};
 use crate::system::places::Places;
+use crate::system::seal::Keeper;
 use crate::system::{account, clock};
 
 /// How.
@@ -65,9 +66,10 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         look.files.insert(user, FileState::Read(file));
     }
     examined.problems.extend(look.directory.clone().err());
+    unseal(&mut look, &Keeper::of(&places.state));
     for state in look.files.values() {
         match state {
-            FileState::Unchanged => {}
+            FileState::Unchanged | FileState::Sealed(..) => {}
             FileState::Refused(problem) => examined.problems.push(problem.clone()),
             FileState::Read(file) => match envfile::parse(&file.bytes, &file.name) {
                 Ok(variables) => examined.files.push((file.name.clone(), variables)),
@@ -97,6 +99,19 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         }
     }
     examined
+}
+
+/// Opens what is encrypted.
+fn unseal(look: &mut Look, keeper: &Keeper) {
+    for (user, state) in &mut look.files {
+        if let FileState::Sealed(file, seal) = state {
+            let EnvFile { name, owner_uid, .. } = file.clone();
+            *state = match keeper.open(*seal, user, &file.bytes) {
+                Ok(bytes) => FileState::Read(EnvFile { name, bytes, owner_uid }),
+                Err(why) => FileState::Refused(Problem::new(name, why)),
+            };
+        }
+    }
 }
 
 /// The ports that were given before; none where they cannot be read, which is the daemon's alone.

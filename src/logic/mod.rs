@@ -13,5 +13,6 @@ pub mod overlong;
 pub mod ports;
 pub mod redact;
 pub mod roster;
+pub mod selfserve;
 pub mod snippet;
 pub mod template;

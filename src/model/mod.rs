@@ -15,6 +15,7 @@ pub mod run;
 pub mod secret;
 pub mod spec;
 pub mod status;
+pub mod wish;
 
 pub use config::Config;
 pub use moment::Moment;
@@ -23,3 +24,4 @@ pub use problem::Problem;
 pub use run::{Exit, RunId};
 pub use secret::Secret;
 pub use spec::{Spec, SpecId};
+pub use wish::Wish;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::dir::Dir;
 
-use crate::model::file::{EnvFile, FileState};
+use crate::model::file::{EnvFile, FileState, Seal};
 use crate::model::{Moment, Problem, UserName};
 
 use super::open::{self, NotRead, Rules, Stamp};
@@ -26,6 +26,8 @@ pub(super) struct Known {
     /// more then. (File times advance in steps of up to 10 ms.)
     verify_at: Option<Moment>,
     pub(super) missing_since: Option<Moment>,
+    /// There are two files for one user since then.
+    pub(super) two_since: Option<Moment>,
     /// Something of it was handed over, so it can be missed.
     pub(super) handed: bool,
 }
@@ -86,6 +88,7 @@ impl Known {
             }
         };
         self.missing_since = None;
+        self.two_since = None;
         let known_already = self.stamp == Some(stamp);
         if known_already {
             self.settling = None;
@@ -120,11 +123,11 @@ impl Known {
                     again.at(at);
                 }
                 self.stamp = Some(stamp);
-                Some(FileState::Read(EnvFile {
-                    name: format!("{}/{}", one.shown, one.name),
-                    bytes,
-                    owner_uid,
-                }))
+                let file = EnvFile { name: format!("{}/{}", one.shown, one.name), bytes, owner_uid };
+                Some(match Seal::of(one.name) {
+                    Some(seal) => FileState::Sealed(file, seal),
+                    None => FileState::Read(file),
+                })
             }
             Err(NotRead::Gone) => None,
             Err(NotRead::Changing) => {

@@ -8,9 +8,10 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
-use crate::model::file::SecretBytes;
+use crate::model::file::{Seal, SecretBytes};
 use crate::system::account::own_uid;
 use crate::system::cause::plain;
+use crate::system::seal::LARGEST_SEALED;
 
 /// The largest env file in bytes (PRODUCT §4 is silent; facts/supervision.md §5.7).
 pub(super) const LIMIT: usize = 64 * 1024;
@@ -60,6 +61,14 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// True if that is the file, as it was then but for where it lies: a rename changes its
+    /// [`changed`](Self::changed).
+    pub(super) fn is_of(&self, stat: &FileStat) -> bool {
+        Self { changed: self.changed, ..Self::of(stat) } == *self
+    }
+}
+
 /// Why a file gives no bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NotRead {
@@ -106,8 +115,9 @@ pub(super) fn read(
     regular(stat.st_mode)?;
     permitted(&stat, rules)?;
     let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
-    if size > LIMIT {
-        return Err(NotRead::Refused(format!("is larger than {} KiB", LIMIT / 1024)));
+    let limit = if Seal::of(name).is_some() { LARGEST_SEALED } else { LIMIT };
+    if size > limit {
+        return Err(NotRead::Refused(format!("is larger than {} KiB", limit / 1024)));
     }
     // Reserved whole, so that no copy is left behind by growing.
     let mut bytes = SecretBytes::new(Vec::with_capacity(size + 1));
