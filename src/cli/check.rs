@@ -18,11 +18,12 @@ use crate::logic::uids::Facts;
 use crate::logic::{config, envfile};
 use crate::model::cage::Apart;
 use crate::model::env::{Variable, Variables};
-use crate::model::file::{EnvFile, FileState};
+use crate::model::file::{EnvFile, FileState, Look};
 use crate::model::{Config, Problem, UserName, Whom};
 use crate::system::envdir::{Complete, EnvDir};
 use crate::system::files;
 use crate::system::places::Places;
+use crate::system::seal::Keeper;
 use crate::system::{account, clock, holdings, trust};
 
 /// How.
@@ -66,9 +67,10 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         look.files.insert(user, FileState::Read(file));
     }
     examined.problems.extend(look.directory.clone().err());
+    unseal(&mut look, &Keeper::of(&places.state));
     for state in look.files.values() {
         match state {
-            FileState::Unchanged => {}
+            FileState::Unchanged | FileState::Sealed(..) => {}
             FileState::Refused(problem) => examined.problems.push(problem.clone()),
             FileState::Read(file) => match envfile::parse(&file.bytes, &file.name) {
                 Ok(variables) => examined.files.push((file.name.clone(), variables)),
@@ -107,6 +109,19 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         }
     }
     examined
+}
+
+/// Opens what is encrypted.
+fn unseal(look: &mut Look, keeper: &Keeper) {
+    for (user, state) in &mut look.files {
+        if let FileState::Sealed(file, seal) = state {
+            let EnvFile { name, owner_uid, .. } = file.clone();
+            *state = match keeper.open(*seal, user, &file.bytes) {
+                Ok(bytes) => FileState::Read(EnvFile { name, bytes, owner_uid }),
+                Err(why) => FileState::Refused(Problem::new(name, why)),
+            };
+        }
+    }
 }
 
 /// The ports, or uids, that were given before; none where they cannot be read, which is the daemon's

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::doors::Place;
+use super::seals::Opened;
+use super::wishes::Wished;
 use super::{Daemon, Ending};
 use crate::control::protocol::Call;
 use crate::door::bridge::Word;
@@ -48,6 +50,10 @@ pub(super) enum Event {
     Hint(Hint),
     /// The table of ports was written, or not.
     Saved(Result<(), String>),
+    /// A sealed file was opened, or not.
+    Opened(Opened),
+    /// A user's wish was granted, or not.
+    Wished(Wished),
     /// A deadline came.
     Time,
 }
@@ -88,11 +94,14 @@ impl Daemon {
             Event::Signal(Signal::Child) => self.processes.reap_strays(),
             Event::Hint(Hint { complete, whom }) => self.look(now, &whom, Complete::Named(&complete)),
             Event::Saved(saved) => self.note_saved(saved),
+            Event::Opened(opened) => self.note_opened(opened, now),
+            Event::Wished(wished) => self.note_wished(wished, now),
             Event::Time => {
                 if self.look_at <= now {
                     self.say_refusals(now);
                     // First the watch, then the look: what happens in between is heard or seen.
                     self.sources.watcher.refresh();
+                    self.seals.retry();
                     self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
                 }
             }
@@ -128,6 +137,7 @@ impl Daemon {
     /// Reads mcpsup.toml and every env file again. What is broken changes nothing.
     pub(super) fn reload(&mut self, now: Moment) {
         self.read_config();
+        self.seals.retry();
         self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         tracing::info!(problems = self.problems.len(), "configuration read");
     }
@@ -135,10 +145,11 @@ impl Daemon {
     /// Reads env.d, whole or the files of some, and says what is wanted now.
     pub(super) fn look(&mut self, now: Moment, whom: &Whom, complete: Complete<'_>) {
         let own_uid = |user: &UserName| account::uid_of(user.as_str());
-        let look = match whom {
+        let mut look = match whom {
             Whom::Users(users) => self.env_dir.look_at(users, now, complete, &own_uid),
             Whom::All => self.env_dir.look(now, complete, &own_uid),
         };
+        self.seals.take(&mut look);
         let is_whole = look.whole;
         let next = if is_whole { now + LOOK_EVERY } else { self.look_at.min(now + WHOLE_AFTER) };
         self.look_at = look.again_at.map_or(next, |again| again.min(next));

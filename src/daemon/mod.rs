@@ -18,11 +18,13 @@ mod doors;
 mod event;
 pub mod output;
 mod publish;
+mod seals;
 mod sinks;
 mod slots;
 mod start;
 mod status;
 mod store;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -56,10 +58,12 @@ use calm::{BURST, Calm};
 use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
+use seals::{Opened, Seals};
 use sinks::SharedSink;
 use slots::{Draining, Own};
 use start::Ears;
 use store::Store;
+use wishes::Wished;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
 /// daemon).
@@ -113,6 +117,9 @@ struct Daemon {
     draining: BTreeMap<RunId, Draining>,
     shown: Shown,
     env_dir: EnvDir,
+    seals: Seals,
+    /// Whose file is being changed at their wish.
+    wishing: BTreeSet<UserName>,
     /// Adopted runs whose secret values are not known yet.
     unknown: Vec<RunId>,
     look_at: Moment,
@@ -160,6 +167,10 @@ struct Sources {
     ready: mpsc::Receiver<Ready>,
     say_ready: mpsc::Sender<Ready>,
     calls: mpsc::Receiver<Call>,
+    /// Of each user's file at most one at a time, and so for the next.
+    opened: mpsc::UnboundedReceiver<Opened>,
+    wished: mpsc::UnboundedReceiver<Wished>,
+    say_wished: mpsc::UnboundedSender<Wished>,
     saved: mpsc::Receiver<Result<(), String>>,
     say_saved: mpsc::Sender<Result<(), String>>,
     signals: Signals,
@@ -250,7 +261,8 @@ impl Daemon {
     /// When the loop must turn though nothing happens.
     fn deadline(&self) -> Moment {
         let drained = self.draining.values().map(|draining| draining.until).min();
-        let soonest = [self.fleet.deadline(), self.shown.write_map_at(), self.calm.deadline(), drained]
+        let ears = self.ears.as_ref().map(start::Ears::deadline);
+        let soonest = [self.fleet.deadline(), self.shown.write_map_at(), self.calm.deadline(), drained, ears]
             .into_iter()
             .flatten()
             .min();
@@ -268,6 +280,8 @@ impl Daemon {
             Some(ready) = sources.ready.recv() => Event::Ready(ready),
             Some(call) = sources.calls.recv() => Event::Call(call),
             Some(saved) = sources.saved.recv() => Event::Saved(saved),
+            Some(opened) = sources.opened.recv() => Event::Opened(opened),
+            Some(wished) = sources.wished.recv() => Event::Wished(wished),
             hint = sources.watcher.next() => Event::Hint(hint),
             () = tokio::time::sleep(wait) => Event::Time,
         }

@@ -16,6 +16,7 @@ use super::calm::Calm;
 use super::doors::Doors;
 use super::event::LOOK_EVERY;
 use super::publish::Shown;
+use super::seals::Seals;
 use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
 use super::{Daemon, Ending, PortsSaver, Sources};
@@ -103,6 +104,12 @@ pub(super) struct Ears {
     open_at: crate::model::Moment,
 }
 
+impl Ears {
+    pub(super) fn deadline(&self) -> crate::model::Moment {
+        self.open_at
+    }
+}
+
 impl Daemon {
     /// Makes everything ready for the first turn. What runs already is found again before anything
     /// could be started.
@@ -135,6 +142,8 @@ impl Daemon {
         let (say_ready, ready) = mpsc::channel(CALLS);
         let (say_calls, calls) = mpsc::channel(CALLS);
         let (say_saved, saved) = mpsc::channel(1);
+        let (say_opened, opened) = mpsc::unbounded_channel();
+        let (say_wished, wished) = mpsc::unbounded_channel();
         let (generation, generations) = watch::channel(last_generation(places));
         let signals = Signals::new().map_err(StartError::while_trying("watch for signals"))?;
         let listener = control::server::bind(&places.control())?;
@@ -166,6 +175,8 @@ impl Daemon {
             unknown: Vec::new(),
             shown: Shown::default(),
             env_dir: EnvDir::new(&places.env_dir),
+            seals: Seals::new(&places.state, say_opened),
+            wishing: BTreeSet::new(),
             look_at: now,
             accounts_at: now + LOOK_EVERY,
             _lock: lock,
@@ -184,6 +195,9 @@ impl Daemon {
                 ready,
                 say_ready,
                 calls,
+                opened,
+                wished,
+                say_wished,
                 saved,
                 say_saved,
                 signals,
@@ -219,7 +233,7 @@ impl Daemon {
     /// Begins to answer, once what the files say is known. Who asks earlier waits: the socket is
     /// there, and nobody is told that a user whose file was saved a moment ago does not exist.
     pub(super) fn listen_once_settled(&mut self, now: crate::model::Moment) {
-        let settling = self.settling;
+        let settling = self.settling || self.seals.are_busy();
         if let Some(ears) = self.ears.take_if(|ears| !settling || ears.open_at <= now) {
             tokio::spawn(control::server::serve(ears.listener, ears.calls, ears.generations));
         }

@@ -14,6 +14,7 @@ pub mod overlong;
 pub mod ports;
 pub mod redact;
 pub mod roster;
+pub mod selfserve;
 pub mod snippet;
 pub mod template;
 pub mod uids;

@@ -18,6 +18,7 @@ pub mod secret;
 pub mod spec;
 pub mod status;
 pub mod uid;
+pub mod wish;
 
 pub use cage::Cage;
 pub use config::Config;
@@ -28,3 +29,4 @@ pub use problem::Problem;
 pub use run::{Exit, Reached, RunId};
 pub use secret::Secret;
 pub use spec::{Spec, SpecId};
+pub use wish::Wish;

@@ -8,6 +8,7 @@
 mod file;
 mod names;
 mod open;
+pub mod rewrite;
 #[cfg(test)]
 mod tests;
 pub mod watch;
@@ -30,7 +31,7 @@ use crate::system::trust::{self, Distrust};
 
 use file::{Again, Known, One};
 use names::Meaning;
-pub use names::names_of;
+pub use names::{names_of, sealed_name};
 
 /// How long a file may be missing before it is gone: vim and others rename it away for a moment.
 const GRACE: Duration = Duration::from_millis(500);
@@ -148,7 +149,16 @@ impl EnvDir {
             let name = match &*names {
                 [name] => name,
                 both => {
+                    let since = *entry.two_since.get_or_insert(now);
+                    // One is put in the place of the other, as `mcpsup seal` does.
+                    if entry.handed && now < since + GRACE {
+                        again.at(since + GRACE);
+                        look.files.insert(user.clone(), FileState::Unchanged);
+                        seen.push((user, entry));
+                        continue;
+                    }
                     entry = Known::default();
+                    entry.two_since = Some(since);
                     entry.handed = true;
                     look.files.insert(user.clone(), FileState::Refused(self.two_files(both)));
                     seen.push((user, entry));

@@ -415,7 +415,7 @@ impl Processes {
         // and calls this again afterwards.
         while let Some(pid) = first_dead_child() {
             let is_leader = |life: &Arc<Life>| life.leader().is_some_and(|leader| leader.pid == pid);
-            if self.lives.values().any(is_leader) {
+            if self.lives.values().any(is_leader) || super::tool::awaits(pid) {
                 return;
             }
             reap(pid);

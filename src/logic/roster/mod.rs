@@ -23,11 +23,12 @@ use crate::logic::instance::Want;
 use crate::logic::ports::{Asked, Ports};
 use crate::logic::uids::{Facts, Uids};
 use crate::model::config::{Server, Transport};
-use crate::model::file::Look;
+use crate::model::file::{FileState, Look};
 use crate::model::spec::Account;
 use crate::model::status::StateName;
 use crate::model::{Cage, Config, InstanceId, Problem, ServerName, Spec, SpecId, UserName, Whom};
 
+pub use settings::{faults, is_reserved, servers_of};
 use user::User;
 
 /// For so many users at once everybody is asked: tables that are filled one by one stay half empty,
@@ -145,6 +146,24 @@ impl Roster {
             }
         }
         changed
+    }
+
+    /// Takes what became of one user's file, if they have one; true if that changes anything.
+    pub fn set_file(&mut self, user: &UserName, state: FileState) -> bool {
+        self.users.get_mut(user).is_some_and(|user| user.take(state))
+    }
+
+    /// Everybody who has a file, and the uid by which they are known on this host: their account's,
+    /// else that of the file's owner; `None` where neither is known.
+    pub fn owners(&self) -> impl Iterator<Item = (&UserName, Option<u32>)> {
+        self.users.iter().map(|(name, user)| (name, user.owner_uid()))
+    }
+
+    /// Forgets what a server of a user last ran with: a credential of it was taken back.
+    pub fn forget(&mut self, id: &InstanceId) {
+        if let Some(user) = self.users.get_mut(&id.user) {
+            user.forget(&id.server);
+        }
     }
 
     /// Looks accounts up again that were not to be found, and says whose are to be

@@ -296,6 +296,27 @@ pub(super) fn credentials(server: &Server, file: &str, vars: &Variables) -> Vec<
     problems
 }
 
+/// Everything that is wrong with what a file says, for all servers that it asks for.
+#[must_use]
+pub fn faults(file: &str, by_root: bool, vars: &Variables, config: &Config) -> Vec<Problem> {
+    let settings = Settings::read(file, by_root, vars, config, &|_| false);
+    let servers = settings.servers.iter().filter_map(|name| config.servers.get(name));
+    let lacking: Vec<Problem> = servers.flat_map(|server| credentials(server, file, vars)).collect();
+    settings.problems.into_iter().chain(lacking).collect()
+}
+
+/// The servers that a file asks for, with those that everybody has.
+#[must_use]
+pub fn servers_of(file: &str, vars: &Variables, config: &Config) -> BTreeSet<ServerName> {
+    Settings::read(file, true, vars, config, &|_| false).servers
+}
+
+/// True for names that steer mcpsup, the loader or what takes a process for its service manager.
+#[must_use]
+pub fn is_reserved(name: &str, config: &Config) -> bool {
+    steers(name) || is_ours(name, config)
+}
+
 /// True for what mcpsup reads itself and never hands to a process: `MCPSUP_*`, and the name in
 /// which any server learns its port.
 pub(super) fn is_ours(name: &str, config: &Config) -> bool {

@@ -82,6 +82,18 @@ impl User {
         self.faults.iter().chain(self.checked.iter().flat_map(|checked| &checked.problems))
     }
 
+    /// The uid by which they are known on this host, as far as the file tells.
+    pub(super) fn owner_uid(&self) -> Option<u32> {
+        let account = self.checked.as_ref().and_then(|checked| checked.account.as_ref());
+        account.map(|account| account.uid).or(self.good.as_ref().map(|good| good.owner_uid))
+    }
+
+    /// Forgets what a server last ran with, so that it is not started like that again.
+    pub(super) fn forget(&mut self, server: &ServerName) {
+        self.specs.retain(|(name, _)| name != server);
+        self.moulds.retain(|(name, _)| name != server);
+    }
+
     /// What follows from the file is found out again: the configuration or the host changed.
     pub(super) fn forget_conclusions(&mut self) {
         self.checked = None;
@@ -91,7 +103,7 @@ impl User {
     /// leaves the last good one.
     pub(super) fn take(&mut self, state: FileState) -> bool {
         let faults = match state {
-            FileState::Unchanged => return false,
+            FileState::Unchanged | FileState::Sealed(..) => return false,
             FileState::Refused(problem) => vec![problem],
             FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
                 Ok(vars) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::dir::Dir;
 
-use crate::model::file::{EnvFile, FileState};
+use crate::model::file::{EnvFile, FileState, Seal};
 use crate::model::{Moment, Problem, UserName};
 use crate::system::trust::shell_word;
 
@@ -27,6 +27,8 @@ pub(super) struct Known {
     /// more then. (File times advance in steps of up to 10 ms.)
     verify_at: Option<Moment>,
     pub(super) missing_since: Option<Moment>,
+    /// There are two files for one user since then.
+    pub(super) two_since: Option<Moment>,
     /// Something of it was handed over, so it can be missed.
     pub(super) handed: bool,
 }
@@ -87,6 +89,7 @@ impl Known {
             }
         };
         self.missing_since = None;
+        self.two_since = None;
         let known_already = self.stamp == Some(stamp);
         if known_already {
             self.settling = None;
@@ -111,7 +114,8 @@ impl Known {
         }
         let whole = shell_word(&one.path.join(one.name));
         let account = || (one.account_uid)(one.user);
-        let rules = Rules { account: &account, user: one.user.as_str(), path: &whole };
+        let rules =
+            Rules { account: &account, user: one.user.as_str(), path: &whole, seal: Seal::of(one.name) };
         match open::read(one.dir, one.path, one.name, &rules) {
             Ok((bytes, owner_uid, stamp)) => {
                 self.settling = None;
@@ -121,11 +125,11 @@ impl Known {
                     again.at(at);
                 }
                 self.stamp = Some(stamp);
-                Some(FileState::Read(EnvFile {
-                    name: format!("{}/{}", one.shown, one.name),
-                    bytes,
-                    owner_uid,
-                }))
+                let file = EnvFile { name: format!("{}/{}", one.shown, one.name), bytes, owner_uid };
+                Some(match Seal::of(one.name) {
+                    Some(seal) => FileState::Sealed(file, seal),
+                    None => FileState::Read(file),
+                })
             }
             Err(NotRead::Gone) => None,
             Err(NotRead::Changing) => {

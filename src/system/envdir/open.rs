@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 
-use crate::model::file::SecretBytes;
+use crate::model::file::{Seal, SecretBytes};
 use crate::system::account::own_uid;
+use crate::system::seal::LARGEST_SEALED;
 use crate::system::trust::{self, Distrust, Place};
 
 /// The largest env file in bytes (PRODUCT §4 is silent; facts/supervision.md §5.7).
@@ -61,6 +62,14 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// True if that is the file, as it was then but for where it lies: a rename changes its
+    /// [`changed`](Self::changed).
+    pub(super) fn is_of(&self, stat: &FileStat) -> bool {
+        Self { changed: self.changed, ..Self::of(stat) } == *self
+    }
+}
+
 /// Why a file gives no bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NotRead {
@@ -108,6 +117,8 @@ pub(super) struct Rules<'a> {
     pub(super) user: &'a str,
     /// The whole path, fit for a shell.
     pub(super) path: &'a str,
+    /// How it is encrypted, by its name: then it may be larger.
+    pub(super) seal: Option<Seal>,
 }
 
 /// What a good file holds, whose it is, and its stamp when it was read.
@@ -140,8 +151,9 @@ pub(super) fn read_at(place: &Place, rules: &Rules<'_>) -> Result<(SecretBytes, 
     regular(stat.st_mode)?;
     permitted(&stat, rules)?;
     let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
-    if size > LIMIT {
-        return Err(NotRead::Refused(format!("is larger than {} KiB", LIMIT / 1024)));
+    let limit = if rules.seal.is_some() { LARGEST_SEALED } else { LIMIT };
+    if size > limit {
+        return Err(NotRead::Refused(format!("is larger than {} KiB", limit / 1024)));
     }
     // Reserved whole, so that no copy is left behind by growing.
     let mut bytes = SecretBytes::new(Vec::with_capacity(size + 1));
@@ -179,7 +191,7 @@ fn regular(mode: u32) -> Result<(), NotRead> {
 }
 
 fn permitted(stat: &FileStat, rules: &Rules<'_>) -> Result<(), NotRead> {
-    let Rules { account, user, path } = rules;
+    let Rules { account, user, path, seal: _ } = rules;
     let owner = stat.st_uid;
     if owner != 0 && owner != own_uid() {
         match account() {

@@ -147,7 +147,7 @@ fn a_file_that_becomes_a_link_between_look_and_open_is_looked_at_again() {
         let place = crate::system::trust::locate_beneath(&dir, &world.path(""), "alice.env").unwrap();
         fs::remove_file(world.path("alice.env")).unwrap();
         symlink("bob.env", world.path("alice.env")).unwrap();
-        let rules = Rules { account: &|| Ok(None), user: "alice", path: "alice.env" };
+        let rules = Rules { account: &|| Ok(None), user: "alice", path: "alice.env", seal: None };
         assert_eq!(read_at(&place, &rules).unwrap_err(), NotRead::Changing);
         OLD_KERNEL.set(false);
     }
@@ -178,7 +178,7 @@ fn a_file_that_is_swapped_for_a_link_again_and_again_never_gives_what_lies_outsi
                 Some(FileState::Refused(problem)) if problem.text.contains("leads out of its directory") => {
                     refused += 1;
                 }
-                Some(state @ (FileState::Read(_) | FileState::Refused(_))) => {
+                Some(state @ (FileState::Read(_) | FileState::Sealed(..) | FileState::Refused(_))) => {
                     wrong = Some(format!("{state:?}"));
                     break;
                 }
