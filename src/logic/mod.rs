@@ -15,3 +15,4 @@ pub mod redact;
 pub mod roster;
 pub mod snippet;
 pub mod template;
+pub mod token;

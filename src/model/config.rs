@@ -192,6 +192,18 @@ pub struct Health {
     pub timeout: Duration,
 }
 
+/// Who may use a door (PRODUCT §7). `access = "owner"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// A connection of the user's own uid, or whoever bears a token of theirs.
+    #[default]
+    Owner,
+    /// Whoever bears a token of theirs, and nobody else.
+    Token,
+    /// Everybody who can connect.
+    Open,
+}
+
 /// `[server.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
@@ -212,6 +224,8 @@ pub struct Server {
     pub path: String,
     /// Where the process starts; its state directory unless said otherwise.
     pub working_dir: Option<Template>,
+    /// Who may use its doors. Default `"owner"`.
+    pub access: Access,
     /// `{env:…}` is allowed in `command`, where everybody's `ps` shows it.
     pub secrets_in_argv: bool,
     /// `[server.NAME.ready]`

@@ -10,7 +10,7 @@ use super::spelling::shown;
 use super::table::{Entry, Table};
 use super::{life, stdio};
 use crate::logic::{envfile, template};
-use crate::model::config::{Credential, Piece, Server, Template, Transport};
+use crate::model::config::{Access, Credential, Piece, Server, Template, Transport};
 
 /// What one server says; `None` only where a problem has been reported.
 pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Server> {
@@ -27,7 +27,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
     let port_env = port_entry.as_ref().and_then(|entry| variable_name(entry, report));
     let path = table.take("path").and_then(|e| url_path(&e, report));
     let working_dir = working_dir(&mut table, transport, report);
-    access(&mut table, report);
+    let access = table.take("access").and_then(|entry| access(&entry, report));
     let ready = life::ready(table.table("ready", "[server.NAME.ready]", report), transport, report);
     let stop = life::stop(table.table("stop", "[server.NAME.stop]", report), report);
     let restart = life::restart(table.table("restart", "[server.NAME.restart]", report), report);
@@ -52,6 +52,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
         port_env,
         path: path.unwrap_or_else(|| "/mcp".to_owned()),
         working_dir,
+        access: access.unwrap_or_default(),
         secrets_in_argv,
         ready,
         stop,
@@ -213,18 +214,14 @@ fn working_dir(
     Some(found)
 }
 
-fn access(table: &mut Table<'_, '_>, report: &mut Report<'_>) {
-    let Some(entry) = table.take("access") else {
-        return;
-    };
-    match entry.value.get_ref().as_str() {
-        Some("open") => {}
-        Some(known @ ("owner" | "token")) => report.say(
-            &entry.value.span(),
-            format!("access \"{known}\" is not enforced by this version yet; leave it out, or say \"open\""),
-        ),
-        Some(_) | None => report.say(&entry.value.span(), "access takes \"open\""),
-    }
+fn access(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<Access> {
+    let what = "\"owner\" (the user's own uid, or a token of theirs), \"token\" (a token, always) or \"open\" (everybody on this host)";
+    entry.text(what, report, |text| match text {
+        "owner" => Some(Access::Owner),
+        "token" => Some(Access::Token),
+        "open" => Some(Access::Open),
+        _ => None,
+    })
 }
 
 /// A text with holes; `quotable` says whether a message may show a hole that is not known, and the

@@ -1,7 +1,7 @@
 //! What mcpsup.toml may say, and what is said about one that is wrong.
 
 use super::*;
-use crate::model::config::{Era, Health, Limits, Piece, Probe, Sessions, Stdio, Template, Transport};
+use crate::model::config::{Access, Era, Health, Limits, Piece, Probe, Sessions, Stdio, Template, Transport};
 
 /// A server that is right, to put other things beside.
 const NOTES: &str = "[server.notes]\ncommand = [\"/opt/notes\", \"{port}\"]\ntransport = \"http\"\n";
@@ -279,10 +279,16 @@ fn an_http_server_has_to_learn_its_port_from_somewhere() {
 }
 
 #[test]
-fn what_this_version_does_not_have_is_said_plainly() {
-    refused_in_server("access = \"owner\"", &["4:10: access \"owner\" is not enforced by this version yet"]);
-    refused_in_server("access = \"token\"", &["4:10: is not enforced"]);
-    refused_in_server("access = \"world\"", &["4:10: access takes \"open\""]);
+fn a_door_is_its_owners_unless_said_otherwise() {
+    let access = |more: &str| {
+        let text = format!("[server.a]\ncommand = [\"x\"]\ntransport = \"http\"\nport_env = \"P\"\n{more}\n");
+        parse(&text, "f").unwrap().servers.into_values().next().unwrap().access
+    };
+    assert_eq!(access(""), Access::Owner);
+    assert_eq!(access("access = \"owner\""), Access::Owner);
+    assert_eq!(access("access = \"token\""), Access::Token);
+    assert_eq!(access("access = \"open\""), Access::Open);
+    refused_in_server("access = \"world\"", &["4:10: access takes \"owner\" (the user's own uid"]);
 }
 
 fn stdio(lines: &str) -> Stdio {

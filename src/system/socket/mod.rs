@@ -4,6 +4,8 @@
 //! a user goes to a port, the kernel's own socket table (`diag`) says which socket listens there,
 //! and `/proc` says whether one of the run's processes holds that socket ([`owned_by`]).
 //!
+//! At a door it is the other way round: whose socket is at the client's end ([`client_of`])?
+//!
 //! Nothing here connects anywhere, and nothing decides what follows from an answer; see
 //! [`probe`](super::probe) for "is it ready" and `door::link` for "may I send".
 
@@ -14,8 +16,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, getpeername, getsockname, socket_with, sockopt,
+};
 
 pub use diag::{Listener, all_at, everywhere, listener_at};
 
@@ -38,6 +44,33 @@ pub fn listen(addr: IpAddr, port: u16) -> io::Result<TcpListener> {
     bind(&socket, &SocketAddr::new(addr, port))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
+}
+
+/// The uid whose socket is at the other end of an accepted connection, as long as that is somebody's:
+/// a client that is not on this host, or that has closed its socket already, is nobody.
+///
+/// It is certain. While our end is connected no other socket can be, or become, connected from
+/// where the client is to here: so if our end still is when the kernel has answered, the socket that
+/// it told of is the other end of this very connection, and not one of somebody who got the same
+/// port after our client had gone.
+///
+/// # Errors
+///
+/// When the kernel cannot be asked.
+pub fn client_of(stream: impl AsFd) -> io::Result<Option<u32>> {
+    let inet = |addr: SocketAddrAny| {
+        SocketAddr::try_from(addr).map_err(|_| io::Error::from(io::ErrorKind::Unsupported))
+    };
+    let here = inet(getsockname(&stream)?)?;
+    let there = match getpeername(&stream) {
+        Ok(there) => there.map(inet).transpose()?,
+        Err(Errno::NOTCONN) => None,
+        Err(errno) => return Err(errno.into()),
+    };
+    let Some(there) = there else { return Ok(None) };
+    let uid = diag::client_at(here, there)?;
+    // Not connected any more: what we were told may be of another connection.
+    Ok(uid.filter(|_| getpeername(&stream).is_ok()))
 }
 
 /// Who holds a listening socket, as far as we may see.
@@ -147,6 +180,63 @@ mod tests {
         assert_eq!(holder.uid, nix::unistd::getuid().as_raw());
         assert_eq!(holder.pid, Some(here()));
         assert!(holder.to_string().starts_with("uid "), "{holder}");
+    }
+
+    fn accepted(bound: &str, to: &str) -> (std::net::TcpStream, std::net::TcpStream) {
+        let door = TcpListener::bind(bound).unwrap();
+        let port = door.local_addr().unwrap().port();
+        let client = std::net::TcpStream::connect((to, port)).unwrap();
+        (door.accept().unwrap().0, client)
+    }
+
+    #[test]
+    fn the_other_end_of_a_connection_is_its_owners() {
+        let own = Some(nix::unistd::geteuid().as_raw());
+        for (bound, to) in [("127.0.0.1:0", "127.0.0.1"), ("[::]:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+            let (server, client) = accepted(bound, to);
+            assert_eq!(client_of(&server).unwrap(), own, "{bound} {to}");
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(client_of(&server).unwrap(), own, "it has said its last and listens");
+        }
+    }
+
+    #[test]
+    fn whoever_has_closed_their_end_is_nobody() {
+        use std::io::Write;
+        let (server, mut client) = accepted("127.0.0.1:0", "127.0.0.1");
+        client.write_all(b"GET / HTTP/1.1").unwrap();
+        drop(client);
+        assert_eq!(client_of(&server).unwrap(), None);
+
+        // By a reset: what was sent can still be read, and the port is free for somebody else.
+        let (server, mut client) = accepted("127.0.0.1:0", "127.0.0.1");
+        client.write_all(b"GET / HTTP/1.1").unwrap();
+        rustix::net::sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(client_of(&server).unwrap(), None);
+    }
+
+    #[test]
+    fn whoever_listens_where_a_client_was_is_not_the_client() {
+        let (server, client) = accepted("127.0.0.1:0", "127.0.0.1");
+        let there = client.local_addr().unwrap();
+        rustix::net::sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO)).unwrap();
+        drop(client);
+        let _listener = listen(there.ip(), there.port()).unwrap();
+        assert_eq!(client_of(&server).unwrap(), None);
+        // Nor by the table alone.
+        assert_eq!(diag::client_at(server.local_addr().unwrap(), there).unwrap(), None);
+    }
+
+    #[test]
+    #[ignore = "a measurement: cargo test --release --lib -- --ignored --nocapture asking_costs"]
+    fn what_asking_costs() {
+        let (server, _client) = accepted("127.0.0.1:0", "127.0.0.1");
+        let begun = std::time::Instant::now();
+        for _ in 0..10_000 {
+            assert!(client_of(&server).unwrap().is_some());
+        }
+        panic!("{:?} each", begun.elapsed() / 10_000);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::config::{
+    Access,
     self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop,
     Template, Transport,
 };
@@ -42,6 +43,7 @@ fn server() -> Server {
         port_env: Some("NOTES_PORT".to_owned()),
         path: "/mcp".to_owned(),
         working_dir: None,
+        access: Access::Owner,
         secrets_in_argv: false,
         ready: Ready { probe: Probe::Mcp, timeout: Duration::from_secs(30) },
         stop: Stop { signal: 15, grace: Duration::from_secs(10) },
