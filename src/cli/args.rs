@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueHint};
 
 use super::{
-    add, check, client, completions, connect, edit, init, logs, man, ports, reload, remove, status, steer,
+    add, check, client, completions, connect, edit, headers, init, logs, man, ports, reload, remove, status,
+    steer,
 };
 
 /// The exit status, for every page of help.
@@ -75,6 +76,8 @@ pub enum Verb {
     Client(client::Args),
     /// Speak MCP on stdin and stdout with an instance, for clients that speak only that
     Connect(connect::Args),
+    /// Print the header with which a client comes in at a user's door, as JSON
+    Headers(headers::Args),
     /// Make the daemon read every file again (as SIGHUP does)
     Reload(reload::Args),
     /// Print the script that completes commands and user names in a shell
@@ -116,6 +119,9 @@ mod tests {
             "mcpsup ports --json",
             "mcpsup connect alice/notes",
             "mcpsup connect",
+            "mcpsup headers",
+            "mcpsup headers alice/notes",
+            "mcpsup headers alice --lasting --renew",
             "mcpsup client alice --stdio",
             "mcpsup remove alice --no-wait --timeout 2m",
             "mcpsup reload",
@@ -174,7 +180,7 @@ mod tests {
     fn a_verb_that_is_not_there_yet_is_not_listed() {
         let command = Cli::command();
         let listed: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
-        for verb in ["launch", "headers", "set", "seal", "token", "audit", "doctor"] {
+        for verb in ["launch", "set", "seal", "token", "audit", "doctor"] {
             assert!(!listed.contains(&verb), "{verb}");
         }
     }

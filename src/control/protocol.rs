@@ -8,6 +8,7 @@
 //! | `GET /v1/logs` | `user`, `server`, `lines`, `follow` | text, streamed |
 //! | `DELETE /v1/users/NAME` | | [`Accepted`]; its ports are freed once it ended; its state and logs stay |
 //! | `POST /v1/reload` | | [`Accepted`] |
+//! | `POST /v1/token` | [`Target`]; `lasting=true`, `renew=true` | `{"Authorization": "Bearer …"}`: what to come in with at that user's doors |
 //! | `OPTIONS /v1/mcp/USER/SERVER` | | [`InstanceId`](crate::model::InstanceId): the caller may do the next thing; the names may be left out where they are clear |
 //! | `POST`, `GET`, `DELETE` there | MCP's Streamable HTTP | the instance's, as at its door; without the header `mcpsup-version` |
 //!
@@ -23,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use super::passage::Passage;
 use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
-use crate::model::{RunId, ServerName, UserName};
+use crate::model::{RunId, Secret, ServerName, UserName};
 
 /// Who is at the other end of the control socket, as the kernel says (`SO_PEERCRED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,15 @@ pub enum Request {
     Reload,
     /// The way to one instance.
     Mcp(Target),
+    /// A token for one user's doors.
+    Token {
+        /// Whose, and perhaps for which server alone.
+        target: Target,
+        /// The one that does not end.
+        lasting: bool,
+        /// End every one that was given out so far.
+        renew: bool,
+    },
 }
 
 /// What is answered.
@@ -87,6 +97,8 @@ pub enum Reply {
     Log(LogHandle),
     /// To [`Request::Mcp`].
     Passage(Passage),
+    /// To [`Request::Token`].
+    Token(Secret),
 }
 
 /// The change is made in the wants; what runs follows.

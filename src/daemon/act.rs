@@ -15,7 +15,7 @@ use crate::model::config::Probe;
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
 use crate::system::probe::{self, Listening};
 use crate::system::process::{News, What};
-use crate::system::{failpoint, socket};
+use crate::system::{account, failpoint, socket};
 
 /// Why a stdio run is not ready yet.
 const UNANSWERED: &str = "it has not answered initialize or server/discover";
@@ -23,6 +23,8 @@ const UNANSWERED: &str = "it has not answered initialize or server/discover";
 /// What the daemon knows of a run beside the core.
 pub(super) struct Current {
     pub(super) instance: InstanceId,
+    /// Whom its process runs as.
+    pub(super) uid: u32,
     /// The port its process was told to listen on; none for stdio.
     pub(super) backend: Option<u16>,
     /// Where it listens, once it answered there.
@@ -35,9 +37,14 @@ pub(super) struct Current {
 }
 
 impl Current {
-    pub(super) fn new(instance: InstanceId, backend: Option<u16>, bridge: Option<Arc<Bridge>>) -> Self {
+    /// `told`: on which port it is to listen, and as whom it runs.
+    pub(super) fn new(
+        instance: InstanceId,
+        (backend, uid): (Option<u16>, u32),
+        bridge: Option<Arc<Bridge>>,
+    ) -> Self {
         let not_ready = bridge.is_some().then(|| Arc::new(Mutex::new(UNANSWERED.to_owned())));
-        Self { instance, backend, listening: None, not_ready, probe: None, bridge }
+        Self { instance, uid, backend, listening: None, not_ready, probe: None, bridge }
     }
 
     /// The address its process was told to listen on, if it was.
@@ -115,7 +122,9 @@ impl Daemon {
         let is_stdio = spec.stdio().is_some();
         let talk = self.bridges.partner(instance, run, None).filter(|_| is_stdio);
         let bridge = self.bridges.get(instance).filter(|_| is_stdio).cloned();
-        self.current.insert(run, Box::new(Current::new(instance.clone(), spec.backend(), bridge)));
+        let uid = spec.account.as_ref().map_or_else(account::own_uid, |account| account.uid);
+        let current = Current::new(instance.clone(), (spec.backend(), uid), bridge);
+        self.current.insert(run, Box::new(current));
         let sink = self.sink_for(instance, run, &spec);
         self.processes.start(run, instance, spec, sink, talk.map(|talk| talk as _));
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Daemon;
+use super::gates::Kind;
 use crate::control::passage::Passage;
 use crate::control::protocol::{
     Accepted, Call, LogHandle, Meant, Peer, Refusal, RefusalKind, Reply, Request, Target,
@@ -34,6 +35,9 @@ impl Daemon {
         for (uid, count) in self.refusals.unsaid(now) {
             tracing::warn!(uid, count, "more requests refused");
         }
+        for (uid, count) in self.doors.unsaid(now) {
+            tracing::warn!(uid, count, "more refused at doors");
+        }
     }
 
     fn decide(&mut self, peer: Peer, request: Request, now: Moment) -> Result<Reply, Refusal> {
@@ -57,6 +61,9 @@ impl Daemon {
             Request::Ports => Ok(Reply::Ports(self.port_map(*self.sources.generation.borrow()))),
             Request::Logs(target) => self.log_of(caller, &target),
             Request::Mcp(target) => self.way_to(caller, &target),
+            Request::Token { target, lasting, renew } => {
+                self.headers_for(caller, &target, Kind { lasting, renew })
+            }
             Request::Remove(user) => self.remove(caller, &user, now),
             Request::Reload => {
                 admin_only(caller)?;
@@ -77,7 +84,7 @@ impl Daemon {
     }
 
     /// The instances the caller means and may mean.
-    fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
+    pub(super) fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
         let mut meant = self.matching(target);
         let known = !meant.is_empty();
         if let Caller::User(uid) = caller {

@@ -1,21 +1,27 @@
 //! The doors of everybody who has a port, and where each leads now.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::door::bridge::Bridge;
-use crate::door::{Behind, Door, Entrance, Lead, Route, Settings};
+use crate::door::{Behind, Door, Entrance, Gate, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
-use crate::model::{InstanceId, Problem, Whom};
+use crate::model::{InstanceId, Moment, Problem, Refusals, Whom};
 use crate::system::ready::Hub;
-use crate::system::socket;
+use crate::system::{account, files, socket};
 
 /// Every door.
 pub(super) struct Doors {
     settings: watch::Sender<Arc<Settings>>,
+    /// Who was refused at a door lately.
+    refusals: Arc<Mutex<Refusals>>,
+    /// Where the doors in the file system are: `USER/SERVER.sock`.
+    dir: PathBuf,
     /// Where clients are waited for.
     hub: Arc<Hub>,
     open: BTreeMap<InstanceId, Open>,
@@ -46,6 +52,9 @@ struct Open {
     behind: Leads,
     /// Dropping it frees the port.
     door: Door,
+    gate: Gate,
+    /// Its socket in the file system, and whose that is.
+    beside: Option<(PathBuf, u32)>,
 }
 
 /// How a door is told where requests go.
@@ -68,9 +77,20 @@ impl Open {
 }
 
 impl Doors {
-    pub(super) fn new(config: &Config, hub: Arc<Hub>) -> Self {
+    /// Sockets will be below `dir`; what an earlier daemon left there goes.
+    pub(super) fn new(config: &Config, hub: Arc<Hub>, dir: PathBuf) -> Self {
         let (settings, _) = watch::channel(settings(config));
-        Self { settings, hub, open: BTreeMap::new(), taken: BTreeMap::new(), closing: BTreeSet::new() }
+        let refusals = Arc::default();
+        remove_all(&dir);
+        Self {
+            settings,
+            refusals,
+            dir,
+            hub,
+            open: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            closing: BTreeSet::new(),
+        }
     }
 
     /// Takes over changed limits; connections that are open keep theirs.
@@ -129,8 +149,54 @@ impl Doors {
             let behind = Behind::Http(route.follow());
             (Leads::Http(route), behind)
         };
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind)?;
-        Ok(Open { port: place.port, behind: leads, door })
+        let refusals = Arc::clone(&self.refusals);
+        let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind, refusals)?;
+        Ok(Open { port: place.port, behind: leads, door, gate: Gate::default(), beside: None })
+    }
+
+    /// Every door that is open.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &InstanceId> {
+        self.open.keys()
+    }
+
+    /// Says who may come in at a door.
+    pub(super) fn guard(&mut self, id: &InstanceId, gate: Gate) {
+        let is_wanted = self.settings.borrow().limits.unix;
+        let Some(open) = self.open.get_mut(id) else { return };
+        // A socket of root's daemon is its user's; one of an ordinary user's daemon can only be theirs.
+        let owner = gate.guard.owner.filter(|_| gate.guard.admits_root).unwrap_or_else(account::own_uid);
+        if open.beside.as_ref().map(|(_, owner)| *owner) != is_wanted.then_some(owner) {
+            open.door.listen_beside(None);
+            open.beside = None;
+            let path = self.dir.join(id.user.as_str()).join(format!("{}.sock", id.server));
+            if is_wanted {
+                match socket::listen_at(&path, owner).and_then(|listener| self.hub.add(listener)) {
+                    Ok(listener) => {
+                        open.door.listen_beside(Some(listener));
+                        open.beside = Some((path, owner));
+                    }
+                    Err(cause) => {
+                        tracing::warn!(user = %id.user, server = %id.server, path = %path.display(), %cause, "no socket beside the port");
+                    }
+                }
+            } else if let Err(error) = files::remove(&path) {
+                tracing::warn!(error = super::store::chain(&error), "left behind");
+            }
+        }
+        if open.gate != gate {
+            open.door.guard(gate.clone());
+            open.gate = gate;
+        }
+    }
+
+    /// Whose refusals at doors were not all said, and how many more there were.
+    pub(super) fn unsaid(&self, now: Moment) -> Vec<(u32, u64)> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).unsaid(now)
+    }
+
+    /// Removes what would look like doors when the daemon has gone.
+    pub(super) fn leave(&self) {
+        remove_all(&self.dir);
     }
 
     /// Says where the requests for an http instance go now.
@@ -187,6 +253,24 @@ impl Doors {
     pub(super) fn close(&mut self, user: &crate::model::UserName) {
         self.drop_doors(|id, _| id.user != *user);
         self.taken.retain(|id, _| id.user != *user);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some((path, _)) = &self.beside
+            && let Err(error) = files::remove(path)
+        {
+            tracing::warn!(error = super::store::chain(&error), "left behind");
+        }
+    }
+}
+
+fn remove_all(dir: &std::path::Path) {
+    if let Err(cause) = std::fs::remove_dir_all(dir)
+        && cause.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(dir = %dir.display(), %cause, "cannot remove sockets of doors");
     }
 }
 

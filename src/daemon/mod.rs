@@ -15,6 +15,7 @@ mod call;
 mod calm;
 mod doors;
 mod event;
+mod gates;
 pub mod output;
 mod publish;
 mod sinks;
@@ -22,6 +23,7 @@ mod slots;
 mod start;
 mod status;
 mod store;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -30,12 +32,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::protocol::Call;
-use crate::control::refusals::Refusals;
 use crate::door::bridge::Word;
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
-use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName};
+use crate::model::{Config, InstanceId, Moment, Problem, Refusals, RunId, UserName};
 use crate::system::clock;
 use crate::system::envdir::EnvDir;
 use crate::system::envdir::watch::Watcher;
@@ -57,6 +58,7 @@ use sinks::SharedSink;
 use slots::{Draining, Own};
 use start::Ears;
 use store::Store;
+use tokens::Tokens;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
 /// daemon).
@@ -100,6 +102,7 @@ struct Daemon {
     trouble: BTreeMap<InstanceId, (RunId, String)>,
     sinks: BTreeMap<InstanceId, Arc<SharedSink>>,
     doors: Doors,
+    tokens: Tokens,
     bridges: Bridges,
     /// Sessions that have a process of their own.
     own: BTreeMap<InstanceId, Own>,

@@ -17,15 +17,16 @@ use super::event::LOOK_EVERY;
 use super::publish::Shown;
 use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
+use super::tokens::Tokens;
 use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
 use crate::control::protocol::Call;
-use crate::control::refusals::Refusals;
 use crate::logic;
+use crate::logic::access;
 use crate::logic::fleet::Fleet;
 use crate::logic::instance::{Origin, Want};
 use crate::logic::roster::Roster;
-use crate::model::{Config, InstanceId, Problem, Whom};
+use crate::model::{Config, InstanceId, Problem, Refusals, Whom};
 use crate::system::clock;
 use crate::system::containment::{self, Containment};
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
@@ -127,7 +128,8 @@ impl Daemon {
             places: places.clone(),
             is_root,
             key,
-            doors: Doors::new(&config, hub),
+            doors: Doors::new(&config, hub, places.runtime.join("doors")),
+            tokens: Tokens::new(&places.state),
             bridges,
             own: BTreeMap::new(),
             draining: BTreeMap::new(),
@@ -252,7 +254,7 @@ impl Daemon {
         }
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
-        let current = Current::new(record.instance.clone(), record.backend, bridge);
+        let current = Current::new(record.instance.clone(), (record.backend, record.uid), bridge);
         self.current.insert(record.run, Box::new(current));
         failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
@@ -271,9 +273,8 @@ impl Daemon {
     /// Things an administrator should know.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        notes.push(
-            "doors are open to every user of this host: this version does not check who connects".to_owned(),
-        );
+        notes.extend(access::notes(&self.config));
+        notes.extend(self.shared_uids());
         notes.extend(self.sources.watcher.problem().map(str::to_owned));
         let unlimited = |server: &crate::model::config::Server| match self.processes.containment() {
             Containment::Cgroup(root) => root.lacks(&server.limits),
@@ -317,6 +318,7 @@ impl Daemon {
             leave.push(self.places.port_map());
             self.processes.close();
         }
+        self.doors.leave();
         for file in leave {
             if let Err(error) = files::remove(&file) {
                 tracing::warn!(error = super::store::chain(&error), "left behind");

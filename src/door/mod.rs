@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! a client ──▶ accept ──▶ guest (one client connection) ──▶ proxy (one connection to the process)
-//!              limits     Host, Origin                       waiting, headers, whose socket is that?
+//!              limits,    Host, Origin,                      waiting, headers, whose socket is that?
+//!              whose      gate: may they come in?
+//!              is it?
 //! ```
 //!
 //! Where the process speaks lines on its standard input and output, a [`bridge`] stands in the place
@@ -21,24 +23,32 @@ mod answer;
 mod body;
 pub mod bridge;
 mod entrance;
+mod gate;
 mod guest;
 mod proxy;
 mod route;
+mod stream;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::logic::access::Denied;
 use crate::model::config;
-use crate::model::{InstanceId, RunId};
+use crate::model::{InstanceId, Refusals, RunId};
+use crate::system::clock;
 use crate::system::ready::Awaited;
 
 use bridge::Bridge;
 pub use entrance::Entrance;
+pub use gate::Gate;
 pub use route::{Follow, Lead};
+pub use stream::Listener;
 
 /// Asks whether the run's processes hold the socket with this inode: a server that replaces its
 /// listener by itself (a worker that was restarted) is still the same server. Called seldom, and
@@ -97,12 +107,14 @@ pub struct Door {
     addr: SocketAddr,
     frame: Arc<Frame>,
     task: JoinHandle<()>,
+    side: Option<JoinHandle<()>>,
 }
 
 impl Door {
     /// Takes up a listening socket that does not block, and serves it; must be called on a tokio runtime.
     ///
-    /// A connection is served by the settings of the moment it came in.
+    /// A connection is served by the settings of the moment it came in. Until
+    /// [`guard`](Self::guard) says who may, nobody comes in.
     ///
     /// # Errors
     ///
@@ -112,12 +124,27 @@ impl Door {
         settings: watch::Receiver<Arc<Settings>>,
         instance: InstanceId,
         behind: Behind,
+        refusals: Arc<Mutex<Refusals>>,
     ) -> std::io::Result<Self> {
         let addr = listener.get().local_addr()?;
-        let known = Mutex::new(Known::default());
-        let frame = Arc::new(Frame { instance, settings, behind, known });
-        let task = tokio::spawn(accept::Accept::new(listener, frame.clone()));
-        Ok(Self { addr, frame, task })
+        let (known, gate) = (Mutex::default(), Mutex::default());
+        let frame = Arc::new(Frame { instance, settings, behind, known, gate, refusals });
+        let task = tokio::spawn(accept::Accept::new(Listener::Tcp(listener), frame.clone()));
+        Ok(Self { addr, frame, task, side: None })
+    }
+
+    /// Says who may come in, from the next request on.
+    pub fn guard(&self, gate: Gate) {
+        *self.frame.gate() = gate;
+    }
+
+    /// Takes up another listening socket beside the port, or none, in the place of the last one.
+    pub fn listen_beside(&mut self, listener: Option<Awaited<UnixListener>>) {
+        if let Some(task) = self.side.take() {
+            task.abort();
+        }
+        self.side = listener
+            .map(|listener| tokio::spawn(accept::Accept::new(Listener::Unix(listener), self.frame.clone())));
     }
 
     /// The way in from inside the house, to the endpoint at `path`.
@@ -142,6 +169,9 @@ impl fmt::Debug for Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(task) = &self.side {
+            task.abort();
+        }
     }
 }
 
@@ -151,6 +181,9 @@ struct Frame {
     settings: watch::Receiver<Arc<Settings>>,
     behind: Behind,
     known: Mutex<Known>,
+    gate: Mutex<Gate>,
+    /// Who was refused lately, at whatever door.
+    refusals: Arc<Mutex<Refusals>>,
 }
 
 /// What was found out about sockets on the backend port.
@@ -164,6 +197,21 @@ struct Known {
 }
 
 impl Frame {
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the log say that somebody was refused, unless it has said so often enough.
+    fn tell_denied(&self, peer: Option<u32>, denied: Denied) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        // No user has this uid (chown(2) takes it for "leave it").
+        if refusals.note(peer.unwrap_or(u32::MAX), clock::now()) {
+            let (user, server) = (&self.instance.user, &self.instance.server);
+            let uid = peer.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+            tracing::warn!(%user, %server, uid, why = denied.as_str(), "door refused");
+        }
+    }
+
     /// True if the socket is the run's.
     fn knows(&self, upstream: &Upstream, inode: u64) -> bool {
         if inode == 0 {

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::logic::token::Judged;
-use crate::model::UserName;
 use crate::model::config::Access;
+use crate::model::{Config, UserName};
 
 /// Names by which a door may be called.
 ///
@@ -142,6 +142,19 @@ pub enum Denied {
     ExpiredToken,
 }
 
+impl Denied {
+    /// For the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stranger => "not the owner's connection",
+            Self::NoToken => "no token",
+            Self::WrongToken => "wrong token",
+            Self::ExpiredToken => "expired token",
+        }
+    }
+}
+
 impl Guard {
     /// True if it matters here whose socket a client's is.
     #[must_use]
@@ -182,10 +195,37 @@ impl Guard {
     }
 }
 
+/// What an administrator should know of who can reach what a configuration describes.
+#[must_use]
+pub fn notes(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (name, server) in &config.servers {
+        if server.access == Access::Open {
+            notes.push(format!(
+                "server \"{name}\" says access = \"open\": every user of this host can use everybody's"
+            ));
+        }
+        if server.listens() {
+            notes.push(format!(
+                "processes of server \"{name}\" listen on ports of their own: a program of any user of this host that finds one reaches it without passing the door"
+            ));
+        }
+    }
+    if !config.ports.listen.is_loopback() {
+        let listen = config.ports.listen;
+        notes.push(format!(
+            "doors listen on {listen}, without TLS: tokens and contents can be read on the way"
+        ));
+    }
+    notes
+}
+
 /// What a uid says: whose it is alone. `uids` are those by which each user is known on this host, and
 /// those under which something of theirs runs: a uid with several users identifies none of them
 /// (PRODUCT §7), for a process of one could else pass for another. Root is everybody's and nobody's.
-pub fn identities<'a>(uids: impl Iterator<Item = (&'a UserName, u32)>) -> BTreeMap<u32, Option<&'a UserName>> {
+pub fn identities<'a>(
+    uids: impl Iterator<Item = (&'a UserName, u32)>,
+) -> BTreeMap<u32, Option<&'a UserName>> {
     let mut known = BTreeMap::new();
     for (user, uid) in uids.filter(|(_, uid)| *uid != 0) {
         let whose = known.entry(uid).or_insert(Some(user));
@@ -219,8 +259,9 @@ mod tests {
     #[test]
     fn a_uid_stands_for_one_user_or_for_none() {
         let [alice, bob]: [UserName; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
-        let known =
-            identities([(&alice, 900), (&alice, 900), (&bob, 901), (&alice, 902), (&bob, 902), (&bob, 0)].into_iter());
+        let known = identities(
+            [(&alice, 900), (&alice, 900), (&bob, 901), (&alice, 902), (&bob, 902), (&bob, 0)].into_iter(),
+        );
         assert_eq!(known, BTreeMap::from([(900, Some(&alice)), (901, Some(&bob)), (902, None)]));
     }
 

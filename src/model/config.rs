@@ -61,6 +61,8 @@ pub struct Door {
     /// Names besides `localhost`, `127.0.0.1`, `[::1]` and the listening address that a Host or
     /// Origin header may give. `hosts = ["mcp.example.org"]`
     pub hosts: Vec<String>,
+    /// Each door listens on a socket in the file system too. `unix = false`
+    pub unix: bool,
 }
 
 impl Default for Door {
@@ -71,6 +73,7 @@ impl Default for Door {
             max_connections: 256,
             head_timeout: Duration::from_secs(60),
             hosts: Vec::new(),
+            unix: false,
         }
     }
 }

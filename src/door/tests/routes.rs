@@ -175,7 +175,7 @@ async fn a_request_that_meets_a_dead_process_waits_for_the_next() {
 
 #[tokio::test]
 async fn requests_that_wait_for_an_instance_that_is_removed_are_answered() {
-    let World { door, route, settings: _settings, _hub } = world(settings(), Route::Waiting);
+    let World { door, route, settings: _settings, hub: _hub } = world(settings(), Route::Waiting);
     let mut client = Line::new(TcpStream::connect(door.addr()).await.unwrap());
     client.say(GET).await;
 

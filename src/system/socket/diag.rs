@@ -386,7 +386,10 @@ mod tests {
         let judge = |body: &[u8]| client(body, here.parse().unwrap(), there.parse().unwrap());
 
         assert_eq!(judge(&connected(1, there, here, 1001, 77)), Some(1001));
-        assert_eq!(judge(&connected(1, "[::ffff:127.0.0.1]:40000", "[::ffff:127.0.0.1]:3456", 1001, 77)), Some(1001));
+        assert_eq!(
+            judge(&connected(1, "[::ffff:127.0.0.1]:40000", "[::ffff:127.0.0.1]:3456", 1001, 77)),
+            Some(1001)
+        );
         assert_eq!(judge(&connected(5, there, here, 1001, 77)), Some(1001), "it closed one half");
         for (why, body) in [
             ("it was closed by its owner", connected(5, there, here, 0, 0)),

@@ -17,11 +17,17 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, getpeername, getsockname, socket_with, sockopt,
+    AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, getpeername, getsockname, socket_with,
+    sockopt,
 };
+
+use super::{account, files};
 
 pub use diag::{Listener, all_at, everywhere, listener_at};
 
@@ -71,6 +77,29 @@ pub fn client_of(stream: impl AsFd) -> io::Result<Option<u32>> {
     let uid = diag::client_at(here, there)?;
     // Not connected any more: what we were told may be of another connection.
     Ok(uid.filter(|_| getpeername(&stream).is_ok()))
+}
+
+/// Opens a listening socket in the file system, in a directory of ours that everybody may pass and
+/// nobody else may change, and hands it to `owner`: only they (and root) may connect.
+///
+/// # Errors
+///
+/// When the path is too long (107 bytes, unix(7)), or the directory cannot be made or written.
+pub fn listen_at(path: &Path, owner: u32) -> io::Result<UnixListener> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mode = if account::own_uid() == 0 { 0o711 } else { 0o700 };
+    for dir in [dir.parent().unwrap_or(dir), dir] {
+        files::make_dir(dir, mode).map_err(io::Error::other)?;
+    }
+    // Nobody but we can have put anything here.
+    files::remove(path).map_err(io::Error::other)?;
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    if owner != account::own_uid() {
+        std::os::unix::fs::lchown(path, Some(owner), None)?;
+    }
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Who holds a listening socket, as far as we may see.

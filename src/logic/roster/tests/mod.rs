@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::config::{
-    Access,
-    self, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop,
-    Template, Transport,
+    self, Access, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server,
+    Stop, Template, Transport,
 };
 use crate::model::file::{EnvFile, FileState, SecretBytes};
 use crate::model::{Secret, Spec};
@@ -69,6 +68,7 @@ fn config(servers: &[(&str, Server)]) -> Config {
             max_connections: 256,
             head_timeout: Duration::from_secs(60),
             hosts: Vec::new(),
+            unix: false,
         },
         log: Log { max_size: 1 << 20, keep: 3, max_rate: 1 << 20 },
         daemon: Daemon { containment: Containment::Auto, cgroup_root: None },
