@@ -53,6 +53,8 @@ struct Open {
     /// Dropping it frees the port.
     door: Door,
     gate: Gate,
+    /// Its user's connection alone does not let them in.
+    takes_token: bool,
     /// Its socket in the file system, and whose that is.
     beside: Option<(PathBuf, u32)>,
 }
@@ -151,7 +153,14 @@ impl Doors {
         };
         let refusals = Arc::clone(&self.refusals);
         let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind, refusals)?;
-        Ok(Open { port: place.port, behind: leads, door, gate: Gate::default(), beside: None })
+        Ok(Open {
+            port: place.port,
+            behind: leads,
+            door,
+            gate: Gate::default(),
+            takes_token: false,
+            beside: None,
+        })
     }
 
     /// Every door that is open.
@@ -159,10 +168,18 @@ impl Doors {
         self.open.keys()
     }
 
-    /// Says who may come in at a door.
-    pub(super) fn guard(&mut self, id: &InstanceId, gate: Gate) {
+    /// True if a user's connection alone does not let them in at their door.
+    pub(super) fn takes_token(&self, id: &InstanceId) -> bool {
+        self.open.get(id).is_some_and(|open| open.takes_token)
+    }
+
+    /// Says who may come in at a door, and whether its own user needs a token; true if the latter is
+    /// news.
+    pub(super) fn guard(&mut self, id: &InstanceId, gate: Gate, takes_token: bool) -> bool {
         let is_wanted = self.settings.borrow().limits.unix;
-        let Some(open) = self.open.get_mut(id) else { return };
+        let Some(open) = self.open.get_mut(id) else { return false };
+        let is_news = open.takes_token != takes_token;
+        open.takes_token = takes_token;
         // A socket of root's daemon is its user's; one of an ordinary user's daemon can only be theirs.
         let owner = gate.guard.owner.filter(|_| gate.guard.admits_root).unwrap_or_else(account::own_uid);
         if open.beside.as_ref().map(|(_, owner)| *owner) != is_wanted.then_some(owner) {
@@ -187,6 +204,7 @@ impl Doors {
             open.door.guard(gate.clone());
             open.gate = gate;
         }
+        is_news
     }
 
     /// Whose refusals at doors were not all said, and how many more there were.

@@ -27,19 +27,29 @@ pub(super) struct Kind {
 impl Daemon {
     /// Tells every door who may come in.
     pub(super) fn set_gates(&mut self) {
-        let gates: Vec<(InstanceId, Gate)> = {
+        let gates: Vec<(InstanceId, Gate, bool)> = {
             let owners = self.owners();
             let alone = identities(self.uids());
             let gate = |id: &InstanceId| {
-                let owner = owners.get(&id.user).copied();
-                let owner = owner.filter(|uid| alone.get(uid).copied().flatten() == Some(&id.user));
+                let uid = owners.get(&id.user).copied();
+                let owner = uid.filter(|uid| alone.get(uid).copied().flatten() == Some(&id.user));
                 let guard = Guard { access: self.access(id), owner, admits_root: self.is_root };
-                Gate { guard, token: self.tokens.of(&id.user).cloned() }
+                let is_known = owner.is_some() || (self.is_root && uid.is_none_or(|uid| uid == 0));
+                let takes_token = match guard.access {
+                    Access::Owner => !is_known,
+                    Access::Token => true,
+                    Access::Open => false,
+                };
+                (Gate { guard, token: self.tokens.of(&id.user).cloned() }, takes_token)
             };
-            self.doors.ids().map(|id| (id.clone(), gate(id))).collect()
+            let all = self.doors.ids().map(|id| (id.clone(), gate(id)));
+            all.map(|(id, (gate, takes_token))| (id, gate, takes_token)).collect()
         };
-        for (id, gate) in gates {
-            self.doors.guard(&id, gate);
+        for (id, gate, takes_token) in gates {
+            if self.doors.guard(&id, gate, takes_token) {
+                // It stands in the port map.
+                self.shown.look_at_report();
+            }
         }
     }
 

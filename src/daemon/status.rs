@@ -236,6 +236,7 @@ impl Daemon {
                 server: id.server.clone(),
                 port: self.listed.get(id)?.door?,
                 url: self.url(id)?,
+                takes_token: self.doors.takes_token(id),
                 state: self.state_name(id, instance),
                 since: clock::rfc3339(instance.entered()),
             })

@@ -188,8 +188,8 @@ impl Guard {
             Judged::Wrong => Err(Denied::WrongToken),
             Judged::Expired => Err(Denied::ExpiredToken),
             // A token would do at either door. Who is plainly somebody else is told so; where no uid
-            // is enough, or nobody's is known, that a token is what is missing.
-            Judged::None if self.asks_uid() => Err(Denied::Stranger),
+            // identifies the user, that a token is what is missing.
+            Judged::None if self.owner.is_some() && self.access == Access::Owner => Err(Denied::Stranger),
             Judged::None => Err(Denied::NoToken),
         }
     }

@@ -135,7 +135,7 @@ pub(crate) fn snippet(data: &[u8]) {
     };
     let kind = ClientKind::ALL[usize::from(first.wrapping_sub(b'0')) % ClientKind::ALL.len()];
     let url = "http://127.0.0.1:3456/mcp".to_owned();
-    let entries = [Entry { name: "notes".to_owned(), url: url.clone(), command: None }];
+    let entries = [Entry { name: "notes".to_owned(), url: url.clone(), command: None, helper: None }];
     let force = text.len() & 1 == 0;
     let before = snippet::find(kind, text, "notes");
     match snippet::merge(kind, text, &entries, force) {

@@ -312,16 +312,26 @@ fn a_uid_of_several_users_opens_nobodys_door_until_it_is_one_users_again() {
     let host = two(&notes());
     let alice = port(&host, "alice");
     assert_eq!(as_uid(uid(ALICE), || whoami(alice, "")).status, 200);
-    host.save("bob", &format!("MCPSUP_RUN_AS={ALICE}\nNOTES_TOKEN=bobs-own-token\n"));
-    host.until("it is shared", || as_uid(uid(ALICE), || whoami(alice, "")).status == 403);
+    host.save("carol", &format!("MCPSUP_RUN_AS={ALICE}\nNOTES_TOKEN=carols-own-token\n"));
+    host.until("it is shared", || as_uid(uid(ALICE), || whoami(alice, "")).status == 401);
     assert!(host.ok(&["status", "-v"]).contains("is not one user's alone"));
+    let map = host.ok(&["ports", "--json"]);
+    let map: mcpsup::model::portmap::PortMap = serde_json::from_str(&map).unwrap();
+    let taking: Vec<_> = map.instances.iter().map(|one| (one.user.as_str(), one.takes_token)).collect();
+    assert_eq!(taking, [("alice", true), ("bob", false), ("carol", true)]);
     let header = header(&host, &["alice"]);
     assert_eq!(as_uid(uid(ALICE), || whoami(alice, &header)).status, 200);
-    let bob = host.until_state("bob", StateName::Up).run;
-    host.save("bob", &format!("MCPSUP_RUN_AS={BOB}\nNOTES_TOKEN=bobs-own-token\n"));
-    // Not before the last process of bob's under it has ended.
-    host.until("it is hers alone", || as_uid(uid(ALICE), || whoami(alice, "")).status == 200);
-    assert!(host.instance("bob").run > bob);
+    // Her own account cannot get it either, for it is not hers alone.
+    std::fs::set_permissions(host.path().join("run"), PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(!cli_as(&host, uid(ALICE), &["headers", "alice"]).status.success());
+    host.until_state("carol", StateName::Up);
+    host.delete("carol");
+    // Not before the last process of carol's has ended.
+    host.until("it is hers alone", || {
+        let is_let_in = as_uid(uid(ALICE), || whoami(alice, "")).status == 200;
+        assert!(!is_let_in || host.instance("carol").pid.is_none());
+        is_let_in
+    });
 }
 
 #[test]

@@ -255,7 +255,12 @@ impl Host {
     /// Calls a tool at a user's door with the example client; its text.
     pub(crate) fn call(&self, user: &str, tool: &str, arguments: &str) -> Result<String, String> {
         let url = self.instance(user).url.unwrap();
-        let output = Command::new(example("call")).args([&url, tool, arguments]).output().unwrap();
+        let mut command = Command::new(example("call"));
+        // Root needs none, and the one user of an ordinary user's daemon does not either.
+        if !nix::unistd::geteuid().is_root() {
+            command.env("MCP_HEADERS", self.ok(&["headers", user]));
+        }
+        let output = command.args([&url, tool, arguments]).output().unwrap();
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         if output.status.success() { Ok(out.trim_end().to_owned()) } else { Err(err) }
     }

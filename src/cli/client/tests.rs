@@ -27,6 +27,7 @@ fn door(user: &str, server: &str, port: u16) -> portmap::Entry {
         server: server.parse().unwrap(),
         port,
         url: format!("http://127.0.0.1:{port}/mcp"),
+        takes_token: false,
         state: StateName::Up,
         since: "2026-11-21T09:00:00Z".to_owned(),
     }
@@ -352,7 +353,7 @@ fn a_check_really_asks_the_server() {
                 .unwrap();
         }
     });
-    let at = |url: &str| Entry { name: "notes".to_owned(), url: url.to_owned(), command: None };
+    let at = |url: &str| Entry { name: "notes".to_owned(), url: url.to_owned(), command: None, helper: None };
     let refused = check::answers(&at(&format!("http://{address}/somewhere"))).unwrap_err();
     std::net::TcpStream::connect(address).unwrap().write_all(b"enough").unwrap();
     let heard = server.join().unwrap();

@@ -5,7 +5,7 @@ use super::*;
 const URL: &str = "http://127.0.0.1:3456/mcp";
 
 fn notes() -> Vec<Entry> {
-    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None }]
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None, helper: None }]
 }
 
 fn merged(kind: ClientKind, existing: &str) -> Result<String, MergeError> {
@@ -91,8 +91,13 @@ fn a_printed_snippet_is_laid_out_for_reading() {
 #[test]
 fn a_rendered_file_holds_all_entries_and_merging_them_again_changes_nothing() {
     let two = vec![
-        Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None },
-        Entry { name: "7of9".to_owned(), url: "http://127.0.0.1:3457/mcp".to_owned(), command: None },
+        Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None, helper: None },
+        Entry {
+            name: "7of9".to_owned(),
+            url: "http://127.0.0.1:3457/mcp".to_owned(),
+            command: None,
+            helper: None,
+        },
     ];
     for kind in ClientKind::ALL {
         let file = render(kind, &two);
@@ -617,7 +622,7 @@ const WORDS: [&str; 3] = ["/opt/bin/mcpsup", "connect", "alice/notes"];
 
 fn connects() -> Vec<Entry> {
     let command = Some(WORDS.map(str::to_owned).to_vec());
-    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command }]
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command, helper: None }]
 }
 
 #[test]

@@ -26,8 +26,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::model::Moment;
 use crate::model::config::Probe;
+use crate::model::{Moment, Secret};
 use crate::system::clock;
 use crate::system::socket::{self, Listener};
 
@@ -201,9 +201,27 @@ pub async fn try_once(
         }
         Probe::Mcp => {
             let started = clock::now();
-            mcp::round_trip(backend, path, || limit.saturating_sub(since(started))).await
+            mcp::round_trip((backend, path, None), || limit.saturating_sub(since(started))).await
         }
     }
+}
+
+/// Has a round trip at a door, as a user's client would; `authorization` is the value of that header.
+///
+/// # Errors
+///
+/// When it does not let us in, or there was no answer within `limit`.
+pub async fn as_client(
+    door: SocketAddr,
+    path: &str,
+    authorization: Option<&Secret>,
+    limit: Duration,
+) -> Result<(), NotReady> {
+    let started = clock::now();
+    let authorization = authorization.map(|text| HeaderValue::from_str(text.reveal())).transpose();
+    let authorization = authorization.map_err(|_| NotReady("its header cannot be sent".to_owned()))?;
+    let to = (door, path, authorization.as_ref());
+    mcp::round_trip(to, || limit.saturating_sub(since(started))).await
 }
 
 fn since(started: Moment) -> Duration {
