@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::act::Current;
+use super::act::{Current, backend};
 use super::bridges::{Bridges, read_opened};
 use super::calm::Calm;
 use super::doors::Doors;
@@ -254,7 +254,11 @@ impl Daemon {
         }
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
-        let current = Current::new(record.instance.clone(), (record.backend, record.uid), bridge);
+        let current = Current::new(
+            record.instance.clone(),
+            (backend(record.backend, record.socket.clone()), record.uid),
+            bridge,
+        );
         self.current.insert(record.run, Box::new(current));
         failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");

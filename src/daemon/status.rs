@@ -2,7 +2,7 @@
 //! map, the door and `mcpsup status` cannot disagree.
 
 use crate::control::protocol::Target;
-use crate::door::{Route, Upstream};
+use crate::door::{Held, Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::logic::roster::Listed;
 use crate::model::portmap::{Entry, PortMap};
@@ -52,12 +52,15 @@ impl Daemon {
         };
         let current = self.current.get(&run);
         let (Some(current), Some(look)) = (current, self.processes.look(run)) else { return Route::Waiting };
-        let Some(listening) = current.listening else { return Route::Waiting };
+        let Some(listening) = current.listening.clone() else { return Route::Waiting };
         Route::Ready(Upstream {
             run,
             addr: listening.addr,
             listener_inode: listening.inode,
-            recheck: Some(std::sync::Arc::new(move |inode| socket::owned_by(inode, look()))),
+            recheck: Some(std::sync::Arc::new(move |held| match held {
+                Held::Inode(inode) => socket::owned_by(inode, look()),
+                Held::Pid(pid) => look().any(|one| one == pid),
+            })),
         })
     }
 

@@ -43,6 +43,7 @@ use crate::model::config;
 use crate::model::{InstanceId, Refusals, RunId};
 use crate::system::clock;
 use crate::system::ready::Awaited;
+use crate::system::socket::Address;
 
 use bridge::Bridge;
 pub use entrance::Entrance;
@@ -50,10 +51,19 @@ pub use gate::Gate;
 pub use route::{Follow, Lead};
 pub use stream::Listener;
 
-/// Asks whether the run's processes hold the socket with this inode: a server that replaces its
-/// listener by itself (a worker that was restarted) is still the same server. Called seldom, and
-/// not again for an inode it said yes to.
-pub type Recheck = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+/// Asks whether a socket is the run's: a server that replaces its listener by itself (a worker that was
+/// restarted) is still the same server. Of a port called seldom, and not again for an inode it said
+/// yes to.
+pub type Recheck = Arc<dyn Fn(Held) -> bool + Send + Sync>;
+
+/// By what a socket is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// The inode of one that listens on a port.
+    Inode(u64),
+    /// The process that had one listen in the file system.
+    Pid(i32),
+}
 
 /// What holds for every door alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +99,7 @@ pub struct Upstream {
     /// Which run it is; a connection to another run is not used any more.
     pub run: RunId,
     /// Where it listens.
-    pub addr: SocketAddr,
+    pub addr: Address,
     /// The listening socket that was found to be the run's when it became ready.
     pub listener_inode: u64,
     /// What to ask when another socket listens there later; `None`: nobody else is right.
@@ -220,7 +230,7 @@ impl Frame {
         if inode == upstream.listener_inode || self.remembers(upstream.run, inode) {
             return true;
         }
-        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck(inode));
+        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck(Held::Inode(inode)));
         if own {
             self.remember(upstream.run, inode);
         }
@@ -240,6 +250,11 @@ impl Frame {
             known.own.clear();
         }
         known.own.push(inode);
+    }
+
+    /// True if the process that listens on the run's own socket is of the run.
+    fn knows_process(upstream: &Upstream, pid: i32) -> bool {
+        upstream.recheck.as_ref().is_some_and(|recheck| recheck(Held::Pid(pid)))
     }
 
     /// True the first time it is called for a stranger's socket.

@@ -250,8 +250,15 @@ impl Server {
 
     /// True if its process listens on a port.
     #[must_use]
-    pub const fn listens(&self) -> bool {
-        matches!(self.transport, Transport::Http)
+    pub fn listens(&self) -> bool {
+        matches!(self.transport, Transport::Http) && !self.has_socket()
+    }
+
+    /// True if its process listens on a Unix socket of its own.
+    #[must_use]
+    pub fn has_socket(&self) -> bool {
+        let mut texts = self.command.iter().chain(self.env.values());
+        texts.any(|text| text.0.contains(&Piece::Socket))
     }
 }
 
@@ -334,6 +341,8 @@ pub enum Piece {
     Server,
     /// `{port}`: the backend port.
     Port,
+    /// `{socket}`: the Unix socket that the process listens on instead of a port.
+    Socket,
     /// `{state_dir}`
     StateDir,
     /// `{runtime_dir}`

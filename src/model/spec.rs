@@ -1,7 +1,7 @@
 //! Everything about a run whose change needs another run.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +92,17 @@ impl Spec {
     pub const fn backend(&self) -> Option<u16> {
         match self.way {
             Way::Http { backend } => Some(backend),
-            Way::Stdio(_) => None,
+            Way::Socket | Way::Stdio(_) => None,
+        }
+    }
+
+    /// The Unix socket it must listen on, if it is to listen on one: in its own directory, which
+    /// nobody but its user may enter.
+    #[must_use]
+    pub fn socket(&self) -> Option<PathBuf> {
+        match self.way {
+            Way::Socket => Some(socket_in(&self.runtime_dir)),
+            Way::Http { .. } | Way::Stdio(_) => None,
         }
     }
 
@@ -100,10 +110,16 @@ impl Spec {
     #[must_use]
     pub const fn stdio(&self) -> Option<Stdio> {
         match self.way {
-            Way::Http { .. } => None,
+            Way::Http { .. } | Way::Socket => None,
             Way::Stdio(stdio) => Some(stdio),
         }
     }
+}
+
+/// Where `{socket}` is, in a run's own short-lived directory.
+#[must_use]
+pub fn socket_in(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("http.sock")
 }
 
 /// How a process is spoken with.
@@ -114,6 +130,8 @@ pub enum Way {
         /// The port it must listen on, on the loopback address.
         backend: u16,
     },
+    /// Streamable HTTP too, on a Unix socket in the run's own directory ([`socket_in`]).
+    Socket,
     /// JSON-RPC lines on its standard input and output.
     Stdio(Stdio),
 }

@@ -157,6 +157,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
         cgroup: group.map(|group| group.dir().to_path_buf()),
         pid_namespace: matches!(life.held, Held::Namespace),
         backend: spec.backend(),
+        socket: spec.socket(),
         stdio: spec.stdio().map(|stdio| (stdio, spec.path.clone())),
         marker: life.marker.clone(),
         uid: life.uid,

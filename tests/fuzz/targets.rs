@@ -118,6 +118,7 @@ fn written(template: &Template) -> String {
         Piece::User => "{user}".to_owned(),
         Piece::Server => "{server}".to_owned(),
         Piece::Port => "{port}".to_owned(),
+        Piece::Socket => "{socket}".to_owned(),
         Piece::StateDir => "{state_dir}".to_owned(),
         Piece::RuntimeDir => "{runtime_dir}".to_owned(),
         Piece::Session => "{session}".to_owned(),

@@ -413,3 +413,71 @@ fn unix_as(socket: &Path, uid: u32) -> String {
     let output = command.output().unwrap();
     text(&output.stdout) + &text(&output.stderr)
 }
+
+/// The notes server, where nobody but its user's own programs can reach it.
+fn notes_on_a_socket() -> String {
+    notes()
+        .replace("port_env = \"NOTES_PORT\"\n", "")
+        .replace("env = { ", "env = { NOTES_SOCKET = \"{socket}\", ")
+}
+
+#[test]
+fn a_process_on_a_socket_of_its_own_is_reached_through_its_door_alone() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut host = two(&notes_on_a_socket());
+    let alice = port(&host, "alice");
+    assert_eq!(as_uid(uid(ALICE), || whoami(alice, "")).status, 200);
+    assert_eq!(as_uid(uid(BOB), || whoami(alice, "")).status, 403);
+    let socket = host.path().join("run/instances/alice/notes/http.sock");
+    assert!(unix_as(&socket, uid(ALICE)).contains(" 200 "), "her own programs may");
+    for stranger in [uid(BOB), MALLORY] {
+        let refused = unix_as(&socket, stranger);
+        assert!(refused.contains("Permission denied"), "{refused}");
+    }
+    // None of its processes listens on a port.
+    let map = host.ok(&["ports", "--json"]);
+    assert!(!host.ok(&["status", "-v"]).contains("listen on ports of their own"), "{map}");
+
+    // It comes back on the same socket after a crash, a stop, and a daemon that died.
+    let before = host.instance("alice");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(before.pid.unwrap()).unwrap()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    assert_eq!(as_uid(uid(ALICE), || whoami(alice, "")).status, 200);
+    host.ok(&["restart", "alice"]);
+    let before = host.until_state("alice", StateName::Up);
+    host.kill_daemon();
+    host.start();
+    let after = host.until_state("alice", StateName::Up);
+    assert_eq!((after.pid, after.run), (before.pid, before.run));
+    assert_eq!(as_uid(uid(ALICE), || whoami(alice, "")).status, 200);
+}
+
+#[test]
+fn whoever_takes_the_place_of_a_socket_gets_no_byte() {
+    if !seen::is_root() {
+        return;
+    }
+    let host = two(&notes_on_a_socket());
+    let alice = port(&host, "alice");
+    assert_eq!(whoami(alice, "").status, 200);
+    // Bob's own server leads to alice's process; and a program that is no server of hers.
+    let place = |user: &str| host.path().join(format!("run/instances/{user}/notes/http.sock"));
+    std::fs::remove_file(place("bob")).unwrap();
+    std::os::unix::fs::symlink(place("alice"), place("bob")).unwrap();
+    let answer = whoami(port(&host, "bob"), "");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert!(answer.body.contains("is not bob's"), "{answer:?}");
+
+    std::fs::remove_file(place("alice")).unwrap();
+    let stranger = std::os::unix::net::UnixListener::bind(place("alice")).unwrap();
+    assert_eq!(whoami(alice, "").status, 502);
+    let (mut heard, _) = stranger.accept().unwrap();
+    assert_eq!(wire::rest(&mut heard), "");
+    // One that takes nobody in holds nothing up.
+    assert_eq!(host.instance("alice").state, StateName::Up);
+}

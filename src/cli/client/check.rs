@@ -15,6 +15,7 @@ use super::{Args, Doors, Here, Mend, bases, candidates, file, refusal};
 use crate::logic::snippet::{self, Entry, Scope};
 use crate::model::portmap::{self, PortMap};
 use crate::model::{Secret, UserName};
+use crate::system::socket::Address;
 use crate::system::{command, probe};
 
 /// How long a server may take to answer: longer than a door holds a request for a process that
@@ -225,7 +226,8 @@ pub(super) fn answers(entry: &Entry) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot ask it: {error}"))?;
-    let asked = probe::as_client(address, &path, authorization.as_ref(), LIMIT);
+    let address = Address::Tcp(address);
+    let asked = probe::as_client(&address, &path, authorization.as_ref(), LIMIT);
     runtime.block_on(asked).map_err(|error| error.to_string())
 }
 

@@ -56,7 +56,7 @@ fn world(limits: config::Door, first: Route) -> World {
 
 fn ready(run: u64, addr: SocketAddr) -> Route {
     let listener_inode = socket::listener_at(addr).unwrap().unwrap().inode;
-    Route::Ready(Upstream { run: RunId(run), addr, listener_inode, recheck: None })
+    Route::Ready(Upstream { run: RunId(run), addr: Address::Tcp(addr), listener_inode, recheck: None })
 }
 
 /// One connection of a client or of a process, read message by message.

@@ -131,7 +131,7 @@ async fn a_listener_that_the_server_replaced_itself_is_asked_about_once() {
     let count = asked.clone();
     let recheck: Recheck = Arc::new(move |found| {
         count.fetch_add(1, SeqCst);
-        found == inode
+        found == Held::Inode(inode)
     });
     let world =
         world(settings(), Route::Ready(Upstream { listener_inode: 1, recheck: Some(recheck), ..upstream }));

@@ -36,10 +36,16 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
 
     let (command, transport) = (command?, transport?);
     let told = port_entry.is_some() || command.iter().chain(env.values()).any(template::mentions_port);
+    let has_socket = command.iter().chain(env.values()).any(|text| text.0.contains(&Piece::Socket));
     match transport {
+        Transport::Http if told && has_socket => report.missing(
+            Some(&place),
+            "{socket} and a port are two ways to listen, and the door takes one: remove {port} and port_env, or {socket}",
+        ),
+        Transport::Http if has_socket => {}
         Transport::Http if !told => report.missing(
             Some(&place),
-            "nothing tells the process its port; name the variable it reads, port_env = \"PORT\", or write {port} in command or env",
+            "nothing tells the process its port; name the variable it reads, port_env = \"PORT\", or write {port} in command or env (or {socket}, if it can listen on a Unix socket)",
         ),
         Transport::Http | Transport::Stdio(_) => {}
     }
@@ -203,7 +209,8 @@ fn working_dir(
     let absolute = match found.0.first() {
         Some(Piece::Text(text)) => text.starts_with('/'),
         Some(Piece::StateDir | Piece::RuntimeDir) => true,
-        Some(Piece::User | Piece::Server | Piece::Port | Piece::Session | Piece::Env(_)) | None => false,
+        Some(Piece::User | Piece::Server | Piece::Port | Piece::Socket | Piece::Session | Piece::Env(_))
+        | None => false,
     };
     if !absolute {
         report.say(

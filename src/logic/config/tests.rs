@@ -455,3 +455,20 @@ fn a_large_file_of_noise_is_answered() {
         assert!((1..=101).contains(&said.len()), "{noise:?}: {}", said.len());
     }
 }
+
+#[test]
+fn a_process_that_listens_on_a_socket_has_no_port() {
+    let http = |more: &str| format!("[server.a]\ntransport = \"http\"\n{more}\n");
+    let socket = parse(&http("command = [\"x\", \"--uds\", \"{socket}\"]"), "f").unwrap();
+    let socket = &socket.servers[&"a".parse().unwrap()];
+    assert!(socket.has_socket() && !socket.listens());
+    for both in
+        ["command = [\"x\", \"{socket}\", \"{port}\"]", "command = [\"x\", \"{socket}\"]\nport_env = \"P\""]
+    {
+        let problems = parse(&http(both), "f").unwrap_err();
+        assert!(problems[0].text.contains("two ways to listen"), "{problems:?}");
+    }
+    let stdio = "[server.a]\ncommand = [\"x\", \"{socket}\"]\ntransport = \"stdio\"\n";
+    let problems = parse(stdio, "f").unwrap_err();
+    assert!(problems[0].text.contains("a stdio process needs none"), "{problems:?}");
+}

@@ -50,6 +50,8 @@ pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
     }
     match spec.way {
         Way::Http { backend } => digest.number(backend.into()),
+        // No port is so high.
+        Way::Socket => digest.number(1 << 18),
         Way::Stdio(stdio) => {
             // No port is so high.
             digest.number(match stdio.sessions {

@@ -8,7 +8,7 @@ use crate::logic::ports::Given;
 use crate::logic::template::{Holes, fill};
 use crate::model::config::{Server, Template, Transport};
 use crate::model::env::Variables;
-use crate::model::spec::{Account, Plan, Way};
+use crate::model::spec::{Account, Plan, Way, socket_in};
 use crate::model::{Config, InstanceId, Problem, Secret, Spec, SpecId};
 
 use super::{Host, digest, settings};
@@ -16,6 +16,9 @@ use super::{Host, digest, settings};
 /// A value of the user's file this long is a secret (PRODUCT §4). Shorter ones, `true` or `8080`,
 /// would black out half of every log.
 const SECRET_FROM: usize = 8;
+
+/// unix(7)
+const LONGEST_SOCKET: usize = 107;
 
 /// Values that every environment has, kept once.
 #[derive(Debug)]
@@ -136,12 +139,21 @@ impl Recipe<'_> {
             .as_ref()
             .map_or_else(|| state_dir.clone(), |dir| state_dir.join(filler.fill(dir).reveal()));
         let env = self.environment(config, &mut filler, constants);
-        let problems = filler.problems;
+        let mut problems = filler.problems;
+        let socket = socket_in(filler.holes.runtime_dir);
+        if server.has_socket() && socket.as_os_str().len() > LONGEST_SOCKET {
+            let text = format!(
+                "{} is longer than the {LONGEST_SOCKET} bytes that a socket's path may have, so {{socket}} is of no use to {id}",
+                socket.display()
+            );
+            problems.push(Problem::new(self.file, text));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
         let way = match (server.transport, self.given.backend) {
             (Transport::Stdio(stdio), _) => Way::Stdio(stdio),
+            (Transport::Http, _) if server.has_socket() => Way::Socket,
             // Whoever listens is given a port, or no spec is made.
             (Transport::Http, backend) => Way::Http { backend: backend.unwrap_or_default() },
         };

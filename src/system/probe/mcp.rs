@@ -4,7 +4,6 @@
 //! HTTP status, silence) means that the server may be older, and `initialize` as of 2025-11-25
 //! decides. A session that `initialize` opened is deleted again: a probe leaves nothing behind.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use tokio::time::timeout;
 
 use super::sse::Events;
 use super::{Link, MAX_ANSWER, NotReady, answered, exchange, is_type, next, plain, request};
+use crate::system::socket::Address;
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: &str = "2025-11-25";
@@ -53,7 +53,7 @@ impl Failure {
 }
 
 /// An address, a path, and what to come in with.
-type To<'a> = (SocketAddr, &'a str, Option<&'a HeaderValue>);
+type To<'a> = (&'a Address, &'a str, Option<&'a HeaderValue>);
 
 /// Asks until the server has answered as MCP; `left` is the time that remains for all of it.
 pub(super) async fn round_trip(to: To<'_>, left: impl Fn() -> Duration) -> Result<(), NotReady> {
@@ -124,7 +124,7 @@ async fn goodbye((address, path, authorization): To<'_>, session: &HeaderValue) 
 }
 
 /// Sends one request and reads until its answer is there.
-async fn ask(backend: SocketAddr, request: Request<Full<Bytes>>) -> Result<(Message, HeaderMap), NotReady> {
+async fn ask(backend: &Address, request: Request<Full<Bytes>>) -> Result<(Message, HeaderMap), NotReady> {
     let (response, link) = exchange(backend, request).await?;
     let status = response.status();
     let headers = response.headers().clone();

@@ -16,15 +16,16 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketFlags, SocketType, bind, getpeername, getsockname, socket_with,
-    sockopt,
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getpeername,
+    getsockname, socket_with, sockopt,
 };
 
 use super::{account, files};
@@ -34,6 +35,35 @@ pub use diag::{Listener, all_at, everywhere, listener_at};
 /// How many connections the kernel keeps for a door that has not accepted them yet; more than any
 /// door's connection limit, so that a burst meets our answer and not a dropped SYN.
 const BACKLOG: i32 = 1024;
+
+/// Where a process listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// On a port.
+    Tcp(SocketAddr),
+    /// On a socket in the file system.
+    Unix(Arc<Path>),
+}
+
+impl Address {
+    /// What a request to it names in Host.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match self {
+            Self::Tcp(addr) => addr.to_string(),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
 
 /// Opens a listening socket: close-on-exec, non-blocking, and with `SO_REUSEADDR`, so that
 /// connections of an earlier daemon in TIME-WAIT do not keep its port from us.
@@ -100,6 +130,18 @@ pub fn listen_at(path: &Path, owner: u32) -> io::Result<UnixListener> {
     }
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Connects to a socket in the file system, without waiting for whoever listens there.
+///
+/// # Errors
+///
+/// When nobody listens, or so many are waiting to be accepted that one more would have to wait.
+pub fn reach(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
 }
 
 /// Who holds a listening socket, as far as we may see.
