@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::Outcome;
 use super::print::{Paint, clean};
 use super::session::Session;
+use crate::logic::access;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Host, Roster};
 use crate::logic::{config, envfile};
@@ -45,6 +46,8 @@ pub struct Examined {
     pub problems: Vec<Problem>,
     /// The env files that could be parsed, by the names they are known as.
     pub files: Vec<(String, Variables)>,
+    /// What is right, and should be known all the same.
+    pub notes: Vec<String>,
     /// Names in env.d that are nobody's file, and why.
     pub ignored: Vec<(String, String)>,
 }
@@ -54,8 +57,9 @@ pub struct Examined {
 pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examined {
     let mut examined = Examined::default();
     let config = read_config(places);
-    if let Err(problems) = &config {
-        examined.problems.clone_from(problems);
+    match &config {
+        Ok(config) => examined.notes = access::notes(config),
+        Err(problems) => examined.problems.clone_from(problems),
     }
     let own_uid = |user: &UserName| account::uid_of(user.as_str());
     let mut look = EnvDir::new(&places.env_dir).look(clock::now(), Complete::All, &own_uid);
@@ -168,6 +172,7 @@ struct Length<'a> {
 struct Report<'a> {
     problems: &'a [Problem],
     files: Vec<Lengths<'a>>,
+    notes: &'a [String],
     ignored: BTreeMap<&'a str, &'a str>,
 }
 
@@ -183,6 +188,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         let report = Report {
             problems: &examined.problems,
             files: lengths(&examined.files),
+            notes: &examined.notes,
             ignored: ignored.collect(),
         };
         session.print.json(&report, false)?;
@@ -202,6 +208,9 @@ fn tell(examined: &Examined, verbose: bool, session: &Session) -> anyhow::Result
         for variable in &file.variables {
             print.line(&format!("  {}  {} bytes", variable.name, variable.bytes))?;
         }
+    }
+    for note in &examined.notes {
+        print.aside(&format!("note: {}", clean(note)));
     }
     for (name, why) in &examined.ignored {
         print.aside(&format!("{} is left alone: {why}", shown(&session.places, name)));

@@ -90,7 +90,8 @@ impl Daemon {
         if let Caller::User(uid) = caller {
             let owners: BTreeMap<&UserName, Option<u32>> =
                 self.listed.iter().map(|(id, listed)| (&id.user, owner(id, listed))).collect();
-            let is_nobody = is_shared(uid, owners.iter().map(|(user, owner)| (*user, *owner)));
+            let is_nobody = self.stand_in == Some(uid)
+                || is_shared(uid, owners.iter().map(|(user, owner)| (*user, *owner)));
             meant.retain(|id| !is_nobody && caller.may_see(owners.get(&id.user).copied().flatten()));
         }
         match (meant.is_empty(), &target.user) {

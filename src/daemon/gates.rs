@@ -30,9 +30,11 @@ impl Daemon {
         let gates: Vec<(InstanceId, Gate, bool)> = {
             let owners = self.owners();
             let alone = identities(self.uids());
+            let nobodys = self.stand_in;
             let gate = |id: &InstanceId| {
                 let uid = owners.get(&id.user).copied();
-                let owner = uid.filter(|uid| alone.get(uid).copied().flatten() == Some(&id.user));
+                let is_alone = |uid: &u32| alone.get(uid).copied().flatten() == Some(&id.user);
+                let owner = uid.filter(|uid| Some(*uid) != nobodys && is_alone(uid));
                 let guard = Guard { access: self.access(id), owner, admits_root: self.is_root };
                 let is_known = owner.is_some() || (self.is_root && uid.is_none_or(|uid| uid == 0));
                 let takes_token = match guard.access {

@@ -84,6 +84,8 @@ pub fn run(places: &Places) -> Result<(), StartError> {
 struct Daemon {
     places: Places,
     is_root: bool,
+    /// The uid that may be anybody's, where there is one.
+    stand_in: Option<u32>,
     store: Store,
     key: [u8; 32],
     /// The last good mcpsup.toml, or what stands where nothing is said.

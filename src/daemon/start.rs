@@ -127,6 +127,7 @@ impl Daemon {
             settling: false,
             places: places.clone(),
             is_root,
+            stand_in: crate::system::account::stand_in(),
             key,
             doors: Doors::new(&config, hub, places.runtime.join("doors")),
             tokens: Tokens::new(&places.state),

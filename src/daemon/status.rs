@@ -5,6 +5,7 @@ use crate::control::protocol::Target;
 use crate::door::{Held, Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::logic::roster::Listed;
+use crate::model::config::Access;
 use crate::model::portmap::{Entry, PortMap};
 use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
@@ -195,7 +196,10 @@ impl Daemon {
             State::Killing { .. } if now.since(instance.entered()).as_secs() >= 5 => {
                 Some("its processes do not end; the port is kept and nothing is started".to_owned())
             }
-            State::Up { .. } => self.note_on_sessions(id),
+            State::Up { .. } => self.note_on_sessions(id).or_else(|| {
+                let is_open = id.session.is_none() && self.access(id) == Access::Open;
+                is_open.then(|| "open to every user of this host".to_owned())
+            }),
             State::Down | State::Stopping { .. } | State::Killing { .. } => None,
         }
     }

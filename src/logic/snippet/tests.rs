@@ -690,3 +690,31 @@ fn a_door_and_a_command_of_ours_take_each_others_place() {
         }
     }
 }
+
+/// Our entry for a door that takes a token.
+fn helped() -> Vec<Entry> {
+    let helper = Some("/usr/bin/mcpsup headers alice/notes".to_owned());
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None, helper }]
+}
+
+#[test]
+fn a_client_with_a_helper_is_told_to_ask_it_and_no_token_is_written() {
+    for (kind, line) in [
+        (ClientKind::ClaudeCode, "\"headersHelper\": \"/usr/bin/mcpsup headers alice/notes\""),
+        (ClientKind::Codex, "http_headers_helper = \"/usr/bin/mcpsup headers alice/notes\""),
+    ] {
+        assert!(kind.has_helper());
+        let fresh = render(kind, &helped());
+        assert!(fresh.contains(line) && fresh.contains(URL), "{fresh}");
+        assert_eq!(merge(kind, &fresh, &helped(), false).unwrap(), fresh, "{kind}: twice");
+
+        // One that was written when the door took none, with what its user added.
+        let before = render(kind, &[Entry { helper: None, ..helped().remove(0) }]);
+        assert!(!before.contains("elper"), "{before}");
+        let after = merge(kind, &before, &helped(), false).unwrap();
+        assert!(after.contains(line), "{after}");
+        assert_eq!(find(kind, &after, "notes").unwrap().unwrap().url.as_deref(), Some(URL));
+        let moved = after.replace("alice/notes", "alice/old");
+        assert_eq!(merge(kind, &moved, &helped(), false).unwrap(), after);
+    }
+}
