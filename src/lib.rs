@@ -48,9 +48,19 @@
 //!             ▼                      │                        which a next daemon finds it again
 //!   ports.json, log lines, doors     └─ what it writes ──▶ logic::redact ──▶ system::logfile
 //!
-//!   an AI client ──▶ door: listener ▸ whose connection? ▸ Host, Origin ▸ may they? ▸ wait
-//!                                   ▸ whose socket is it? ──▶ the user's server
+//!   an AI client ──▶ door: whose connection is it? ▸ Host, Origin ▸ may they?
+//!                      │
+//!                      ├▶ wait ▸ whose socket is it? ──▶ an http server
+//!                      │
+//!                      └▶ door::bridge ▸ logic::exchange ▸ system::pipes
+//!                         HTTP, streams  ids, eras, sessions   │ lines
+//!                                                              ▼
+//!                                                      a stdio server
 //! ```
+//!
+//! A stdio server's stdout is protocol: [`system::pipes`] cuts it into lines, and the
+//! [exchange](logic::exchange) of its [bridge](door::bridge) says whose each is. The exchange is pure,
+//! as the fleet is: one process, any number of clients, no I/O and no clock.
 //!
 //! Who may come in at a door is [`logic::access::Guard`]'s to say: by the uid that
 //! [`system::socket::client_of`] finds at the other end of the connection, or by a
@@ -65,10 +75,10 @@
 //! | folder | is | may name |
 //! |---|---|---|
 //! | [`model`] | nouns: [user and server](model::name), [secret](model::secret), [spec](model::spec), [run](model::run), [configuration](model::config), [status](model::status), [port map](model::portmap) | nothing |
-//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`token`](logic::token), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect) | model |
-//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`record`](system::record), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`logfile`](system::logfile), [`places`](system::places) | model |
+//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`token`](logic::token), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
+//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`logfile`](system::logfile), [`places`](system::places) | model |
 //! | [`control`] | the control socket: [`protocol`](control::protocol), [`server`](control::server), [`client`](control::client), and the [passage](control::passage) to an instance | model, system |
-//! | [`door`] | the listening socket of each instance, which outlives every run behind it | model, logic, system |
+//! | [`door`] | the listening socket of each instance, which outlives every run behind it; the [bridge](door::bridge) to a stdio server | model, logic, system |
 //! | [`daemon`] | the loop: the one task that owns the fleet; event → drive → act → publish | all above |
 //! | [`cli`] | [arguments](cli::args), one file per verb, and [the only place that prints](cli::print) | all above |
 //!

@@ -55,7 +55,7 @@ impl Daemon {
         }
     }
 
-    /// What the configuration says of an instance's door; the strictest of what nobody describes.
+    /// What the configuration says of an instance's door; the usual where nobody describes it any more.
     pub(super) fn access(&self, id: &InstanceId) -> Access {
         self.config.servers.get(&id.server).map_or(Access::Owner, |server| server.access)
     }

@@ -145,9 +145,10 @@ fn in_session(heads: &Heads<'_>) -> Result<Post, Refused> {
 struct Meta<'a> {
     version: Option<&'a str>,
     capabilities: Option<&'a str>,
-    /// `params.name`, `params.uri`.
+    /// `params.name`, `params.uri`, `params.taskId`.
     name: Option<&'a str>,
     uri: Option<&'a str>,
+    task: Option<&'a str>,
 }
 
 fn meta_of<'a>(frame: &Frame<'a>) -> Result<Meta<'a>, Refused> {
@@ -155,12 +156,12 @@ fn meta_of<'a>(frame: &Frame<'a>) -> Result<Meta<'a>, Refused> {
         return Ok(Meta::default());
     };
     let read = || {
-        let [meta, name, uri] = members(params, ["_meta", "name", "uri"])?;
+        let [meta, name, uri, task] = members(params, ["_meta", "name", "uri", "taskId"])?;
         let [version, capabilities] = match meta.filter(|meta| meta.starts_with('{')) {
             Some(meta) => members(meta, [META_VERSION, META_CAPABILITIES])?,
             None => [None, None],
         };
-        Ok(Meta { version, capabilities, name, uri })
+        Ok(Meta { version, capabilities, name, uri, task })
     };
     let doubtful = |_: frame::Bad| {
         refuse(400, frame.request_id(), INVALID_PARAMS, "a member stands twice in the params")
@@ -184,7 +185,7 @@ fn modern(
             return match (served, same) {
                 (true, true) => Ok(Post::Modern),
                 (false, _) => Err(unsupported(id, version.unwrap_or_default())),
-                (true, false) => Err(mismatch(id, "Mcp-Method is not the method of the body")),
+                (true, false) => Err(header_mismatch(id, "Mcp-Method is not the method of the body")),
             };
         }
         Kind::Answer { .. } => {
@@ -205,24 +206,26 @@ fn modern(
         return Err(refuse(400, id, INVALID_PARAMS, &format!("_meta lacks {META_CAPABILITIES}")));
     }
     if version != Some(&*said) {
-        return Err(mismatch(id, "MCP-Protocol-Version is absent or not the version of the body"));
+        return Err(header_mismatch(id, "MCP-Protocol-Version is absent or not the version of the body"));
     }
     if said != MODERN {
         return Err(unsupported(id, &said));
     }
     if heads.method.map(str::trim_ascii) != Some(&**method) {
-        return Err(mismatch(id, "Mcp-Method is absent or not the method of the body"));
+        return Err(header_mismatch(id, "Mcp-Method is absent or not the method of the body"));
     }
     let name = match &**method {
         "tools/call" | "prompts/get" => meta.name,
         "resources/read" => meta.uri,
+        // The extension for tasks.
+        "tasks/get" | "tasks/update" | "tasks/cancel" => meta.task,
         _ => return Ok(Post::Modern),
     };
     let head = heads.name.map(|head| decoded(head.trim_ascii()));
     match (head, name.and_then(text_of)) {
         (None, None) => Ok(Post::Modern),
         (Some(Some(head)), Some(name)) if head == name => Ok(Post::Modern),
-        _ => Err(mismatch(id, "Mcp-Name is absent or not the name in the body")),
+        _ => Err(header_mismatch(id, "Mcp-Name is absent or not the name in the body")),
     }
 }
 
@@ -235,7 +238,9 @@ pub fn decoded(value: &str) -> Option<String> {
     STANDARD.decode(wrapped).ok().and_then(|bytes| String::from_utf8(bytes).ok())
 }
 
-fn mismatch(id: Option<&str>, why: &str) -> Refused {
+/// A refusal of headers that are absent or say something else than the body.
+#[must_use]
+pub fn header_mismatch(id: Option<&str>, why: &str) -> Refused {
     refuse(400, id, HEADER_MISMATCH, why)
 }
 
@@ -292,6 +297,9 @@ mod tests {
         }
         let read = call("resources/read", &format!(r#""uri":"a://b",{META}"#));
         assert_eq!(post(heads("resources/read", Some("  a://b ")), &read), Ok(Post::Modern));
+        let task = call("tasks/get", &format!(r#""taskId":"7",{META}"#));
+        assert_eq!(post(heads("tasks/get", Some("7")), &task), Ok(Post::Modern));
+        assert_eq!(post(heads("tasks/get", Some("8")), &task), Err((400, -32020)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Both ends of each FIFO are held by the process itself, so it outlives the daemon; the next one
 //! opens them by name and goes on. What may have been cut by a daemon's death is known as such:
 //!
-//! * the first line that is read may have lost its beginning ([`Line::is_whole`]);
+//! * the first line that is read may have lost its beginning (`is_whole`);
 //! * a message that is too long for one write (`PIPE_BUF`, pipe(7)) stands in a marker file of the
 //!   run's directory while it is partly written; the next daemon ends that line before it says
 //!   anything else.

@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName};
 
 use crate::logic::era::Heads;
+use crate::logic::exchange::Head;
 
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -34,9 +35,23 @@ pub(super) fn last_event(headers: &HeaderMap) -> Option<&str> {
     text(headers, LAST_EVENT.as_str())
 }
 
-/// A header's value. One that is no text is as good as an empty one: it is right nowhere.
+/// A header's value. One that is no text, or is there twice, is as good as an empty one: it is right
+/// nowhere.
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).map(|value| value.to_str().unwrap_or_default())
+    match head(headers, name) {
+        Head::Absent => None,
+        Head::Is(value) => Some(value),
+        Head::Doubtful => Some(""),
+    }
+}
+
+pub(super) fn head<'a>(headers: &'a HeaderMap, name: &str) -> Head<'a> {
+    let mut all = headers.get_all(name).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Head::Absent,
+        (Some(value), None) => value.to_str().map_or(Head::Doubtful, Head::Is),
+        (Some(_), Some(_)) => Head::Doubtful,
+    }
 }
 
 /// A POST holds JSON, and its client must be able to read both forms of the answer (MCP, Streamable
@@ -58,6 +73,27 @@ pub(super) fn check_get(headers: &HeaderMap) -> Result<(), Fault> {
         return Ok(());
     }
     Err((StatusCode::NOT_ACCEPTABLE, "a client that listens must accept text/event-stream"))
+}
+
+/// True if of the two forms of an answer the client likes a stream of events better: it gives it more
+/// weight (RFC 9110 §12.5.1), or the same and names it first.
+pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut best = (0.0, false);
+    for range in values.flat_map(|value| value.split(',')) {
+        let mut parts = range.split(';').map(str::trim_ascii);
+        let is_events = match parts.next().unwrap_or_default() {
+            form if form.eq_ignore_ascii_case("text/event-stream") => true,
+            form if form.eq_ignore_ascii_case("application/json") => false,
+            _ => continue,
+        };
+        let weight =
+            parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse::<f32>().ok());
+        if let Some(weight) = weight.filter(|weight| *weight > best.0) {
+            best = (weight, is_events);
+        }
+    }
+    best.1
 }
 
 /// True if `Accept` names the type, or one that holds it; or if there is none, which names all (RFC
@@ -86,6 +122,26 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         headers
+    }
+
+    #[test]
+    fn of_two_forms_the_one_with_more_weight_is_liked_better_and_of_equals_the_first() {
+        let prefers = |accept: &'static str| prefers_events(&headers(&[("accept", accept)]));
+        assert!(prefers("text/event-stream, application/json"));
+        assert!(prefers("application/json;q=0.5, Text/Event-Stream ; q=0.9"));
+        for accept in
+            ["application/json, text/event-stream", "*/*", "", "text/event-stream;q=0.1,application/json"]
+        {
+            assert!(!prefers(accept), "{accept}");
+        }
+        assert!(!prefers_events(&headers(&[])));
+    }
+
+    #[test]
+    fn a_header_that_is_there_twice_is_right_nowhere() {
+        let twice = headers(&[("mcp-name", "a"), ("mcp-name", "a"), ("mcp-method", "b")]);
+        assert_eq!((head(&twice, "mcp-name"), head(&twice, "mcp-method")), (Head::Doubtful, Head::Is("b")));
+        assert_eq!((mcp(&twice).name, head(&twice, "x")), (Some(""), Head::Absent));
     }
 
     #[test]

@@ -131,12 +131,30 @@ impl Bridge {
             }
             state.wait = letter.wait;
             let goes = if letter.asks() { state.has_room() } else { state.is_not_blocked() };
-            goes.then(|| Ok((from, state.exchange.post_body(from, &letter.body, now))))
+            if !goes {
+                return None;
+            }
+            if from == From::Modern {
+                if !state.exchange.knows_heads(&letter.body, now) {
+                    return None;
+                }
+                let head = |name: &str| heads::head(letter.headers, name);
+                if let Err(wrong) = state.exchange.check_heads(&letter.body, &head) {
+                    return Some(Err(wrong));
+                }
+            }
+            Some(Ok((from, state.exchange.post_body(from, &letter.body, now))))
         });
         match posted.await? {
             Ok((_, Posted::Accepted)) => Ok(empty(StatusCode::ACCEPTED)),
             Ok((from, Posted::Stream(stream))) => {
-                Ok(answer_soon(Reading::new(line.clone(), stream), from).await)
+                let wants_events = heads::prefers_events(letter.headers);
+                let reading = Reading::new(line.clone(), stream);
+                Ok(if wants_events {
+                    answer_as_stream(reading, from).await
+                } else {
+                    answer_soon(reading, from).await
+                })
             }
             Ok((_, Posted::Refused(wrong))) | Err(wrong) => Ok(refused(wrong)),
         }
@@ -311,6 +329,25 @@ async fn begin(
         Some(begun)
     });
     begun.await
+}
+
+/// Answers with a stream. In the modern era an error that is the whole answer has a status of its own,
+/// so there it waits a little to see whether it is one.
+async fn answer_as_stream(mut reading: Reading, from: From) -> Response<Reply> {
+    let first = match from {
+        From::Session(_) => None,
+        From::Modern => timeout(SOON, reading.next()).await.ok(),
+    };
+    match first {
+        Some(Next::Message { message, last: true, status, .. }) if status != 200 => json(status, message),
+        Some(Next::Message { id, message, .. }) => {
+            events(Events::new(reading, None, true).begin_with(id.as_deref(), &message))
+        }
+        Some(Next::Pending | Next::End) | None => {
+            let prime = reading.prime(from);
+            events(Events::new(reading, prime, true))
+        }
+    }
 }
 
 /// Answers with what is on a stream: as JSON if that is one message and comes soon.

@@ -8,7 +8,7 @@
 //!
 //! A [`Bridge`] stands as long as its instance's door. What goes where is the
 //! [`Exchange`](crate::logic::exchange)'s to say; here is everything it has none of: HTTP, time,
-//! randomness and waiting. There is one exchange for each process ([`Line`]): one where clients
+//! randomness and waiting. There is one exchange for each process (`Line`): one where clients
 //! share it; where they do not, one per session, and one for clients of the modern era, which have
 //! no sessions.
 //!

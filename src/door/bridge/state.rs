@@ -421,6 +421,7 @@ impl State {
                 let name = self.names.get(&record.id).copied();
                 self.after.say.extend(name.map(|name| Said::Remember(name, record)));
             }
+            Deed::Learned => self.after.has_turned = true,
             Deed::Forget(id) => self.after.forgotten.extend(self.names.remove(&id)),
         }
     }

@@ -22,7 +22,7 @@ pub enum Verb {
 /// A request to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// What [`Relay::heard`] is told by.
+    /// What `Relay::heard` is told by.
     pub call: CallId,
     /// How.
     pub verb: Verb,

@@ -117,6 +117,8 @@ pub(super) enum Own {
     Aside,
     /// `subscriptions/listen`.
     Listen,
+    /// `tools/list`.
+    Tools,
 }
 
 impl Exchange {
@@ -333,6 +335,9 @@ impl Exchange {
         let Some(call) = self.forget_call(wire) else { return };
         if call.what == What::Initialize {
             self.client_opened(&call, outcome, now);
+        }
+        if let (What::List, Outcome::Result(result)) = (&call.what, outcome) {
+            self.mirrors.learn(result);
         }
         let event = self.translated(&call, id, outcome, frame);
         self.streams.answer(call.stream, event, &call.id);

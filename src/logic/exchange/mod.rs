@@ -23,6 +23,7 @@
 mod asks;
 mod calls;
 mod listens;
+mod mirrors;
 mod notices;
 mod opening;
 mod posts;
@@ -40,6 +41,8 @@ use std::collections::{BTreeMap, HashMap};
 use asks::Asks;
 use calls::{Call, Own};
 use listens::Listens;
+pub use mirrors::Head;
+use mirrors::Mirrors;
 use opening::Process;
 use server::Server;
 use sessions::Session;
@@ -137,6 +140,8 @@ pub enum Deed {
     Remember(SessionRecord),
     /// The session ended (deleted, idle, or one too many); its id.
     Forget(String),
+    /// Whoever waits for [`Exchange::knows_heads`] should look again.
+    Learned,
 }
 
 /// How an exchange behaves.
@@ -185,6 +190,7 @@ pub struct Exchange {
     turns: Turns,
     asks: Asks,
     listens: Listens,
+    mirrors: Mirrors,
     sessions: BTreeMap<SessionKey, Session>,
     by_id: HashMap<String, SessionKey>,
     next_session: u64,
@@ -217,6 +223,7 @@ impl Exchange {
             turns: Turns::default(),
             asks: Asks::default(),
             listens: Listens::default(),
+            mirrors: Mirrors::default(),
             sessions: BTreeMap::new(),
             by_id: HashMap::new(),
             next_session: 0,

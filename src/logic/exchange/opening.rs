@@ -12,7 +12,7 @@ use super::{Deed, Exchange, Opened};
 
 /// How long a process may say nothing to `server/discover` until it is asked `initialize`. Legacy
 /// servers exist that ignore what they do not know (2026-07-28, versioning).
-const SILENCE: Duration = Duration::from_secs(3);
+pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
 /// Where the process is.
 #[derive(Debug, Default)]
@@ -175,6 +175,7 @@ impl Exchange {
         match own {
             Own::Aside => {}
             Own::Listen => self.own_listen_ended(wire),
+            Own::Tools => self.tools_listed(outcome),
             Own::Alive(opened) => {
                 if let Some(server) = Server::read(&opened) {
                     self.open(opened, server, false, now);
@@ -287,6 +288,7 @@ impl Exchange {
         self.own.clear();
         self.asks.lost();
         self.listens.lost();
+        self.mirrors.lost();
         self.is_checked = false;
         self.process = Process::Away;
     }

@@ -214,6 +214,7 @@ impl Exchange {
     /// Ends what was idle too long, and all else that waited its time.
     pub fn expire(&mut self, now: Moment) {
         self.break_silence(now);
+        self.give_up_learning(now);
         self.streams.expire(now);
         let over = |call: &Call| matches!(call.stage, Stage::Ghost(until) if until <= now);
         let ghosts: Vec<u64> =
@@ -239,7 +240,7 @@ impl Exchange {
         });
         let idle = self.sessions.iter().filter(|(key, _)| !self.is_busy(**key));
         let idle = idle.map(|(_, session)| session.seen + self.settings.session_idle);
-        let others = [self.process.silent_at(), self.streams.deadline()];
+        let others = [self.process.silent_at(), self.streams.deadline(), self.mirrors.deadline()];
         ghosts.chain(idle).chain(others.into_iter().flatten()).min()
     }
 

@@ -53,7 +53,7 @@ pub struct Host<'a> {
     pub runtime: &'a Path,
     /// The daemon runs as root, so each user can have an account of their own.
     pub is_root: bool,
-    /// The key of [`SpecId`](crate::model::SpecId)s, of the state directory.
+    /// The key of [`SpecId`]s, of the state directory.
     pub digest_key: &'a [u8; 32],
     /// Users whom `mcpsup remove` is freeing of everything: nothing is wanted of theirs.
     pub removing: &'a BTreeSet<UserName>,

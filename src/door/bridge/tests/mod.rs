@@ -125,12 +125,17 @@ impl Process {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// Hears lines until one of this method.
+    /// Hears lines until one of this method. The bridge's own question for tools is answered.
     async fn hear_of(&mut self, method: &str) -> Value {
         loop {
             let heard = self.hear().await;
             if heard["method"] == method {
                 return heard;
+            }
+            if heard["method"] == "tools/list" {
+                self.answer(&heard, &json!({"tools": [
+                    {"name": "m", "inputSchema": {"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}}
+                ]}));
             }
         }
     }

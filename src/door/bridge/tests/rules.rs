@@ -41,6 +41,46 @@ async fn what_is_no_request_of_this_transport_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_header_that_repeats_an_argument_says_the_same() {
+    let (world, mut process) = up(modern()).await;
+    let body = modern_call(1).replace(r#""name":"t","arguments":{}"#, r#""name":"m","arguments":{"a":"b"}"#);
+    let heads = CALL_HEADS.replace("mcp-name: t", "mcp-name: m");
+    let mut client = world.client().await;
+    client.send_with(&format!("{heads}mcp-param-a: b\r\n"), &body).await;
+    let asked = process.hear_of("tools/call").await;
+    process.answer(&asked, &json!({"resultType": "complete"}));
+    assert_eq!(status(&client.answer().await.0), "200");
+    for wrong in ["", "mcp-param-a: c\r\n", "mcp-param-a: b\r\nmcp-param-a: b\r\n"] {
+        client.send_with(&format!("{heads}{wrong}"), &body).await;
+        let (head, body) = client.answer().await;
+        assert_eq!((status(&head), &body["error"]["code"]), ("400", &json!(-32020)), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_likes_streams_better_gets_one_and_an_error_keeps_its_status() {
+    const EVENTS: &str = "accept: text/event-stream, application/json\r\n";
+    let (world, mut process) = up(modern()).await;
+    let mut client = world.client().await;
+    let length = modern_call(1).len();
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\n{EVENTS}{CALL_HEADS}content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    client.wires.say(&(request.clone() + &modern_call(1))).await;
+    let asked = process.hear_of("tools/call").await;
+    process.answer(&asked, &json!({"resultType": "complete"}));
+    assert_eq!(status(&client.stream().await), "200");
+    assert_eq!(client.data().await["id"], 1);
+
+    let mut client = world.client().await;
+    client.wires.say(&(request + &modern_call(2))).await;
+    let asked = process.hear_of("tools/call").await;
+    process.say(&json!({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32601, "message": "m"}}));
+    let (head, body) = client.answer().await;
+    assert_eq!((status(&head), &body["id"]), ("404", &json!(2)));
+}
+
+#[tokio::test]
 async fn a_session_has_a_name_nobody_guesses_and_ends_when_its_client_says_so() {
     let (mut world, _process) = up(legacy()).await;
     let (mut one, two) = (world.in_session().await, world.in_session().await);

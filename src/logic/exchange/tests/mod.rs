@@ -91,7 +91,8 @@ impl Stage {
                 | Deed::Unfit(_)
                 | Deed::Healthy
                 | Deed::Remember(_)
-                | Deed::Forget(_) => self.deeds.push(deed),
+                | Deed::Forget(_)
+                | Deed::Learned => self.deeds.push(deed),
             }
         }
     }

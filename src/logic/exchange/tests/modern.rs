@@ -235,3 +235,73 @@ fn what_a_modern_process_needs_for_a_legacy_clients_call_is_asked_on_its_stream(
     stage.exchange.end_session(key);
     stage.is_empty();
 }
+
+/// The body of a modern call of a tool.
+fn tool(arguments: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{arguments},"_meta":{{}}}}}}"#
+    )
+}
+
+impl Stage {
+    fn knows_heads(&mut self, body: &str) -> bool {
+        let body = crate::logic::frame::parse_body(body.as_bytes()).unwrap();
+        self.exchange.knows_heads(&body, self.now)
+    }
+
+    fn allows(&self, body: &str, head: Head<'static>) -> bool {
+        let body = crate::logic::frame::parse_body(body.as_bytes()).unwrap();
+        self.exchange.check_heads(&body, &|_| head).is_ok()
+    }
+}
+
+#[test]
+fn a_modern_process_lists_its_tools_before_the_first_call_of_one_and_again_when_it_is_another() {
+    const MIRRORED: &str =
+        r#"{"name":"t","inputSchema":{"properties":{"a":{"type":"string","x-mcp-header":"A"}}}}"#;
+    let mut stage = Stage::modern();
+    let call = tool(r#"{"a":"b"}"#);
+    assert!(stage.knows_heads(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#));
+    stage.nothing_sent();
+    assert!(!stage.knows_heads(&call) && !stage.knows_heads(&call));
+    let first = stage.take_sent();
+    assert_eq!((first.method(), &first["params"]["cursor"]), ("tools/list", &Value::Null));
+    stage.nothing_sent();
+    stage.answer(&first, r#"{"tools":[],"nextCursor":"2\u0033"}"#);
+    assert!(!stage.knows_heads(&call));
+    let second = stage.take_sent();
+    assert_eq!(second["params"]["cursor"], "23");
+    stage.deeds.clear();
+    stage.answer(&second, &format!(r#"{{"tools":[{MIRRORED}]}}"#));
+    stage.settle();
+    assert_eq!(stage.deeds, [Deed::Learned]);
+    assert!(stage.knows_heads(&call) && stage.allows(&call, Head::Is("b")));
+    assert!(!stage.allows(&call, Head::Is("c")) && !stage.allows(&call, Head::Absent));
+
+    // What a client is told later counts as well.
+    let stream = stage.modern_call("1", "tools/list", "");
+    let asked = stage.take_sent();
+    stage.answer(&asked, r#"{"resultType":"complete","tools":[{"name":"t","inputSchema":{}}]}"#);
+    assert_eq!(stage.next(stream)["id"], 1);
+    assert!(stage.allows(&call, Head::Absent));
+
+    stage.attach_modern();
+    assert!(!stage.knows_heads(&call));
+    let asked = stage.take_sent();
+    stage.answer_error(&asked, -32601);
+    assert!(stage.knows_heads(&call));
+    stage.is_empty();
+}
+
+#[test]
+fn a_process_that_does_not_list_its_tools_is_not_waited_for_long() {
+    let mut stage = Stage::modern();
+    let call = tool("{}");
+    assert!(!stage.knows_heads(&call));
+    let at = stage.exchange.deadline().unwrap();
+    assert_eq!(at, stage.now + Duration::from_secs(3));
+    stage.exchange.expire(at);
+    assert!(stage.knows_heads(&call));
+    assert_eq!(stage.exchange.deadline(), None);
+    assert!(Stage::legacy().knows_heads(&call));
+}
