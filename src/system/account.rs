@@ -14,7 +14,7 @@ pub fn own_uid() -> u32 {
 }
 
 /// The uid that the kernel shows us in the place of every uid that our user namespace does not know
-/// (user_namespaces(7)); none where it knows them all. So it is nobody's: whoever has it may be
+/// (`user_namespaces(7)`); none where it knows them all. So it is nobody's: whoever has it may be
 /// anybody.
 #[must_use]
 pub fn stand_in() -> Option<u32> {
@@ -24,7 +24,7 @@ pub fn stand_in() -> Option<u32> {
     (!is_whole(&map)).then(|| number().unwrap_or(65_534))
 }
 
-/// True if a uid_map has every uid mean itself, as in the first user namespace.
+/// True if a `uid_map` has every uid mean itself, as in the first user namespace.
 fn is_whole(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }

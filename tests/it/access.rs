@@ -173,17 +173,14 @@ fn who_sends_and_closes_at_once_is_nobody() {
     let port = port(&host, "alice");
     let add = post_text(port, "", &tool("add_note", "{\"text\":\"bob was here\"}"));
     // In the kernel's table such a socket belongs to uid 0, who may come in.
-    for linger in [None, Some(Duration::ZERO)] {
+    for is_reset in [false, true] {
         for _ in 0..200 {
             as_uid(uid(BOB), || {
                 let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
                 stream.write_all(add.as_bytes()).unwrap();
-                nix::sys::socket::setsockopt(
-                    &stream,
-                    nix::sys::socket::sockopt::Linger,
-                    &nix::libc::linger { l_onoff: linger.is_some().into(), l_linger: 0 },
-                )
-                .unwrap();
+                if is_reset {
+                    reset(&stream);
+                }
             });
         }
     }
@@ -480,4 +477,50 @@ fn whoever_takes_the_place_of_a_socket_gets_no_byte() {
     assert_eq!(wire::rest(&mut heard), "");
     // One that takes nobody in holds nothing up.
     assert_eq!(host.instance("alice").state, StateName::Up);
+}
+
+/// A connection from this port of 127.0.0.1, as whoever asks; it may be used again at once.
+fn from_port(from: u16, to: u16) -> std::io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+    let here = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &here(from))?;
+    connect(&socket, &here(to))?;
+    Ok(socket.into())
+}
+
+/// Has a connection end by a reset: its port is free at once, and what was sent can still be read.
+fn reset(stream: &TcpStream) {
+    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn whoever_gets_the_port_of_a_client_that_has_gone_lends_it_nothing() {
+    if !seen::is_root() {
+        return;
+    }
+    let host = two(&notes());
+    let (alice, bob) = (uid(ALICE), uid(BOB));
+    let port = port(&host, "alice");
+    let add = post_text(port, "", &tool("add_note", "{\"text\":\"bob was here\"}"));
+    // Of this test alone: below what the kernel hands out, and beside what others listen on.
+    let from = 10_990;
+    for round in 0..20 {
+        // While the daemon has no turn, bob's connections wait to be looked at.
+        host.signal_daemon(nix::sys::signal::Signal::SIGSTOP);
+        as_uid(bob, || {
+            let mut stream = from_port(from, port).unwrap();
+            stream.write_all(add.as_bytes()).unwrap();
+            reset(&stream);
+        });
+        let hers = as_uid(alice, || from_port(from, port)).unwrap();
+        hers.set_read_timeout(Some(crate::host::LIMIT)).unwrap();
+        host.signal_daemon(nix::sys::signal::Signal::SIGCONT);
+        let mut hers = hers;
+        hers.write_all(post_text(port, "", &tool("list_notes", "{}")).as_bytes()).unwrap();
+        let answer = wire::rest(&mut hers);
+        assert!(answer.contains(" 200 ") && !answer.contains("bob was here"), "{round}: {answer}");
+        reset(&hers);
+    }
 }

@@ -171,7 +171,7 @@ fn update(
         match fields.get(key) {
             Some(there) if there.as_str() == value.as_str() => {}
             Some(there) => splice.replace(there.span().ok_or_else(by_hand)?, value.to_string()),
-            None => missing += &format!("{key} = {value}{newline}"),
+            None => missing.extend([key, " = ", &value.to_string(), &newline]),
         }
     }
     if !missing.is_empty() {

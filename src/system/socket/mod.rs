@@ -300,17 +300,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "a measurement: cargo test --release --lib -- --ignored --nocapture asking_costs"]
-    fn what_asking_costs() {
-        let (server, _client) = accepted("127.0.0.1:0", "127.0.0.1");
-        let begun = std::time::Instant::now();
-        for _ in 0..10_000 {
-            assert!(client_of(&server).unwrap().is_some());
-        }
-        panic!("{:?} each", begun.elapsed() / 10_000);
-    }
-
-    #[test]
     fn a_port_can_be_listened_on_again_at_once() {
         let door = listen([127, 0, 0, 1].into(), 0).unwrap();
         let addr = door.local_addr().unwrap();
