@@ -2,7 +2,7 @@
 //!
 //! The smallest client that can be of use: `initialize`, then `tools/call`, and the text of the
 //! answer on stdout. Exit status 0: the tool answered; 1: it did not, and stderr says why; 2: wrong
-//! use. `http://` only. What `mcpsup headers` prints may stand in the variable MCP_HEADERS.
+//! use. `http://` only. What `mcpsup headers` prints may stand in the variable `MCP_HEADERS`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 
