@@ -32,8 +32,8 @@ impl Daemon {
             let alone = identities(self.uids());
             let nobodys = self.stand_in;
             let gate = |id: &InstanceId| {
-                let uid = owners.get(&id.user).copied();
-                let is_alone = |uid: &u32| alone.get(uid).copied().flatten() == Some(&id.user);
+                let uid = owners.get(&id.user).copied().or_else(|| self.idle_owner(&id.user));
+                let is_alone = |uid: &u32| *uid != 0 && alone.get(uid).is_none_or(|of| *of == Some(&id.user));
                 let owner = uid.filter(|uid| Some(*uid) != nobodys && is_alone(uid));
                 let guard = Guard { access: self.access(id), owner, admits_root: self.is_root };
                 let is_known = owner.is_some() || (self.is_root && uid.is_none_or(|uid| uid == 0));
@@ -67,6 +67,15 @@ impl Daemon {
         let listed = self.listed.iter().filter_map(|(id, listed)| Some((&id.user, listed.owner_uid?)));
         // Later ones win.
         running.chain(listed).collect()
+    }
+
+    /// By which uid a user is known of whom nothing runs or is to run: they are to hear at their door
+    /// why nobody answers.
+    fn idle_owner(&self, user: &UserName) -> Option<u32> {
+        if !self.is_root {
+            return Some(account::own_uid());
+        }
+        self.roster.owner_uid(user).or_else(|| account::uid_of(user.as_str()).ok().flatten())
     }
 
     /// Every uid under which a user is known, or something of theirs runs or is to run.

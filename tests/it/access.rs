@@ -340,6 +340,21 @@ fn a_uid_of_several_users_opens_nobodys_door_until_it_is_one_users_again() {
 }
 
 #[test]
+fn a_user_of_whom_nothing_runs_hears_why_at_their_door() {
+    if !seen::is_root() {
+        return;
+    }
+    let host = two(&notes());
+    let alice = port(&host, "alice");
+    let off = format!("MCPSUP_ENABLED=false\nMCPSUP_RUN_AS={ALICE}\nNOTES_TOKEN=alices-own-token\n");
+    host.save("alice", &off);
+    host.until_state("alice", StateName::Disabled);
+    let answer = as_uid(uid(ALICE), || whoami(alice, ""));
+    assert!(answer.status == 503 && answer.body.contains("is disabled"), "{answer:?}");
+    assert!(matches!(as_uid(uid(BOB), || whoami(alice, "")).status, 401 | 403));
+}
+
+#[test]
 fn an_ordinary_users_daemon_knows_nobody_by_a_uid_that_serves_several() {
     if !seen::is_root() {
         return;

@@ -82,6 +82,12 @@ impl User {
         self.faults.iter().chain(self.checked.iter().flat_map(|checked| &checked.problems))
     }
 
+    /// The uid the user has on this host, as far as their last good file says.
+    pub(super) fn owner_uid(&self) -> Option<u32> {
+        let (good, checked) = (self.good.as_ref()?, self.checked.as_ref()?);
+        Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid))
+    }
+
     /// What follows from the file is found out again: the configuration or the host changed.
     pub(super) fn forget_conclusions(&mut self) {
         self.checked = None;
