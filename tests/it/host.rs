@@ -252,6 +252,16 @@ impl Host {
         }
     }
 
+    /// The header line with which we come in at a user's door where our uid says nothing: as an
+    /// ordinary user, whose uid serves all of a test's users. Root needs none.
+    pub(crate) fn header(&self, user: &str) -> String {
+        if nix::unistd::geteuid().is_root() {
+            return String::new();
+        }
+        let headers: serde_json::Value = serde_json::from_str(&self.ok(&["headers", user])).unwrap();
+        format!("Authorization: {}\r\n", headers["Authorization"].as_str().unwrap())
+    }
+
     /// Calls a tool at a user's door with the example client; its text.
     pub(crate) fn call(&self, user: &str, tool: &str, arguments: &str) -> Result<String, String> {
         let url = self.instance(user).url.unwrap();
