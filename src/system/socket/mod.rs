@@ -289,7 +289,13 @@ mod tests {
 
     #[test]
     fn whoever_listens_where_a_client_was_is_not_the_client() {
-        let (server, client) = accepted("127.0.0.1:0", "127.0.0.1");
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        // An address of this test's own: no other takes the port when it is free.
+        bind(&client, &SocketAddr::from(([127, 9, 8, 7], 0))).unwrap();
+        connect(&client, &door.local_addr().unwrap()).unwrap();
+        let (client, server) = (std::net::TcpStream::from(client), door.accept().unwrap().0);
         let there = client.local_addr().unwrap();
         rustix::net::sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO)).unwrap();
         drop(client);
