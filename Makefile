@@ -31,7 +31,8 @@ check:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
-# mcpsup beside other supervisors, those that are installed; see benches/README.md.
+# mcpsup beside other supervisors and bridges, those that are installed; see benches/README.md.
 bench: all
 	python3 benches/w1_restart.py
 	python3 benches/w2_scale.py
+	python3 benches/w3_bridge.py

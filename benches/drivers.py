@@ -108,6 +108,7 @@ command = ["{self.target}", "{{port}}", "{self.log}"]
 transport = "http"
 ready = {{ probe = "tcp" }}
 restart = {{ stable = "1s" }}
+allow = {{ write = ["{Path(self.log).parent}"] }}
 """)
         for p in ports: self._unit(p)
     def start(self):

@@ -1,8 +1,10 @@
 """W3: stdio MCP server behind a bridge to Streamable HTTP, against direct stdio.
 
-usage: w3_bridge.py [--servers echo[,everything,time]] [--conc 1,8,64] [--secs 3] [--reps 2] [--only a,b] [--parts load,sessions]
+usage: w3_bridge.py [--servers echo[,everything,time]] [--conc 1,8,64] [--secs 3] [--reps 2] [--only a,b] [--parts load,idle,sessions]
 load:     tools/call closed loop, one MCP session shared by CONC keep-alive connections; for the echo server also one session
           per connection ('own'). Contenders are interleaved; medians of the repetitions are reported.
+idle:     100 sessions, each with a connection and an open SSE stream, and nobody says anything: memory of the bridge's own process
+          for each, and how often it wakes up in 20 s.
 sessions: memory and processes at 0, 1, 21 open sessions; idle CPU; leftovers after 100 connect/leave cycles, where clients
           leave (a) with DELETE, (b) by dropping the connection, an SSE GET stream open or not.
 Peers are found below BENCH_TOOLS (node/node_modules, venv-mcp) and left out where they are not."""
@@ -14,7 +16,7 @@ from lib import TOOLS, spawn, now
 ap = argparse.ArgumentParser()
 ap.add_argument("--servers", default="echo"); ap.add_argument("--conc", default="1,8,64")
 ap.add_argument("--secs", type=float, default=3); ap.add_argument("--reps", type=int, default=2); ap.add_argument("--only", default="")
-ap.add_argument("--parts", default="load,sessions"); ap.add_argument("--cycles", type=int, default=100); ap.add_argument("--name", default="w3")
+ap.add_argument("--parts", default="load,idle,sessions"); ap.add_argument("--cycles", type=int, default=100); ap.add_argument("--name", default="w3")
 ap.add_argument("--port", type=int, default=22000); ap.add_argument("--proto", default="2025-06-18")
 a = ap.parse_args()
 lib.build(); LG = lib.BIN / "loadgen"
@@ -30,7 +32,7 @@ def rpc(tool, args): return json.dumps(dict(jsonrpc="2.0", id=0, method="tools/c
 
 
 class Bridge:
-    name = "?"; mode = "mcp"; stateless = False
+    name = "?"; mode = "mcp"; stateless = False; parts = ("load", "sessions", "idle")
     def __init__(self, server, port, work): self.s, self.port, self.w = SERVERS[server], port, Path(work)
     def argv(self): ...
     def env(self): return dict(os.environ)
@@ -49,6 +51,9 @@ class Bridge:
     def pids(self): return list(lib.descendants([self.p.pid]))
 
 
+class Floor(Bridge):
+    name = "floor-minibridge"; stateless = True; parts = ("load",)
+    def argv(self): return [lib.BIN / "minibridge", self.port, "--", *self.s["cmd"]]
 class SgStateful(Bridge):
     name = "supergateway-stateful"
     @classmethod
@@ -86,7 +91,7 @@ max_sessions = 512
         return [self.BIN, "--config", self.w / "mcpsup.toml", "daemon"]
 class McpsupIsolated(Mcpsup):
     name = "mcpsup-isolated"; sessions = "isolated"
-ALL = [SgStateful, SgStateless, McpProxy, McpProxyStateless, Mcpsup, McpsupIsolated]
+ALL = [Floor, SgStateful, SgStateless, McpProxy, McpProxyStateless, Mcpsup, McpsupIsolated]
 
 
 def load(b, conc, own=False):
@@ -183,12 +188,27 @@ def sessions(B, server, port):
     return r
 
 
+def idle(B, server, port, n=100, secs=20):
+    b = B(server, port, lib.OUT / f"w3-{os.getpid()}" / f"{B.name}-{server}-idle"); r = dict(bridge=B.name, server=server, n=n)
+    try:
+        b.start(); time.sleep(2); first = Session(b); first.delete(); time.sleep(1); before = lib.mem_kib(b.p.pid)
+        held = [Session(b, True) for _ in range(n)]; time.sleep(12); after = lib.mem_kib(b.p.pid)    # by then its spare threads have ended
+        c0 = lib.cpu_ctx(b.p.pid); time.sleep(secs); c1 = lib.cpu_ctx(b.p.pid)
+        r.update(ok=sum(x.ok for x in held), kib_each=round((after[2] - before[2]) / n, 1), cpu_ms_per_s=(c1[0] - c0[0]) / secs / 1e6, wakeups_per_s=(c1[2] - c0[2]) / secs)
+        for x in held: x.drop()
+    except Exception as e: r["error"] = repr(e)[:300]
+    finally:
+        try: b.stop()
+        except Exception: pass
+    return r
+
+
 got = []
 for B in ALL:
     try: v = B.version(); v and (not a.only or B.name in a.only.split(",")) and got.append((B, v))
     except Exception as e: print("missing", B.name, repr(e)[:100])
 print([(B.name, v) for B, v in got], "load", os.getloadavg(), flush=True)
-out = dict(versions={B.name: v for B, v in got}, load=[], sessions=[])
+out = dict(versions={B.name: v for B, v in got}, load=[], idle=[], sessions=[])
 concs = list(map(int, a.conc.split(",")))
 if "load" in a.parts.split(","):
     for server in a.servers.split(","):
@@ -216,7 +236,11 @@ if "load" in a.parts.split(","):
             out["load"].append(row)
             print(f"{server:10} {n:24} {kind:6} c={conc:3} rps {row['rps']:9.0f} p50 {row['p50_us']/1e3:9.3f} p99 {row['p99_us']/1e3:9.3f} min {row['min_us']/1e3:8.3f} ms cpu/req {row['cpu_us']/1e3:8.3f} ms err {row['errors']} {row['err']}", flush=True)
         lib.save(a.name, out)
+if "idle" in a.parts.split(","):
+    for i, (B, v) in enumerate(got):
+        if "idle" in B.parts and not B.stateless:
+            r = idle(B, "echo", a.port + 60 + i); out["idle"].append(r); print(json.dumps(r), flush=True); lib.save(a.name, out)
 if "sessions" in a.parts.split(","):
     for server in a.servers.split(","):
-        for i, (B, v) in enumerate(got):
+        for i, (B, v) in enumerate((B, v) for B, v in got if "sessions" in B.parts):
             r = sessions(B, server, a.port + 100 + i); out["sessions"].append(r); print(json.dumps(r), flush=True); lib.save(a.name, out)

@@ -28,6 +28,7 @@ const KNOWN: [&str; 4] = [NEWEST, "2025-06-18", "2025-03-26", "2024-11-05"];
 struct Server {
     out: Mutex<()>,
     calls: AtomicU64,
+    unanswered: AtomicU64,
     is_mute: AtomicBool,
     is_deaf: AtomicBool,
 }
@@ -64,6 +65,10 @@ impl Server {
             "initialize" => self.answer(&id, initialize(&params)),
             "ping" => self.answer(&id, Ok(json!({}))),
             "tools/list" => self.answer(&id, Ok(json!({ "tools": tools() }))),
+            // Counted, and that is all.
+            "tools/call" if params["name"] == "never" => {
+                self.unanswered.fetch_add(1, Ordering::Relaxed);
+            }
             "tools/call" => {
                 let server = Arc::clone(self);
                 std::thread::spawn(move || {
@@ -85,6 +90,7 @@ impl Server {
         Some(match tool {
             "pid" => std::process::id().to_string(),
             "calls" => self.calls.load(Ordering::Relaxed).to_string(),
+            "unanswered" => self.unanswered.load(Ordering::Relaxed).to_string(),
             "session" => std::env::args().nth(1).unwrap_or_default(),
             "here" => std::env::current_dir().unwrap_or_default().display().to_string(),
             "echo" => arguments["text"].as_str().unwrap_or_default().to_owned(),
@@ -134,10 +140,24 @@ fn initialize(params: &Value) -> Result<Value, (i32, String)> {
 
 fn tools() -> Value {
     let tool = |name: &str| json!({ "name": name, "inputSchema": { "type": "object" } });
-    ["pid", "calls", "session", "here", "echo", "wait", "huge", "garbage", "deaf", "mute", "exit"]
-        .map(tool)
-        .into_iter()
-        .collect()
+    [
+        "never",
+        "unanswered",
+        "pid",
+        "calls",
+        "session",
+        "here",
+        "echo",
+        "wait",
+        "huge",
+        "garbage",
+        "deaf",
+        "mute",
+        "exit",
+    ]
+    .map(tool)
+    .into_iter()
+    .collect()
 }
 
 fn switches() -> String {

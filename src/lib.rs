@@ -26,7 +26,7 @@
 //!       │ variables, or problems              │                      │
 //!       ▼                                     │                      │
 //!  logic::roster ── what each user wants ─┐   │                      │
-//!  logic::ports ─── one port each ────────┤   │                      │
+//!  logic::ports, logic::uids: one each ───┤   │                      │
 //!                                         ▼   ▼                      ▼
 //!                              ┌──────────────────────────────────────────┐
 //!                              │ logic::fleet     want · observe · drive  │  no I/O, no clock
@@ -41,7 +41,7 @@
 //!             │                      │         thread; it hears no secret
 //!             │                      │ clone3: a copy, born in its cgroup or pid namespace,
 //!             │                      ▼ that hears its orders on a socket of its own
-//!             │               a run: session, limits, account, FIFOs, exec ──▶ the user's server
+//!             │               a run: session, limits, FIFOs, cage, account, exec ──▶ the user's server
 //!             │                      │
 //!             │                      ├─ RUNTIME/runs/NUMBER/  its FIFOs and its record (intent before
 //!             │                      │                        the process, identity after it), by
@@ -70,13 +70,18 @@
 //! A client that speaks only stdio comes in by another way, `mcpsup connect`: [`control`] asks the loop
 //! whether it may, and hands its requests to the same service behind the [`door`].
 //!
+//! An env file may be encrypted ([`seal`](system::seal)): a look hands it over as it is, another thread has
+//! it opened, and only then it is read. So it is with what users change themselves (`mcpsup set`): the loop
+//! says whose file is meant, another thread asks [`selfserve`](logic::selfserve) what it shall say and
+//! [replaces](system::envdir::rewrite) it, and the loop looks again.
+//!
 //! # The folders
 //!
 //! | folder | is | may name |
 //! |---|---|---|
 //! | [`model`] | nouns: [user and server](model::name), [secret](model::secret), [spec](model::spec), [run](model::run), [configuration](model::config), [status](model::status), [port map](model::portmap) | nothing |
-//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`token`](logic::token), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
-//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`logfile`](system::logfile), [`places`](system::places) | model |
+//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`uids`](logic::uids), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`token`](logic::token), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), [`selfserve`](logic::selfserve), [`cage`](logic::cage), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
+//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`ground`](system::ground), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`trust`](system::trust), [`logfile`](system::logfile), [`places`](system::places), [`seal`](system::seal) | model |
 //! | [`control`] | the control socket: [`protocol`](control::protocol), [`server`](control::server), [`client`](control::client), and the [passage](control::passage) to an instance | model, system |
 //! | [`door`] | the listening socket of each instance, which outlives every run behind it; the [bridge](door::bridge) to a stdio server | model, logic, system |
 //! | [`daemon`] | the loop: the one task that owns the fleet; event → drive → act → publish | all above |
@@ -93,11 +98,16 @@
 //! * A process's environment is built from nothing; the daemon's is never inherited.
 //! * Never a second run of an instance while anything of the first is alive, as far as the
 //!   [containment](model::config::Containment) can tell, whoever started it.
+//! * What a run is kept from is decided in [`logic::cage`] from what this host was found to allow,
+//!   and said from the same; the launcher does all of it or starts nothing.
 //! * What cannot be proved to be ours is never signalled.
 //! * A broken file touches only its own user; what happens to one user is the same whether or not
 //!   the others exist.
 //! * A secret cannot be printed: [`Secret`](model::Secret) has no `Display`, its `Debug` shows
 //!   nothing of it, and no error holds a value.
+//! * What a path leads to is believed only if nobody else can change the way ([`system::trust`]).
+//! * Under root's daemon no process is root unless the configuration says `root`, and a uid is one
+//!   user's as long as files of it exist.
 //! * A file that others read is replaced whole ([`system::files`]), never written in place.
 //! * Nobody comes in at a door unless something says that they may: a door that was told nothing lets
 //!   nobody in. A uid that is several users' says nothing of any of them.

@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     let verb = std::env::args_os().nth(1);
     match verb.as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("launch") => mcpsup::system::launch::main(),
+        Some("try-cage") => mcpsup::system::launch::try_cage(),
         Some(_) | None => mcpsup::cli::main(),
     }
 }

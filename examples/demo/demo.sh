@@ -101,7 +101,11 @@ random() { od -An -N12 -tx1 /dev/urandom | tr -d ' \n'; }
 # The URL as it stands in the snippet that is printed for the user's client.
 url_of() { mcpsup client "$1" --for claude-code 2>/dev/null | sed -n 's/.*"url": *"\([^"]*\)".*/\1/p' | head -n 1; }
 
-ln -s "$bin/examples/notes" "$scratch/notes"
+# Root's daemon runs each user's server under a uid of its own, which must get to it; as an ordinary
+# user all are that user.
+cp "$bin/examples/notes" "$scratch/notes"
+chmod 755 "$scratch/notes"
+[ "$(id -u)" -ne 0 ] || chmod 711 "$scratch"
 sed "s|@SCRATCH@|$scratch|" examples/demo/mcpsup.toml >"$scratch/mcpsup.toml"
 mkdir "$scratch/env.d"
 
@@ -118,11 +122,8 @@ until [ -S "$scratch/run/control.sock" ]; do
 done
 
 say 'Saving env.d/alice.env and env.d/bob.env: all that it takes'
-# Root's daemon gives each user an account of their own; alice and bob have none here.
-run_as=
-[ "$(id -u)" -ne 0 ] || run_as='MCPSUP_RUN_AS=root'
 for user in alice bob; do
-    printf 'NOTES_TOKEN=demo-%s\n%s\n' "$(random)" "$run_as" >"$scratch/env.d/$user.env"
+    printf 'NOTES_TOKEN=demo-%s\n' "$(random)" >"$scratch/env.d/$user.env"
 done
 tries=0
 until [ "$(mcpsup ports --json | grep -c '"user"')" -eq 2 ]; do

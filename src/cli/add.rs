@@ -79,11 +79,11 @@ const LARGEST: usize = 1024 * 1024;
 /// When they have a file already, mcpsup.toml or the input is wrong, or nothing can be written.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let places = &session.places;
-    let [name, other] = names_of(&args.user);
+    let names = names_of(&args.user);
+    let name = names[0].clone();
     let path = places.env_dir.join(&name);
-    let other = places.env_dir.join(other);
-    for there in [&path, &other] {
-        if there.symlink_metadata().is_ok() && (!args.force || *there == other) {
+    for there in names.map(|name| places.env_dir.join(name)) {
+        if there.symlink_metadata().is_ok() && (!args.force || there != path) {
             bail!(
                 "cannot write {}: {} has {} already; mcpsup edit {} changes it",
                 path.display(),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueHint};
 
 use super::{
-    add, check, client, completions, connect, edit, headers, init, logs, man, ports, reload, remove, status,
-    steer,
+    add, check, client, completions, connect, edit, headers, init, logs, man, ports, reload, remove, seal,
+    status, steer, wish,
 };
 
 /// The exit status, for every page of help.
@@ -78,6 +78,16 @@ pub enum Verb {
     Connect(connect::Args),
     /// Print the header with which a client comes in at a user's door, as JSON
     Headers(headers::Args),
+    /// Set a credential of your own: typed and not shown, or from the standard input
+    Set(wish::Variable),
+    /// Remove a credential of your own
+    Unset(wish::Variable),
+    /// Choose a server that is not for everybody
+    Enable(wish::Server),
+    /// Leave a server that was chosen
+    Disable(wish::Server),
+    /// Encrypt a user's env file at rest
+    Seal(seal::Args),
     /// Make the daemon read every file again (as SIGHUP does)
     Reload(reload::Args),
     /// Print the script that completes commands and user names in a shell
@@ -126,6 +136,12 @@ mod tests {
             "mcpsup remove alice --no-wait --timeout 2m",
             "mcpsup reload",
             "mcpsup init --json",
+            "mcpsup set NOTES_TOKEN",
+            "mcpsup set NOTES_TOKEN --user alice --no-wait",
+            "mcpsup unset NOTES_TOKEN --json",
+            "mcpsup enable maps",
+            "mcpsup disable maps --user alice",
+            "mcpsup seal alice --with systemd-creds",
             "mcpsup add alice --json",
             "mcpsup edit alice --json",
             "mcpsup remove alice --yes --json",
@@ -152,6 +168,10 @@ mod tests {
             "mcpsup add",
             "mcpsup add alice/notes",
             "mcpsup completions cmd.exe",
+            "mcpsup set",
+            "mcpsup set A 1",
+            "mcpsup enable a/b",
+            "mcpsup seal",
         ] {
             assert!(!parses(line), "{line}");
         }
@@ -180,7 +200,7 @@ mod tests {
     fn a_verb_that_is_not_there_yet_is_not_listed() {
         let command = Cli::command();
         let listed: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
-        for verb in ["launch", "set", "seal", "token", "audit", "doctor"] {
+        for verb in ["launch", "token", "audit", "doctor"] {
             assert!(!listed.contains(&verb), "{verb}");
         }
     }

@@ -4,7 +4,7 @@
 //! file they accept is one that the daemon accepts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
+use std::sync::Arc;
 
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -12,18 +12,20 @@ use zeroize::Zeroizing;
 use super::Outcome;
 use super::print::{Paint, clean};
 use super::session::Session;
+use crate::daemon::apart;
 use crate::logic::access;
-use crate::logic::ports::Ports;
 use crate::logic::roster::{Host, Roster};
+use crate::logic::uids::Facts;
 use crate::logic::{config, envfile};
+use crate::model::cage::Apart;
 use crate::model::env::{Variable, Variables};
-use crate::model::file::{EnvFile, FileState};
+use crate::model::file::{EnvFile, FileState, Look};
 use crate::model::{Config, Problem, UserName, Whom};
-use crate::system::cause::plain;
 use crate::system::envdir::{Complete, EnvDir};
-use crate::system::files::{self, FileError};
+use crate::system::files;
 use crate::system::places::Places;
-use crate::system::{account, clock};
+use crate::system::seal::Keeper;
+use crate::system::{account, clock, holdings, trust};
 
 /// How.
 #[derive(Debug, clap::Args)]
@@ -31,7 +33,7 @@ pub struct Args {
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,
-    /// Name every variable and the length of its value
+    /// Name every variable and the length of its value, and every promise this host keeps
     #[arg(long, short)]
     pub verbose: bool,
 }
@@ -69,9 +71,10 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         look.files.insert(user, FileState::Read(file));
     }
     examined.problems.extend(look.directory.clone().err());
+    unseal(&mut look, &Keeper::of(&places.state));
     for state in look.files.values() {
         match state {
-            FileState::Unchanged => {}
+            FileState::Unchanged | FileState::Sealed(..) => {}
             FileState::Refused(problem) => examined.problems.push(problem.clone()),
             FileState::Read(file) => match envfile::parse(&file.bytes, &file.name) {
                 Ok(variables) => examined.files.push((file.name.clone(), variables)),
@@ -83,17 +86,26 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     let mut roster = Roster::default();
     roster.set_config(config);
     roster.set_files(look);
+    let instances = places.state.join("instances");
+    let is_used = |user: &UserName, uid| holdings::are_left(&instances.join(user.as_str()), uid);
     let host = Host {
         blocked: &BTreeSet::new(),
         accounts: &account::find,
+        uids: Facts { named: &account::named, is_used: &is_used },
         state: &places.state,
         runtime: &places.runtime,
         is_root: account::own_uid() == 0,
         // Nothing is compared with what the daemon runs.
         digest_key: &[0; 32],
+        cage: &|_, _| Arc::default(),
         removing: &BTreeSet::new(),
     };
-    let listed = roster.resolve(&Whom::All, &mut sticky(places), &host);
+    let listed = roster.resolve(
+        &Whom::All,
+        &mut remembered(places, "ports.json"),
+        &mut remembered(places, "uids.json"),
+        &host,
+    );
     // The roster's own: files of users who have no instance.
     for problem in listed.into_values().flat_map(|one| one.problems).chain(roster.problems()) {
         if !examined.problems.contains(&problem) {
@@ -103,9 +115,23 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     examined
 }
 
-/// The ports that were given before; none where they cannot be read, which is the daemon's alone.
-fn sticky(places: &Places) -> Ports {
-    let bytes = files::read_bounded(&places.state.join("ports.json"), LARGEST).ok();
+/// Opens what is encrypted.
+fn unseal(look: &mut Look, keeper: &Keeper) {
+    for (user, state) in &mut look.files {
+        if let FileState::Sealed(file, seal) = state {
+            let EnvFile { name, owner_uid, .. } = file.clone();
+            *state = match keeper.open(*seal, user, &file.bytes) {
+                Ok(bytes) => FileState::Read(EnvFile { name, bytes, owner_uid }),
+                Err(why) => FileState::Refused(Problem::new(name, why)),
+            };
+        }
+    }
+}
+
+/// The ports, or uids, that were given before; none where they cannot be read, which is the daemon's
+/// alone.
+fn remembered<T: Default + serde::de::DeserializeOwned>(places: &Places, name: &str) -> T {
+    let bytes = files::read_bounded(&places.state.join(name), LARGEST).ok();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
@@ -117,15 +143,10 @@ fn sticky(places: &Places) -> Ports {
 pub fn read_config(places: &Places) -> Result<Config, Vec<Problem>> {
     let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
     let one = |text: String| vec![Problem::new(file.clone(), text)];
-    let read = files::read_bounded(&places.config, config::MAX_FILE);
-    let bytes = read.map_err(|error| one(unreadable(&error)))?;
+    let read = trust::read(&places.config, config::MAX_FILE);
+    let bytes = read.map_err(|why| one(why.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| one("is not UTF-8".to_owned()))?;
     config::parse(&text, &file)
-}
-
-fn unreadable(error: &FileError) -> String {
-    let cause = error.source().and_then(|cause| cause.downcast_ref());
-    format!("cannot be read: {}", cause.map_or_else(|| error.to_string(), plain))
 }
 
 /// What is wrong with one user's file if it says `bytes`, by itself and beside everybody else's.
@@ -174,6 +195,9 @@ struct Report<'a> {
     files: Vec<Lengths<'a>>,
     notes: &'a [String],
     ignored: BTreeMap<&'a str, &'a str>,
+    /// How far a daemon of the caller's would keep users apart here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    apart: Option<&'a Apart>,
 }
 
 /// Does it.
@@ -182,7 +206,8 @@ struct Report<'a> {
 ///
 /// When stdout cannot be written.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
-    let examined = examine(&session.places, None);
+    let mut examined = examine(&session.places, None);
+    let apart = foresee(&session.places, &mut examined);
     if args.json {
         let ignored = examined.ignored.iter().map(|(name, why)| (&**name, &**why));
         let report = Report {
@@ -190,12 +215,35 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
             files: lengths(&examined.files),
             notes: &examined.notes,
             ignored: ignored.collect(),
+            apart: apart.as_ref(),
         };
         session.print.json(&report, false)?;
     } else {
         tell(&examined, args.verbose, session)?;
+        for line in apart.iter().flat_map(|apart| apart.lines(args.verbose)) {
+            session.print.line(&clean(&line))?;
+        }
     }
     Ok(if examined.problems.is_empty() { Outcome::Done } else { Outcome::Failed })
+}
+
+/// What this host would keep apart; that it is too little for mcpsup.toml is a problem like others.
+fn foresee(places: &Places, examined: &mut Examined) -> Option<Apart> {
+    // One that cannot be read has been reported.
+    let config = read_config(places).ok()?;
+    let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
+    match apart::foresee(places, &config) {
+        Ok(found) => {
+            examined.problems.extend(found.refusal.map(|text| Problem::new(file.clone(), text)));
+            Some(found.apart)
+        }
+        Err(error) => {
+            let text =
+                format!("cannot tell what this host keeps apart: {}", crate::system::cause::plain(&error));
+            examined.problems.push(Problem::new(file, text));
+            None
+        }
+    }
 }
 
 fn tell(examined: &Examined, verbose: bool, session: &Session) -> anyhow::Result<()> {

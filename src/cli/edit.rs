@@ -1,14 +1,16 @@
 //! `mcpsup edit`: the caller's editor on a copy, put in place only if it is right.
 //!
-//! The copy lies in memory-backed storage, in a directory of its own (editors leave swap files
-//! and backups beside what they edit), and goes when we end, whatever happens.
+//! The copy lies in memory-backed storage (a tmpfs, as the kernel says of the directory itself), in a
+//! directory of its own (editors leave swap files and backups beside what they edit, and what they
+//! put into TMPDIR goes there as well), and goes when we end, whatever happens. A sealed file is
+//! opened for it and sealed again, so what it says is never on a disk.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -18,8 +20,10 @@ use super::add::tell;
 use super::check::{examine_file, shown};
 use super::names;
 use super::session::Session;
+use crate::model::file::Seal;
 use crate::model::{Problem, UserName};
 use crate::system::envdir::names_of;
+use crate::system::seal::Keeper;
 use crate::system::{files, terminal};
 
 /// Whose.
@@ -53,13 +57,24 @@ const LARGEST: usize = 1024 * 1024;
 /// When there is no such file, no place in memory, no editor, or the file changed meanwhile.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let (name, path) = find(args, session)?;
-    let before = Zeroizing::new(files::read_bounded(&path, LARGEST)?);
+    let stored = Zeroizing::new(files::read_bounded(&path, LARGEST)?);
+    let keeper = Keeper::of(&session.places.state);
+    let seal = Seal::of(&name);
+    let refused = |why: String| anyhow!("{} {why}", path.display());
+    let before = match seal {
+        Some(seal) => keeper.open(seal, &args.user, &stored).map_err(refused)?,
+        None => stored.clone(),
+    };
     let owner = std::fs::metadata(&path)?.uid();
     let editor = ["VISUAL", "EDITOR"].into_iter().find_map(|name| session.environment.get(name));
     let editor = editor.map_or_else(|| "vi".into(), |editor| editor.to_string_lossy());
     let patience = terminal::Patience::begin().context("cannot guard the copy")?;
     let desk = Desk::make(session)?;
-    let copy = desk.0.join(&name);
+    if seal.is_some() && terminal::swaps() {
+        session.print.aside("this host swaps memory to a disk, and the copy with it if memory runs short");
+    }
+    // As a plain file is called, for the editor's sake.
+    let copy = desk.0.join(format!("{}.env", args.user));
     files::replace(&copy, &before, 0o600)?;
     loop {
         let status = terminal::edit(&editor, &copy).context("cannot start the editor")?;
@@ -76,7 +91,11 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         let shown = shown(&session.places, &name);
         match examine_file(&session.places, &args.user, &shown, &after, owner) {
             Ok(()) => {
-                put(&path, &before, &after)?;
+                let sealed = match seal {
+                    Some(seal) => keeper.close(seal, &args.user, &after).map_err(refused)?.into(),
+                    None => after,
+                };
+                put(&path, &stored, &sealed)?;
                 return say(args, &path, true, session);
             }
             Err(problems) => {

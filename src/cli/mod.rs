@@ -31,12 +31,14 @@ pub mod print;
 pub mod progress;
 pub mod reload;
 pub mod remove;
+pub mod seal;
 pub mod session;
 pub mod status;
 pub mod steer;
 pub mod table;
 pub mod tame;
 pub mod who;
+pub mod wish;
 
 use args::{Cli, Verb};
 use print::Print;
@@ -130,6 +132,11 @@ fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {
         Verb::Client(args) => client::run(args, session),
         Verb::Connect(args) => connect::run(args, session),
         Verb::Headers(args) => headers::run(args, session),
+        Verb::Set(args) => wish::set(args, session),
+        Verb::Unset(args) => wish::unset(args, session),
+        Verb::Enable(args) => wish::enable(args, session),
+        Verb::Disable(args) => wish::disable(args, session),
+        Verb::Seal(args) => seal::run(args, session),
         Verb::Reload(args) => reload::run(args, session),
         Verb::Completions(args) => completions::run(args, &session.print),
         Verb::Man(args) => man::run(args, &session.print),

@@ -151,6 +151,7 @@ pub(crate) mod tests {
             note: None,
             problems: vec![],
             containment: None,
+            runs_as: None,
             sessions: None,
             session_runs: vec![],
         }

@@ -26,7 +26,7 @@ pub struct Args {
     /// Show it again whenever something changes, until Ctrl-C
     #[arg(long, short)]
     pub watch: bool,
-    /// Show runs, processes, endpoints, and what this host does not enforce
+    /// Show runs, processes, endpoints, and what this host keeps apart
     #[arg(long, short)]
     pub verbose: bool,
 }
@@ -96,6 +96,7 @@ fn page(report: &StatusReport, verbose: bool, width: Option<usize>, print: &Prin
         }
         lines.push(String::new());
         lines.push(format!("mcpsup {}, generation {}", clean(&report.version), report.generation));
+        lines.extend(report.apart.iter().flat_map(|apart| apart.lines(true)).map(|line| clean(&line)));
         lines.extend(report.notes.iter().map(|note| format!("note: {}", clean(note))));
     }
     lines
@@ -178,6 +179,9 @@ fn details(now: &InstanceStatus) -> Vec<String> {
     if now.strikes > 0 {
         tell("in a row", now.strikes.to_string());
     }
+    if let Some(runs_as) = &now.runs_as {
+        tell("runs as", runs_as.clone());
+    }
     if let Some(containment) = &now.containment {
         tell("containment", containment.clone());
     }
@@ -194,6 +198,7 @@ mod tests {
     use crate::cli::progress::tests::notes;
     use crate::cli::session::Environment;
     use crate::model::Problem;
+    use crate::model::cage::{Apart, Promise, Tier};
 
     fn report() -> StatusReport {
         let mut cooling = notes(StateName::Cooling);
@@ -210,12 +215,20 @@ mod tests {
         let mut up = notes(StateName::Up);
         up.for_seconds = 185;
         up.containment = Some("cgroup".to_owned());
+        up.runs_as = Some("alice (uid 1001)".to_owned());
         StatusReport {
             version: "0.1.0".to_owned(),
             generation: 3,
             instances: vec![up, cooling, refused, also],
             problems: vec![],
             notes: vec!["no cgroup here".to_owned()],
+            apart: Some(Apart {
+                tier: Tier::Landlock,
+                promises: vec![
+                    Promise { what: "no core dumps".into(), kept: true, by: "RLIMIT_CORE 0".into() },
+                    Promise { what: "killed whole".into(), kept: false, by: "by session only".into() },
+                ],
+            }),
         }
     }
 
@@ -246,7 +259,16 @@ mod tests {
     #[test]
     fn everything_else_is_told_on_request() {
         let lines = printed(true, None);
-        for line in ["alice/notes", "  containment  cgroup", "  run          7", "note: no cgroup here"] {
+        for line in [
+            "alice/notes",
+            "  containment  cgroup",
+            "  runs as      alice (uid 1001)",
+            "  run          7",
+            "users are kept apart by Landlock and a filter of system calls (landlock)",
+            "  kept      no core dumps: RLIMIT_CORE 0",
+            "  not kept  killed whole: by session only",
+            "note: no cgroup here",
+        ] {
             assert!(lines.iter().any(|l| l == line), "{line}\n{lines:#?}");
         }
     }

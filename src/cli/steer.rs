@@ -136,8 +136,24 @@ pub fn await_up(
         report = client.status(&everybody, Some((report.generation, timeout.saturating_sub(spent))))?;
     };
     let accepted = Accepted { generation: report.generation, instances: meant };
+    follow_up(client, &everybody, accepted, (quiet, timeout), session)
+}
+
+/// Waits until what was accepted is up, and says where, unless `quiet`.
+///
+/// # Errors
+///
+/// When the daemon breaks off.
+pub fn follow_up(
+    client: &Client,
+    target: &Target,
+    accepted: Accepted,
+    (quiet, timeout): (bool, Duration),
+    session: &Session,
+) -> anyhow::Result<Vec<Done>> {
+    let begun = clock::now();
     let mut watch = Watch { goal: Goal::Up, begun, timeout, quiet, before: Vec::new(), done: Vec::new() };
-    watch.follow(client, &everybody, accepted, session)?;
+    watch.follow(client, target, accepted, session)?;
     Ok(watch.done)
 }
 

@@ -22,13 +22,15 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::protocol::{Accepted, ErrorBody, Refusal, RefusalKind, Target};
-use crate::model::UserName;
 use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
+use crate::model::{UserName, Wish};
 use crate::system::cause::plain;
 
 /// How long the daemon may take for an answer that waits for nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where a sealed file is opened, made and opened again, each in up to 20 s.
+const UNSEALS_WITHIN: Duration = Duration::from_secs(70);
 /// Longest answer in bytes but for logs: a status of tens of thousands of instances.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -172,6 +174,26 @@ impl Client {
     /// [`ClientError`]
     pub fn reload(&self) -> Result<Accepted, ClientError> {
         self.call(Method::POST, "/v1/reload", Bytes::new(), PATIENCE)
+    }
+
+    /// Changes what the file of `user` (left out: the caller) says; which instances that starts anew.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]
+    pub fn wish(&self, user: Option<&UserName>, wish: &Wish) -> Result<Accepted, ClientError> {
+        let (path, what) = match wish {
+            Wish::Set { name, .. } => ("/v1/set", format!("name={name}")),
+            Wish::Unset { name } => ("/v1/unset", format!("name={name}")),
+            Wish::Enable(server) => ("/v1/enable", format!("server={server}")),
+            Wish::Disable(server) => ("/v1/disable", format!("server={server}")),
+        };
+        let query: Vec<String> = user.map(|user| format!("user={user}")).into_iter().chain([what]).collect();
+        let body = match wish {
+            Wish::Set { value, .. } => Bytes::copy_from_slice(value.reveal().as_bytes()),
+            Wish::Unset { .. } | Wish::Enable(_) | Wish::Disable(_) => Bytes::new(),
+        };
+        self.call(Method::POST, &with(path, &query), body, UNSEALS_WITHIN)
     }
 
     /// The last `lines` lines of an instance's log, and with `follow` what is written later, piece

@@ -9,6 +9,9 @@
 //! | `DELETE /v1/users/NAME` | | [`Accepted`]; its ports are freed once it ended; its state and logs stay |
 //! | `POST /v1/reload` | | [`Accepted`] |
 //! | `POST /v1/token` | [`Target`]; `lasting=true`, `renew=true` | `{"Authorization": "Bearer …"}`: what to come in with at that user's doors |
+//! | `POST /v1/set` | `user`, `name`; the body is the value | [`Accepted`], once it is written: what starts anew |
+//! | `POST /v1/unset` | `user`, `name` | [`Accepted`], likewise: what is stopped for it |
+//! | `POST /v1/enable`, `/v1/disable` | `user`, `server` | [`Accepted`], likewise |
 //! | `OPTIONS /v1/mcp/USER/SERVER` | | [`InstanceId`](crate::model::InstanceId): the caller may do the next thing; the names may be left out where they are clear |
 //! | `POST`, `GET`, `DELETE` there | MCP's Streamable HTTP | the instance's, as at its door; without the header `mcpsup-version` |
 //!
@@ -24,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 use super::passage::Passage;
 use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
-use crate::model::{RunId, Secret, ServerName, UserName};
+use crate::model::{RunId, Secret, ServerName, UserName, Wish};
 
 /// Who is at the other end of the control socket, as the kernel says (`SO_PEERCRED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,8 @@ pub enum Request {
         /// End every one that was given out so far.
         renew: bool,
     },
+    /// Change what this user's file says; left out, the caller's own.
+    Wish(Option<UserName>, Wish),
 }
 
 /// What is answered.

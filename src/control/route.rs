@@ -7,10 +7,12 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 
 use super::protocol::{Request, Target};
+use crate::model::{Secret, Wish};
 
 /// What can be asked, for whoever asked something else.
 pub const ROUTES: &str = "GET /v1/status, POST /v1/start, POST /v1/stop, POST /v1/restart, \
                           GET /v1/ports, GET /v1/logs, POST /v1/token, DELETE /v1/users/NAME, POST /v1/reload, \
+                          POST /v1/set, POST /v1/unset, POST /v1/enable, POST /v1/disable, \
                           POST /v1/mcp/USER/SERVER";
 
 /// The longest a request for a later status waits.
@@ -150,8 +152,34 @@ pub fn route(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> R
             query.only(&[])?;
             Ok(Ask::Once(Request::Reload))
         }
+        SET | "/v1/unset" | "/v1/enable" | "/v1/disable" => {
+            wants(Method::POST)?;
+            wish(path, &query, body)
+        }
         _ => Err((StatusCode::NOT_FOUND, format!("there is no {path}; there is {ROUTES}"))),
     }
+}
+
+/// Where a body is a secret.
+pub const SET: &str = "/v1/set";
+
+/// A change of the caller's own file, or of a named user's.
+fn wish(path: &str, query: &Query<'_>, body: &[u8]) -> Result<Ask, Misunderstanding> {
+    let by_name = matches!(path, SET | "/v1/unset");
+    query.only(&["user", if by_name { "name" } else { "server" }])?;
+    let Target { user, server, .. } = query.target()?;
+    let name = || query.get("name").map(str::to_owned).ok_or_else(|| wrong("say ?name=NAME".to_owned()));
+    let server = || server.ok_or_else(|| wrong("say ?server=SERVER".to_owned()));
+    let wish = match path {
+        SET => match str::from_utf8(body) {
+            Ok(value) => Wish::Set { name: name()?, value: Secret::new(value) },
+            Err(_) => return Err(wrong("cannot take a value that is not UTF-8".to_owned())),
+        },
+        "/v1/unset" => Wish::Unset { name: name()? },
+        "/v1/enable" => Wish::Enable(server()?),
+        _ => Wish::Disable(server()?),
+    };
+    Ok(Ask::Once(Request::Wish(user, wish)))
 }
 
 fn wrong(text: String) -> Misunderstanding {
@@ -294,6 +322,25 @@ mod tests {
             assert!(matches!(target(wrong, None), Some(Err((StatusCode::BAD_REQUEST, _)))), "{wrong}");
         }
         assert!(matches!(target("/v1/mcp/alice", Some("user=bob")), Some(Err(_))));
+    }
+
+    #[test]
+    fn a_value_is_the_body_as_it_came_and_stands_in_no_message() {
+        let ask = |query: &str, body: &[u8]| route(&Method::POST, SET, Some(query), body);
+        let value = "a \"b\"\n{}%20";
+        let wish = Wish::Set { name: "X".to_owned(), value: Secret::new(value) };
+        let alices = Some("alice".parse().unwrap());
+        assert_eq!(ask("user=alice&name=X", value.as_bytes()), Ok(Ask::Once(Request::Wish(alices, wish))));
+        for (query, body) in
+            [("", &b"hunter2"[..]), ("name=X&valeu=hunter2", b""), ("name=X", b"hunter2\xff")]
+        {
+            let (status, text) = ask(query, body).unwrap_err();
+            assert!(status == StatusCode::BAD_REQUEST && !text.contains("hunter2"), "{text}");
+        }
+        let enable = route(&Method::POST, "/v1/enable", Some("server=maps"), b"");
+        assert_eq!(enable, Ok(Ask::Once(Request::Wish(None, Wish::Enable("maps".parse().unwrap())))));
+        assert_eq!(status(&route(&Method::POST, "/v1/disable", Some("name=X"), b"")), 400);
+        assert_eq!(status(&route(&Method::GET, "/v1/unset", Some("name=X"), b"")), 405);
     }
 
     #[test]

@@ -16,13 +16,14 @@ mod tests;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -36,6 +37,7 @@ use super::passage::Passage;
 use super::protocol::{Call, ErrorBody, Peer, Refusal, Reply, Request, Target};
 use super::route::{self, Ask, route};
 use crate::model::Refusals;
+use crate::model::secret::overwrite;
 use crate::system::cause::plain;
 use crate::system::tail::Tail;
 use crate::system::{account, clock, peer};
@@ -159,15 +161,36 @@ fn turn_away(stream: &UnixStream, peer: Peer, is_said: bool) {
     }
 }
 
+/// Bodies that were a secret. Each lies in a buffer of the connection's, so they are overwritten when
+/// that has let go of it.
+#[derive(Debug, Default)]
+struct Shreds(Mutex<Vec<Bytes>>);
+
+impl Shreds {
+    fn take(&self, body: Bytes) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(body);
+    }
+}
+
+impl Drop for Shreds {
+    fn drop(&mut self) {
+        let bodies = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for mut body in bodies.drain(..).filter_map(|body| body.try_into_mut().ok()) {
+            overwrite(&mut body);
+        }
+    }
+}
+
 async fn converse(stream: UnixStream, peer: Peer, ears: Ears, seat: Seat) {
+    let shreds = Shreds::default();
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (ears, seat) = (ears.clone(), &seat);
+        let (ears, seat, shreds) = (ears.clone(), &seat, &shreds);
         async move {
             let uri = request.uri();
             let answer = match route::instance(uri.path(), uri.query()) {
                 Some(Ok(target)) => ears.pass(peer, seat, target, request).await,
                 Some(Err((status, text))) => refuse(status, text),
-                None => ears.answer(peer, request).await,
+                None => ears.answer(peer, request, shreds).await,
             };
             Ok::<_, std::convert::Infallible>(answer)
         }
@@ -199,7 +222,7 @@ struct Ears {
 }
 
 impl Ears {
-    async fn answer(mut self, peer: Peer, request: hyper::Request<Incoming>) -> Answer {
+    async fn answer(mut self, peer: Peer, request: hyper::Request<Incoming>, shreds: &Shreds) -> Answer {
         let (head, body) = request.into_parts();
         let body = match timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
@@ -212,7 +235,12 @@ impl Ears {
                 return refuse(StatusCode::REQUEST_TIMEOUT, text);
             }
         };
-        match route(&head.method, head.uri.path(), head.uri.query(), &body) {
+        let ask = route(&head.method, head.uri.path(), head.uri.query(), &body);
+        let is_secret = head.uri.path() == route::SET;
+        if is_secret {
+            shreds.take(body);
+        }
+        let mut answer = match ask {
             Ok(Ask::Once(request)) => self.ask_once(peer, request).await,
             Ok(Ask::StatusAfter { target, after, wait }) => {
                 let later = self.generation.wait_for(|generation| *generation > after);
@@ -222,7 +250,12 @@ impl Ears {
             }
             Ok(Ask::Logs { target, lines, follow }) => self.logs(peer, target, lines, follow).await,
             Err((status, text)) => refuse(status, text),
+        };
+        if is_secret {
+            // So that its buffer is soon nobody's.
+            answer.headers_mut().insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
         }
+        answer
     }
 
     /// Passes a request on to an instance, if the caller may.

@@ -13,6 +13,7 @@ use crate::door::bridge::Bridge;
 use crate::logic::fleet::Effect;
 use crate::logic::instance::Want;
 use crate::model::config::Probe;
+use crate::model::spec::Home;
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
 use crate::system::probe::{self, Listening};
 use crate::system::process::{News, What};
@@ -102,12 +103,17 @@ impl Daemon {
         if let Err(error) = self.store.reserve(run) {
             return self.not_started(run, super::store::chain(&error));
         }
+        if let Some(account) = spec.account.as_ref().filter(|account| account.is_reserved)
+            && let Err(error) = self.store.keep_uid(account.uid, &mut self.uids)
+        {
+            return self.not_started(run, super::store::chain(&error));
+        }
         failpoint::pass("spawn.reserved");
         if let Some((_, older)) = self.older.iter().find(|(id, _)| id == instance) {
             return self.not_started(run, format!("its earlier run {older} is still being killed"));
         }
         // Nothing of ours is alive here, so whoever listens there is a stranger.
-        if let Some((port, stranger)) = spec.backend().and_then(|port| Some((port, stranger_at(port)?))) {
+        if let Some((port, stranger)) = spec.backend.and_then(|port| Some((port, stranger_at(port)?))) {
             tracing::warn!(user = %instance.user, server = %instance.server, port, holder = stranger, "backend port taken");
             let mend = if self.give_another_backend(instance, port) {
                 "it gets another"
@@ -120,7 +126,8 @@ impl Daemon {
         let talk = self.bridges.partner(instance, run, None).filter(|_| is_stdio);
         let bridge = self.bridges.get(instance).filter(|_| is_stdio).cloned();
         let uid = spec.account.as_ref().map_or_else(account::own_uid, |account| account.uid);
-        let backend = backend(spec.backend(), spec.socket());
+        let home = Home::of(instance, &self.places.state, &self.places.runtime);
+        let backend = backend(spec.backend, spec.socket(&home));
         if let Some(Address::Unix(path)) = &backend
             && let Err(error) = files::remove(path)
         {
@@ -167,7 +174,7 @@ impl Daemon {
         let Some(current) = self.current.get_mut(&run) else { return };
         let (probe, path) =
             match self.fleet.get(&current.instance).map(crate::logic::instance::Instance::wanted) {
-                Some(Want::Always(spec)) => (spec.probe.clone(), spec.path.clone()),
+                Some(Want::Always(spec)) => (spec.server.ready.probe.clone(), spec.server.path.clone()),
                 // Nobody knows any more how it wants to be asked.
                 Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
             };
@@ -178,7 +185,7 @@ impl Daemon {
         let say = self.sources.say_ready.clone();
         let task = tokio::spawn(async move {
             let say_why = |why| *not_ready.lock().unwrap_or_else(PoisonError::into_inner) = why;
-            let listening = probe::until_ready(&probe, &address, &path, look, say_why).await;
+            let listening = probe::until_ready(&probe, &address, &path, || look.pids(), say_why).await;
             if say.send(Ready { run, listening }).await.is_err() {
                 tracing::debug!(run = run.0, "ready after the end of the loop");
             }

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio::sync::oneshot;
+
 use super::Daemon;
 use super::gates::Kind;
+use super::wishes::Job;
 use crate::control::passage::Passage;
 use crate::control::protocol::{
     Accepted, Call, LogHandle, Meant, Peer, Refusal, RefusalKind, Reply, Request, Target,
@@ -14,11 +17,33 @@ use crate::model::{InstanceId, Moment, UserName, Whom};
 use crate::system::account;
 use crate::system::envdir::Complete;
 
+/// What a request leads to.
+enum Answer {
+    /// Its answer.
+    Now(Reply),
+    /// Work for another thread, and an answer when that is done.
+    Later(Job),
+}
+
 impl Daemon {
     pub(super) fn answer(&mut self, call: Call, now: Moment) {
         let Call { peer, request, reply } = call;
         self.say_refusals(now);
-        let answer = self.decide(peer, request, now);
+        match self.decide(peer, request, now) {
+            Ok(Answer::Now(answer)) => self.reply(peer, reply, Ok(answer), now),
+            Ok(Answer::Later(job)) => self.begin_wish(peer, job, reply),
+            Err(refusal) => self.reply(peer, reply, Err(refusal), now),
+        }
+    }
+
+    /// Answers, and says in the log who was not permitted.
+    pub(super) fn reply(
+        &mut self,
+        peer: Peer,
+        reply: oneshot::Sender<Result<Reply, Refusal>>,
+        answer: Result<Reply, Refusal>,
+        now: Moment,
+    ) {
         if let Err(refusal) = &answer
             && refusal.kind == RefusalKind::NotPermitted
             && self.refusals.note(peer.uid, now)
@@ -40,9 +65,9 @@ impl Daemon {
         }
     }
 
-    fn decide(&mut self, peer: Peer, request: Request, now: Moment) -> Result<Reply, Refusal> {
+    fn decide(&mut self, peer: Peer, request: Request, now: Moment) -> Result<Answer, Refusal> {
         let caller = Self::caller(peer);
-        match request {
+        let answer = match request {
             Request::Status(target) => {
                 let nobody_named = target.user.is_none() && target.server.is_none();
                 let meant = match self.meant(caller, &target) {
@@ -71,7 +96,9 @@ impl Daemon {
                 self.reload(now);
                 Ok(Reply::Accepted(Accepted { generation, instances: Vec::new() }))
             }
-        }
+            Request::Wish(user, wish) => return self.wish(peer, caller, user, wish).map(Answer::Later),
+        };
+        answer.map(Answer::Now)
     }
 
     fn caller(peer: Peer) -> Caller {
@@ -181,7 +208,7 @@ impl Daemon {
     /// The way to an instance for whoever may steer it.
     fn way_to(&self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {
         let id = self.the_one(caller, target)?;
-        let path = self.listed.get(&id).map(|listed| listed.path.clone());
+        let path = self.listed.get(&id).map(|listed| listed.path().to_owned());
         let Some(entrance) = path.and_then(|path| self.doors.entrance(&id, path)) else {
             let why = self.doors.problem(&id).map_or_else(String::new, |problem| format!(": {problem}"));
             return Err(refusal(RefusalKind::Failed, format!("{id} has no door at present{why}")));
@@ -213,7 +240,7 @@ impl Daemon {
 
 /// The uid by which a user is known on this host. One whose file is gone is still the account of
 /// that name.
-fn owner(id: &InstanceId, listed: &Listed) -> Option<u32> {
+pub(super) fn owner(id: &InstanceId, listed: &Listed) -> Option<u32> {
     listed.owner_uid.or_else(|| account::uid_of(id.user.as_str()).ok().flatten())
 }
 
@@ -227,6 +254,6 @@ fn admin_only(caller: Caller) -> Result<(), Refusal> {
     }
 }
 
-fn refusal(kind: RefusalKind, text: String) -> Refusal {
+pub(super) fn refusal(kind: RefusalKind, text: String) -> Refusal {
     Refusal { kind, text }
 }

@@ -9,7 +9,7 @@ const CALM: Duration = Duration::from_secs(1);
 
 /// So much happening to instances is a burst. Less leaves little behind, and tidying has a price:
 /// what comes next finds nothing warm.
-const BURST: usize = 64;
+pub(super) const BURST: usize = 64;
 
 /// What happened since the last time of rest, or within the present stretch of a burst.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::door::bridge::Bridge;
 use crate::door::{Behind, Door, Entrance, Gate, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
-use crate::model::{InstanceId, Moment, Problem, Refusals, Whom};
+use crate::model::{InstanceId, Moment, Problem, Refusals, Whom, pack};
 use crate::system::ready::Hub;
 use crate::system::{account, files, socket};
 
@@ -215,6 +215,11 @@ impl Doors {
     /// Removes what would look like doors when the daemon has gone.
     pub(super) fn leave(&self) {
         remove_all(&self.dir);
+    }
+
+    /// Makes the table as small as it can be.
+    pub(super) fn pack(&mut self) {
+        pack(&mut self.open);
     }
 
     /// Says where the requests for an http instance go now.

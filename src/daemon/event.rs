@@ -5,16 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::doors::Place;
+use super::seals::Opened;
+use super::wishes::Wished;
 use super::{Daemon, Ending};
 use crate::control::protocol::Call;
 use crate::door::bridge::Word;
 use crate::logic::instance::Fact;
 use crate::logic::roster::{Host, Listed};
+use crate::logic::uids::Facts;
 use crate::model::{InstanceId, Moment, RunId, UserName, Whom};
 use crate::system::account;
 use crate::system::envdir::Complete;
 use crate::system::envdir::watch::Hint;
 use crate::system::failpoint;
+use crate::system::holdings;
+use crate::system::places::Places;
 use crate::system::probe::Listening;
 use crate::system::process::{News, What};
 use crate::system::signals::Signal;
@@ -45,6 +50,10 @@ pub(super) enum Event {
     Hint(Hint),
     /// The table of ports was written, or not.
     Saved(Result<(), String>),
+    /// A sealed file was opened, or not.
+    Opened(Opened),
+    /// A user's wish was granted, or not.
+    Wished(Wished),
     /// A deadline came.
     Time,
 }
@@ -53,6 +62,12 @@ pub(super) enum Event {
 pub(super) struct Ready {
     pub(super) run: RunId,
     pub(super) listening: Listening,
+}
+
+/// Whether something of a user's is there under a uid.
+pub(super) fn is_used(places: &Places) -> impl Fn(&UserName, u32) -> bool + use<> {
+    let instances = places.state.join("instances");
+    move |user, uid| holdings::are_left(&instances.join(user.as_str()), uid)
 }
 
 impl Daemon {
@@ -79,11 +94,14 @@ impl Daemon {
             Event::Signal(Signal::Child) => self.processes.reap_strays(),
             Event::Hint(Hint { complete, whom }) => self.look(now, &whom, Complete::Named(&complete)),
             Event::Saved(saved) => self.note_saved(saved),
+            Event::Opened(opened) => self.note_opened(opened, now),
+            Event::Wished(wished) => self.note_wished(wished, now),
             Event::Time => {
                 if self.look_at <= now {
                     self.say_refusals(now);
                     // First the watch, then the look: what happens in between is heard or seen.
                     self.sources.watcher.refresh();
+                    self.seals.retry();
                     self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
                 }
             }
@@ -125,6 +143,7 @@ impl Daemon {
         self.read_config();
         self.tokens.reload();
         self.set_gates();
+        self.seals.retry();
         self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         tracing::info!(problems = self.problems.len(), "configuration read");
     }
@@ -132,10 +151,11 @@ impl Daemon {
     /// Reads env.d, whole or the files of some, and says what is wanted now.
     pub(super) fn look(&mut self, now: Moment, whom: &Whom, complete: Complete<'_>) {
         let own_uid = |user: &UserName| account::uid_of(user.as_str());
-        let look = match whom {
+        let mut look = match whom {
             Whom::Users(users) => self.env_dir.look_at(users, now, complete, &own_uid),
             Whom::All => self.env_dir.look(now, complete, &own_uid),
         };
+        self.seals.take(&mut look);
         let is_whole = look.whole;
         let next = if is_whole { now + LOOK_EVERY } else { self.look_at.min(now + WHOLE_AFTER) };
         self.look_at = look.again_at.map_or(next, |again| again.min(next));
@@ -176,17 +196,20 @@ impl Daemon {
     pub(super) fn resolve(&mut self, now: Moment, whom: &Whom) {
         let before = self.ports.part(whom);
         let mut blocked = self.doors.blocked();
+        let is_used = is_used(&self.places);
         let listed = loop {
             let host = Host {
                 blocked: &blocked,
                 accounts: &account::find,
+                uids: Facts { named: &account::named, is_used: &is_used },
                 state: &self.places.state,
                 runtime: &self.places.runtime,
                 is_root: self.is_root,
                 digest_key: &self.key,
+                cage: &|server, has_account| self.cages.get(server, has_account),
                 removing: &self.removing,
             };
-            let listed = self.roster.resolve(whom, &mut self.ports, &host);
+            let listed = self.roster.resolve(whom, &mut self.ports, &mut self.uids, &host);
             self.set_bridges(&listed);
             let at = |(id, listed): (&InstanceId, &Listed)| {
                 Some((id.clone(), Place { port: listed.door?, bridge: self.bridges.get(id).cloned() }))

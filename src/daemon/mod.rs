@@ -10,6 +10,7 @@
 //! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
 
 mod act;
+pub mod apart;
 mod bridges;
 mod call;
 mod calm;
@@ -18,12 +19,14 @@ mod event;
 mod gates;
 pub mod output;
 mod publish;
+mod seals;
 mod sinks;
 mod slots;
 mod start;
 mod status;
 mod store;
 mod tokens;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -33,10 +36,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::control::protocol::Call;
 use crate::door::bridge::Word;
+use crate::logic::cage::{Cages, Site};
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
-use crate::model::{Config, InstanceId, Moment, Problem, Refusals, RunId, UserName};
+use crate::logic::uids::Uids;
+use crate::model::{Config, InstanceId, Moment, Problem, Refusals, RunId, UserName, pack};
 use crate::system::clock;
 use crate::system::envdir::EnvDir;
 use crate::system::envdir::watch::Watcher;
@@ -50,15 +55,17 @@ pub use start::StartError;
 
 use act::Current;
 use bridges::Bridges;
-use calm::Calm;
+use calm::{BURST, Calm};
 use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
+use seals::{Opened, Seals};
 use sinks::SharedSink;
 use slots::{Draining, Own};
 use start::Ears;
 use store::Store;
 use tokens::Tokens;
+use wishes::Wished;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
 /// daemon).
@@ -92,9 +99,12 @@ struct Daemon {
     config: Arc<Config>,
     roster: Roster,
     ports: Ports,
+    uids: Uids,
     listed: BTreeMap<InstanceId, Listed>,
     fleet: Fleet,
     processes: Processes,
+    site: Site,
+    cages: Cages,
     // Boxed: numbers only grow, and a map that is filled in ascending order stays half empty.
     current: BTreeMap<RunId, Box<Current>>,
     /// Runs that were found beside a newer one of their instance, until nothing of them is alive:
@@ -112,6 +122,9 @@ struct Daemon {
     draining: BTreeMap<RunId, Draining>,
     shown: Shown,
     env_dir: EnvDir,
+    seals: Seals,
+    /// Whose file is being changed at their wish.
+    wishing: BTreeSet<UserName>,
     /// Adopted runs whose secret values are not known yet.
     unknown: Vec<RunId>,
     look_at: Moment,
@@ -159,6 +172,10 @@ struct Sources {
     ready: mpsc::Receiver<Ready>,
     say_ready: mpsc::Sender<Ready>,
     calls: mpsc::Receiver<Call>,
+    /// Of each user's file at most one at a time, and so for the next.
+    opened: mpsc::UnboundedReceiver<Opened>,
+    wished: mpsc::UnboundedReceiver<Wished>,
+    say_wished: mpsc::UnboundedSender<Wished>,
     saved: mpsc::Receiver<Result<(), String>>,
     say_saved: mpsc::Sender<Result<(), String>>,
     signals: Signals,
@@ -214,10 +231,26 @@ impl Daemon {
         // What was begun goes on while we tell: nobody's start waits for the showing of a thousand.
         tokio::task::yield_now().await;
         self.publish(&touched, now);
+        if touched.len() >= BURST {
+            // Now, so that what is made next lies where the tables were.
+            self.pack();
+        }
         self.begin_saving();
         if self.calm.has_come(now) {
+            self.pack();
             memory::give_back();
         }
+    }
+
+    /// Makes tables that a burst has filled one by one as small as they can be.
+    fn pack(&mut self) {
+        pack(&mut self.current);
+        pack(&mut self.sinks);
+        self.ports.pack();
+        self.fleet.pack();
+        self.processes.pack();
+        self.doors.pack();
+        self.shown.pack();
     }
 
     fn is_over(&self) -> bool {
@@ -233,7 +266,8 @@ impl Daemon {
     /// When the loop must turn though nothing happens.
     fn deadline(&self) -> Moment {
         let drained = self.draining.values().map(|draining| draining.until).min();
-        let soonest = [self.fleet.deadline(), self.shown.write_map_at(), self.calm.deadline(), drained]
+        let ears = self.ears.as_ref().map(start::Ears::deadline);
+        let soonest = [self.fleet.deadline(), self.shown.write_map_at(), self.calm.deadline(), drained, ears]
             .into_iter()
             .flatten()
             .min();
@@ -251,6 +285,8 @@ impl Daemon {
             Some(ready) = sources.ready.recv() => Event::Ready(ready),
             Some(call) = sources.calls.recv() => Event::Call(call),
             Some(saved) = sources.saved.recv() => Event::Saved(saved),
+            Some(opened) = sources.opened.recv() => Event::Opened(opened),
+            Some(wished) = sources.wished.recv() => Event::Wished(wished),
             hint = sources.watcher.next() => Event::Hint(hint),
             () = tokio::time::sleep(wait) => Event::Time,
         }

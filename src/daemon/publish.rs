@@ -9,7 +9,7 @@ use crate::door::Route;
 use crate::logic::instance::{Cause, Instance, State};
 use crate::logic::roster::Listed;
 use crate::model::status::StateName;
-use crate::model::{Exit, InstanceId, Moment, Problem, RunId, Whom};
+use crate::model::{Exit, InstanceId, Moment, Problem, RunId, Whom, pack};
 use crate::system::{failpoint, files};
 
 /// The port map is written this long after a change: a restart, which is three, writes it once, and
@@ -76,6 +76,11 @@ impl Shown {
     /// The port map is not what is: it is tried again.
     pub(super) fn retry_map(&mut self) {
         self.report |= self.map.failed;
+    }
+
+    /// Makes the table as small as it can be.
+    pub(super) fn pack(&mut self) {
+        pack(&mut self.instances);
     }
 
     fn map_changed(&mut self, now: Moment) {

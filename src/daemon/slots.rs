@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use super::Daemon;
 use super::bridges::write_opened;
+use super::event::is_used;
 use crate::door::bridge::{Said, Word};
 use crate::logic::instance::{Cause, Fact, State, Want};
-use crate::logic::roster::{self, Host, Listed};
+use crate::logic::roster::{Host, Listed};
+use crate::logic::uids::Facts;
 use crate::model::config::{Sessions, Transport};
 use crate::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
 use crate::system::record::RunDir;
@@ -98,10 +100,12 @@ impl Daemon {
             let host = Host {
                 blocked: &nothing,
                 accounts: &account::find,
+                uids: Facts { named: &account::named, is_used: &is_used(&self.places) },
                 state: &self.places.state,
                 runtime: &self.places.runtime,
                 is_root: self.is_root,
                 digest_key: &self.key,
+                cage: &|server, has_account| self.cages.get(server, has_account),
                 removing: &self.removing,
             };
             // The same spec is the same allocation, so that nothing seems new.
@@ -128,9 +132,9 @@ impl Daemon {
     pub(super) fn set_bridges(&mut self, listed: &BTreeMap<InstanceId, Listed>) {
         let mut gone = Vec::new();
         for (id, listed) in listed {
-            let is_gone = match listed.transport {
+            let is_gone = match listed.transport() {
                 Some(Transport::Stdio(stdio)) => {
-                    let (known, was_another) = self.bridges.set(id, &stdio, &listed.path);
+                    let (known, was_another) = self.bridges.set(id, &stdio, listed.path());
                     if stdio.sessions == Sessions::Isolated {
                         self.own
                             .extend(known.into_iter().map(|(name, _)| (id.session(name), Own::default())));
@@ -203,7 +207,7 @@ impl Daemon {
         if id.session.is_none() || self.own.contains_key(id) {
             return;
         }
-        let place = roster::place(id);
+        let place = id.place();
         let dirs = [self.places.state.join(&place), self.places.runtime.join(&place)];
         tokio::task::spawn_blocking(move || dirs.iter().for_each(remove_dir));
     }
@@ -215,7 +219,7 @@ impl Daemon {
             .keys()
             .chain(self.fleet.iter().map(|(id, _)| id))
             .filter(|id| id.session.is_some())
-            .map(roster::place)
+            .map(InstanceId::place)
             .collect();
         let roots = [self.places.state.clone(), self.places.runtime.clone()];
         tokio::task::spawn_blocking(move || {

@@ -10,11 +10,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::act::{Current, backend};
+use super::apart;
 use super::bridges::{Bridges, read_opened};
 use super::calm::Calm;
 use super::doors::Doors;
 use super::event::LOOK_EVERY;
 use super::publish::Shown;
+use super::seals::Seals;
 use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
 use super::tokens::Tokens;
@@ -22,21 +24,28 @@ use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
 use crate::control::protocol::Call;
 use crate::logic;
-use crate::logic::access;
+use crate::logic::cage::Cages;
 use crate::logic::fleet::Fleet;
-use crate::logic::instance::{Origin, Want};
+use crate::logic::instance::Origin;
 use crate::logic::roster::Roster;
+use crate::logic::uids::Uids;
+use crate::model::cage::Ground;
+use crate::model::uid::UidRange;
 use crate::model::{Config, InstanceId, Problem, Refusals, Whom};
+use crate::system::account;
 use crate::system::clock;
 use crate::system::containment::{self, Containment};
 use crate::system::envdir::{Complete, EnvDir, watch as envdir_watch};
 use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
+use crate::system::ground;
+use crate::system::holdings;
 use crate::system::places::Places;
 use crate::system::process::{self, Processes};
 use crate::system::ready::Hub;
 use crate::system::record::{self, Record, RunDir};
 use crate::system::signals::Signals;
+use crate::system::trust;
 
 /// A file that was saved just before the daemon began is waited for so long at most.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
@@ -63,6 +72,9 @@ pub enum StartError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] control::server::BindError),
+    /// Less than mcpsup.toml asks for can be kept of what users are promised.
+    #[error("cannot keep users apart: {0}")]
+    Isolation(String),
     /// Something of the operating system.
     #[error("cannot {doing}")]
     System {
@@ -92,11 +104,17 @@ pub(super) struct Ears {
     open_at: crate::model::Moment,
 }
 
+impl Ears {
+    pub(super) fn deadline(&self) -> crate::model::Moment {
+        self.open_at
+    }
+}
+
 impl Daemon {
     /// Makes everything ready for the first turn. What runs already is found again before anything
     /// could be started.
     pub(super) fn start(places: &Places) -> Result<Self, StartError> {
-        let is_root = crate::system::account::own_uid() == 0;
+        let is_root = account::own_uid() == 0;
         make_directories(places, is_root)?;
         let lock = files::lock(&places.state.join("lock"))
             .map_err(|source| StartError::Locked { state: places.state.clone(), source })?;
@@ -108,16 +126,24 @@ impl Daemon {
         roster.set_config(read_config(&places.config));
         let config = roster.config().cloned().unwrap_or_default();
         let (tell, news) = mpsc::unbounded_channel();
-        let contained = containment(&config, places)?;
+        let ground = ground::look().map_err(StartError::while_trying("try what this host can keep apart"))?;
+        let contained = containment(&config, places, &ground)?;
+        let site = apart::site(ground, &contained, places, &config);
+        if let Some(refusal) = site.refusal() {
+            return Err(StartError::Isolation(refusal));
+        }
+        let uid_range = config.daemon.uid_range;
         let hub = Arc::new(Hub::new().map_err(StartError::while_trying("wait for descriptors"))?);
         let processes =
-            Processes::new(places.runtime.join("runs"), contained, tell.clone(), Arc::clone(&hub))
+            Processes::new((&places.state, &places.runtime), contained, tell.clone(), Arc::clone(&hub))
                 .map_err(StartError::while_trying("take care of orphans"))?;
         let (say_word, words) = mpsc::unbounded_channel();
         let bridges = Bridges::new(places.runtime.join("sessions"), say_word);
         let (say_ready, ready) = mpsc::channel(CALLS);
         let (say_calls, calls) = mpsc::channel(CALLS);
         let (say_saved, saved) = mpsc::channel(1);
+        let (say_opened, opened) = mpsc::unbounded_channel();
+        let (say_wished, wished) = mpsc::unbounded_channel();
         let (generation, generations) = watch::channel(last_generation(places));
         let signals = Signals::new().map_err(StartError::while_trying("watch for signals"))?;
         let listener = control::server::bind(&places.control())?;
@@ -127,20 +153,23 @@ impl Daemon {
             settling: false,
             places: places.clone(),
             is_root,
-            stand_in: crate::system::account::stand_in(),
+            stand_in: account::stand_in(),
             key,
             doors: Doors::new(&config, hub, places.runtime.join("doors")),
             tokens: Tokens::new(&places.state),
+            cages: Cages::new(&site, &config),
             bridges,
             own: BTreeMap::new(),
             draining: BTreeMap::new(),
             config,
             roster,
             ports: store.ports()?,
+            uids: uids(&store, uid_range, places)?,
             listed: BTreeMap::new(),
             fleet: Fleet::new(store.next_run(), store.holds()?),
             store,
             processes,
+            site,
             current: BTreeMap::new(),
             older: Vec::new(),
             trouble: BTreeMap::new(),
@@ -148,6 +177,8 @@ impl Daemon {
             unknown: Vec::new(),
             shown: Shown::default(),
             env_dir: EnvDir::new(&places.env_dir),
+            seals: Seals::new(&places.state, say_opened),
+            wishing: BTreeSet::new(),
             look_at: now,
             accounts_at: now + LOOK_EVERY,
             _lock: lock,
@@ -166,6 +197,9 @@ impl Daemon {
                 ready,
                 say_ready,
                 calls,
+                opened,
+                wished,
+                say_wished,
                 saved,
                 say_saved,
                 signals,
@@ -178,24 +212,30 @@ impl Daemon {
         daemon.clear_away_unknown();
         // There is a map though there is nobody yet, and it is never an earlier daemon's.
         daemon.shown.look_at_report();
-        for note in daemon.notes() {
+        daemon.log_ready();
+        Ok(daemon)
+    }
+
+    fn log_ready(&self) {
+        self.log_promises();
+        for note in self.notes() {
             tracing::warn!("{note}");
         }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            config = %daemon.places.config.display(),
-            control = %daemon.places.control().display(),
-            containment = daemon.processes.containment().as_str(),
-            instances = daemon.listed.len(),
+            config = %self.places.config.display(),
+            control = %self.places.control().display(),
+            containment = self.processes.containment().as_str(),
+            isolation = self.site.tier().as_str(),
+            instances = self.listed.len(),
             "mcpsup ready"
         );
-        Ok(daemon)
     }
 
     /// Begins to answer, once what the files say is known. Who asks earlier waits: the socket is
     /// there, and nobody is told that a user whose file was saved a moment ago does not exist.
     pub(super) fn listen_once_settled(&mut self, now: crate::model::Moment) {
-        let settling = self.settling;
+        let settling = self.settling || self.seals.are_busy();
         if let Some(ears) = self.ears.take_if(|ears| !settling || ears.open_at <= now) {
             tokio::spawn(control::server::serve(ears.listener, ears.calls, ears.generations));
         }
@@ -272,48 +312,8 @@ impl Daemon {
             self.doors.configure(config);
             self.config = Arc::clone(config);
             self.configure_sinks();
+            self.keep_apart();
         }
-    }
-
-    /// Things an administrator should know.
-    pub(super) fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        notes.extend(access::notes(&self.config));
-        notes.extend(self.shared_uids());
-        notes.extend(self.sources.watcher.problem().map(str::to_owned));
-        let unlimited = |server: &crate::model::config::Server| match self.processes.containment() {
-            Containment::Cgroup(root) => root.lacks(&server.limits),
-            Containment::Namespace | Containment::Session => {
-                let limits = server.limits;
-                let asked = [
-                    ("memory", limits.memory.is_some()),
-                    ("cpu", limits.cpu.is_some()),
-                    ("tasks", limits.tasks.is_some()),
-                ];
-                asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
-            }
-        };
-        for (name, server) in &self.config.servers {
-            let lacking = unlimited(server);
-            if !lacking.is_empty() {
-                notes.push(format!(
-                    "limits of server \"{name}\" not enforced on this host: {}",
-                    lacking.join(", ")
-                ));
-            }
-            if server.secrets_in_argv {
-                notes.push(format!("server \"{name}\" says secrets_in_argv: its arguments may show credentials to every user of this host"));
-            }
-        }
-        if self.is_root && self.fleet.iter().any(|(_, instance)| runs_as_root(instance.wanted())) {
-            notes.push(
-                "users without a system account of their own (or MCPSUP_RUN_AS) run as root".to_owned(),
-            );
-        }
-        if let Containment::Session = self.processes.containment() {
-            notes.push("process trees are kept together by session only (no cgroup v2 that this daemon may use): one that detaches on purpose may be left behind".to_owned());
-        }
-        notes
     }
 
     /// Leaves nothing that would look alive: the socket and the map go with the daemon.
@@ -333,10 +333,6 @@ impl Daemon {
     }
 }
 
-fn runs_as_root(want: &Want) -> bool {
-    matches!(want, Want::Always(spec) if spec.account.is_none())
-}
-
 fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
     // Users reach their own directories below it, and as root only those are theirs.
     let passable = if is_root { 0o711 } else { 0o700 };
@@ -349,6 +345,21 @@ fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
     files::make_dir(&places.logs, 0o700)
 }
 
+/// Who has which reserved uid, as it is remembered and as the directories say.
+fn uids(store: &Store, range: UidRange, places: &Places) -> Result<Uids, StoreError> {
+    let mut uids = store.uids()?;
+    for (user, uid) in holdings::of_instances(&places.state.join("instances")) {
+        // What belongs to an account is not from the table.
+        if range.contains(uid)
+            && let Ok(user) = user.parse()
+            && account::named(uid) == Ok(None)
+        {
+            uids.found(&user, uid);
+        }
+    }
+    Ok(uids)
+}
+
 /// The map's number goes on where the last daemon left it.
 fn last_generation(places: &Places) -> u64 {
     let text = files::read_bounded(&places.port_map(), 64 << 20).unwrap_or_default();
@@ -357,18 +368,18 @@ fn last_generation(places: &Places) -> u64 {
 
 fn read_config(path: &Path) -> Result<Config, Vec<Problem>> {
     let name = path.display().to_string();
-    match files::read_bounded(path, logic::config::MAX_FILE) {
+    match trust::read(path, logic::config::MAX_FILE) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => logic::config::parse(&text, &name),
-            Err(_) => Err(vec![Problem::new(name, "it is not UTF-8")]),
+            Err(_) => Err(vec![Problem::new(name, "is not UTF-8")]),
         },
-        Err(error) => Err(vec![Problem::new(name, super::store::chain(&error))]),
+        Err(why) => Err(vec![Problem::new(name, why.to_string())]),
     }
 }
 
-fn containment(config: &Config, places: &Places) -> Result<Containment, StartError> {
+fn containment(config: &Config, places: &Places, ground: &Ground) -> Result<Containment, StartError> {
     let name = daemon_name(&places.state);
-    containment::choose(config.daemon.containment, config.daemon.cgroup_root.as_deref(), &name)
+    containment::choose(config.daemon.containment, config.daemon.cgroup_root.as_deref(), &name, ground)
         .map_err(StartError::while_trying("keep process trees together as [daemon] containment asks"))
 }
 

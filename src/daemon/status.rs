@@ -2,14 +2,14 @@
 //! map, the door and `mcpsup status` cannot disagree.
 
 use crate::control::protocol::Target;
-use crate::door::{Held, Route, Upstream};
+use crate::door::{Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::logic::roster::Listed;
 use crate::model::config::Access;
 use crate::model::portmap::{Entry, PortMap};
 use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
-use crate::system::{clock, socket};
+use crate::system::clock;
 
 use super::{Daemon, NotKept};
 
@@ -52,17 +52,11 @@ impl Daemon {
             }
         };
         let current = self.current.get(&run);
-        let (Some(current), Some(look)) = (current, self.processes.look(run)) else { return Route::Waiting };
+        let (Some(current), owner @ Some(_)) = (current, self.processes.owner(run)) else {
+            return Route::Waiting;
+        };
         let Some(listening) = current.listening.clone() else { return Route::Waiting };
-        Route::Ready(Upstream {
-            run,
-            addr: listening.addr,
-            listener_inode: listening.inode,
-            recheck: Some(std::sync::Arc::new(move |held| match held {
-                Held::Inode(inode) => socket::owned_by(inode, look()),
-                Held::Pid(pid) => look().any(|one| one == pid),
-            })),
-        })
+        Route::Ready(Upstream { run, addr: listening.addr, listener_inode: listening.inode, recheck: owner })
     }
 
     fn closed_because(&self, id: &InstanceId) -> String {
@@ -105,6 +99,7 @@ impl Daemon {
             instances: instances.collect(),
             problems,
             notes,
+            apart: Some(self.site.apart()),
         }
     }
 
@@ -142,6 +137,7 @@ impl Daemon {
             sessions: self.bridges.get(id).map(|bridge| bridge.sessions()),
             session_runs: self.session_runs(id, now),
             containment: current.map(|_| self.processes.containment().as_str().to_owned()),
+            runs_as: current.and_then(|_| runs_as(instance.wanted())),
         }
     }
 
@@ -163,7 +159,7 @@ impl Daemon {
     pub(super) fn url(&self, id: &InstanceId) -> Option<String> {
         let listed = self.listed.get(id)?;
         let address = std::net::SocketAddr::new(self.config.ports.listen, listed.door?);
-        Some(format!("http://{address}{}", listed.path))
+        Some(format!("http://{address}{}", listed.path()))
     }
 
     /// One line for people: why it is not as it should be.
@@ -231,7 +227,7 @@ impl Daemon {
             (Some((_, trouble)), Some(Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) | None) => {
                 trouble.clone()
             }
-            (None, _) | (Some(_), Some(Exit::NotStarted(_))) => exit,
+            (None, _) | (Some(_), Some(Exit::NotStarted(_) | Exit::AtLimit(..))) => exit,
         }
     }
 
@@ -265,4 +261,16 @@ impl Daemon {
 /// ", 3rd time in a row", from the second time on.
 fn in_a_row(strikes: u32) -> String {
     if strikes < 2 { String::new() } else { format!(", {} time in a row", ordinal(strikes)) }
+}
+
+/// Whom a process runs as, unless it is the daemon's own user.
+fn runs_as(want: &Want) -> Option<String> {
+    let Want::Always(spec) = want else { return None };
+    let account = spec.account.as_ref()?;
+    let (name, uid) = (&account.name, account.uid);
+    Some(if account.is_reserved {
+        format!("uid {uid}, reserved for {name}")
+    } else {
+        format!("{name} (uid {uid})")
+    })
 }

@@ -1,11 +1,12 @@
-//! What the daemon itself must remember over a restart: holds, sticky ports, the highest run
-//! number, and the key of the spec digests. Small files in the state directory, replaced whole.
+//! What the daemon itself must remember over a restart: holds, sticky ports, reserved uids, the
+//! highest run number, and the key of the spec digests. Small files in the state directory, replaced whole.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::logic::ports::Ports;
+use crate::logic::uids::Uids;
 use crate::model::{InstanceId, RunId};
 use crate::system::cause::plain;
 use crate::system::failpoint;
@@ -101,6 +102,28 @@ impl Store {
     /// When the file cannot be read or is not ours.
     pub(super) fn ports(&self) -> Result<Ports, StoreError> {
         Ok(self.read("ports.json")?.unwrap_or_default())
+    }
+
+    /// Who has which uid of the reserved range.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is not ours.
+    pub(super) fn uids(&self) -> Result<Uids, StoreError> {
+        Ok(self.read("uids.json")?.unwrap_or_default())
+    }
+
+    /// Makes sure that no later daemon gives this uid to another, unless that is so already.
+    ///
+    /// # Errors
+    ///
+    /// When the state directory cannot be written; nothing must be run under the uid then.
+    pub(super) fn keep_uid(&self, uid: u32, uids: &mut Uids) -> Result<(), StoreError> {
+        if !uids.is_kept(uid) {
+            self.write("uids.json", uids)?;
+            uids.kept();
+        }
+        Ok(())
     }
 
     /// Remembers the ports, as a deed for another thread: a disk may take its time.

@@ -42,6 +42,8 @@ use crate::logic::access::Denied;
 use crate::model::config;
 use crate::model::{InstanceId, Refusals, RunId};
 use crate::system::clock;
+pub use crate::system::look::Held;
+use crate::system::look::Owner;
 use crate::system::ready::Awaited;
 use crate::system::socket::Address;
 
@@ -51,19 +53,10 @@ pub use gate::Gate;
 pub use route::{Follow, Lead};
 pub use stream::Listener;
 
-/// Asks whether a socket is the run's: a server that replaces its listener by itself (a worker that was
-/// restarted) is still the same server. Of a port called seldom, and not again for an inode it said
-/// yes to.
-pub type Recheck = Arc<dyn Fn(Held) -> bool + Send + Sync>;
-
-/// By what a socket is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
-    /// The inode of one that listens on a port.
-    Inode(u64),
-    /// The process that had one listen in the file system.
-    Pid(i32),
-}
+/// Tells the sockets of the run's processes from others: a server that replaces its listener by
+/// itself (a worker that was restarted) is still the same server. Asked seldom, and not again for a
+/// socket on a port that it said yes to.
+pub type Recheck = Arc<dyn Owner>;
 
 /// What holds for every door alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +223,7 @@ impl Frame {
         if inode == upstream.listener_inode || self.remembers(upstream.run, inode) {
             return true;
         }
-        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck(Held::Inode(inode)));
+        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck.owns(Held::Inode(inode)));
         if own {
             self.remember(upstream.run, inode);
         }
@@ -254,7 +247,7 @@ impl Frame {
 
     /// True if the process that listens on the run's own socket is of the run.
     fn knows_process(upstream: &Upstream, pid: i32) -> bool {
-        upstream.recheck.as_ref().is_some_and(|recheck| recheck(Held::Pid(pid)))
+        upstream.recheck.as_ref().is_some_and(|recheck| recheck.owns(Held::Pid(pid)))
     }
 
     /// True the first time it is called for a stranger's socket.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::logic::instance::{Deed, Fact, Instance, Origin, State, Want};
-use crate::model::{InstanceId, Moment, RunId, Spec, Whom};
+use crate::model::{InstanceId, Moment, RunId, Spec, Whom, pack};
 
 /// Something to be done, and for whom.
 #[derive(Debug, Clone, PartialEq)]
@@ -211,6 +211,13 @@ impl Fleet {
             }
             self.deadlines.extend(now.map(|at| (at, id.clone())));
         }
+    }
+
+    /// Makes the tables as small as they can be.
+    pub fn pack(&mut self) {
+        pack(&mut self.instances);
+        pack(&mut self.wants);
+        pack(&mut self.runs);
     }
 
     /// True if `mcpsup stop` holds this instance, or the one that this is a session of.

@@ -295,7 +295,7 @@ impl Instance {
         *next_run = RunId(run.0 + 1);
         self.seen = Seen::default();
         self.last_run = Some(run);
-        let origin = Origin { spec: spec.id, plan: spec.plan };
+        let origin = Origin { spec: spec.id, plan: spec.plan() };
         deeds.push(Deed::Start(run, spec));
         State::Starting { run, origin, give_up_at: now + origin.plan.ready_timeout }
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::config;
 use crate::model::port::PortRange;
-use crate::model::{InstanceId, Problem, UserName, Whom};
+use crate::model::{InstanceId, Problem, UserName, Whom, pack};
 
 use table::Kept;
 
@@ -217,6 +217,11 @@ impl Ports {
             .or_else(|| Free { range, from: range.first }.next(&mut taken, avoid))?;
         row.backend = Some(port);
         Some(port)
+    }
+
+    /// Makes the table as small as it can be.
+    pub fn pack(&mut self) {
+        pack(&mut self.rows);
     }
 
     /// Undoes a gift of ports that nobody has heard of yet. For a door that turned out to be a

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::ServerName;
+use crate::model::cage::{Allow, Isolation};
 use crate::model::port::PortRange;
+use crate::model::uid::UidRange;
 
 /// The whole file. The default is what stands where nothing is said, with no server.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -22,7 +25,8 @@ pub struct Config {
     /// `[daemon]`
     pub daemon: Daemon,
     /// `[server.NAME]`; at least one.
-    pub servers: BTreeMap<ServerName, Server>,
+    // Shared, because everybody's specs are made of it.
+    pub servers: BTreeMap<ServerName, Arc<Server>>,
 }
 
 /// `[ports]`: who listens where.
@@ -96,7 +100,7 @@ impl Default for Log {
     }
 }
 
-/// `[daemon]`: how process trees are kept together.
+/// `[daemon]`: how runs are kept together, and apart, and whom they run as.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Daemon {
     /// `containment = "auto"`
@@ -104,6 +108,10 @@ pub struct Daemon {
     /// A directory of a cgroup v2 mount for the daemon to make its groups in; `auto` as root uses
     /// `mcpsup` at the top of the mount. Must not lie inside the daemon's own unit.
     pub cgroup_root: Option<PathBuf>,
+    /// `isolation = "auto"`: below what nothing is started.
+    pub isolation: Isolation,
+    /// Whom root's daemon runs users as who have no account. `uid_range = "65536-99999"`
+    pub uid_range: UidRange,
 }
 
 /// What holds the processes of one run together, so that all of them can be ended.
@@ -239,6 +247,8 @@ pub struct Server {
     pub restart: Restart,
     /// `[server.NAME.limits]`
     pub limits: Limits,
+    /// `[server.NAME.allow]`
+    pub allow: Allow,
 }
 
 impl Server {
@@ -252,6 +262,12 @@ impl Server {
     #[must_use]
     pub fn listens(&self) -> bool {
         matches!(self.transport, Transport::Http) && !self.has_socket()
+    }
+
+    /// True if its processes may make Unix sockets though they share an account with other users'.
+    #[must_use]
+    pub fn opens_unix_sockets(&self) -> bool {
+        self.allow.unix_sockets || self.has_socket()
     }
 
     /// True if its process listens on a Unix socket of its own.

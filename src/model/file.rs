@@ -32,8 +32,39 @@ pub enum FileState {
     Unchanged,
     /// New or changed, and read.
     Read(EnvFile),
+    /// New or changed, read, and encrypted: whoever looked has it opened, and hands over what that
+    /// gives. Until then it is as it was.
+    Sealed(EnvFile, Seal),
     /// It is there and must not or cannot be read; the problem says what mends it.
     Refused(Problem),
+}
+
+/// How a file is encrypted at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seal {
+    /// `alice.env.cred`: with the host's key, by systemd-creds(1).
+    Creds,
+    /// `alice.env.age`: with a key of the state directory, in the format of age-encryption.org/v1.
+    Age,
+}
+
+impl Seal {
+    /// What such a file's name has after `.env`.
+    #[must_use]
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Self::Creds => ".cred",
+            Self::Age => ".age",
+        }
+    }
+
+    /// How the file of that name is encrypted; `None` if it is not.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Creds, Self::Age].into_iter().find(|seal| {
+            name.strip_suffix(seal.ending()).is_some_and(|plain| plain.strip_suffix(".env").is_some())
+        })
+    }
 }
 
 /// Bytes that are overwritten when they are dropped.
@@ -44,7 +75,7 @@ pub type SecretBytes = Zeroizing<Vec<u8>>;
 pub struct EnvFile {
     /// As the administrator knows it: `env.d/alice.env`.
     pub name: String,
-    /// All of it, at most 64 KiB.
+    /// All of it, at most 64 KiB (128 KiB while it is encrypted).
     pub bytes: SecretBytes,
     /// Whose file it is.
     pub owner_uid: u32,

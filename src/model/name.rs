@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -166,6 +167,13 @@ impl InstanceId {
     pub fn name(&self) -> String {
         let session = self.session.map_or_else(String::new, |session| format!("+{session}"));
         format!("{}{session}", self.server)
+    }
+
+    /// Where its own directories are, below the daemon's. A session's stand beside: in the user's own
+    /// directory no other than the user may make or remove anything, and `+` is in no name.
+    #[must_use]
+    pub fn place(&self) -> PathBuf {
+        PathBuf::from("instances").join(self.user.as_str()).join(self.name())
     }
 
     /// True if this is `base`, or a session of it.

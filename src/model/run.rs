@@ -24,10 +24,36 @@ pub enum Exit {
     Status(i32),
     /// This signal ended it.
     Signal(i32),
+    /// A limit of its own did it, or was hit before it ended so.
+    AtLimit(Reached, Box<Self>),
     /// It was not our child and the kernel does not say (before Linux 6.15).
     Unknown,
     /// It never began: what we were doing and why it failed, for people.
     NotStarted(String),
+}
+
+/// A limit that a run hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reached {
+    /// So many bytes of memory; the kernel killed some process of it.
+    Memory(u64),
+    /// So many processes and threads; the kernel refused to make another.
+    Tasks(u64),
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(bytes) => {
+                let units = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+                let unit = units.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit));
+                let (unit, name) = unit.unwrap_or((1, " bytes"));
+                write!(f, "over its {}{name} memory limit", bytes / unit)
+            }
+            Self::Tasks(tasks) => write!(f, "at its limit of {tasks} tasks"),
+        }
+    }
 }
 
 impl Exit {
@@ -36,7 +62,7 @@ impl Exit {
     pub fn field(&self) -> String {
         match self {
             Self::Status(status) => format!("status {status}"),
-            Self::Signal(_) | Self::Unknown | Self::NotStarted(_) => self.to_string(),
+            Self::Signal(_) | Self::AtLimit(..) | Self::Unknown | Self::NotStarted(_) => self.to_string(),
         }
     }
 }
@@ -49,6 +75,10 @@ impl fmt::Display for Exit {
                 Some(name) => write!(f, "killed by {name}"),
                 None => write!(f, "killed by signal {signal}"),
             },
+            Self::AtLimit(reached @ Reached::Memory(_), exit) if **exit == Self::Signal(9) => {
+                write!(f, "killed: {reached}")
+            }
+            Self::AtLimit(reached, exit) => write!(f, "{exit}, {reached}"),
             Self::Unknown => f.write_str("ended while the daemon was away"),
             Self::NotStarted(why) => write!(f, "could not be started: {why}"),
         }
@@ -88,3 +118,18 @@ const SIGNALS: &[(&str, i32)] = &[
     ("SIGXFSZ", 25),
     ("SIGSYS", 31),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_was_hit_is_named_as_it_was_written() {
+        let killed = |bytes| Exit::AtLimit(Reached::Memory(bytes), Box::new(Exit::Signal(9))).to_string();
+        assert_eq!(killed(512 << 20), "killed: over its 512M memory limit");
+        assert_eq!(killed(1536 << 20), "killed: over its 1536M memory limit");
+        assert_eq!(killed(4097), "killed: over its 4097 bytes memory limit");
+        let forked = Exit::AtLimit(Reached::Tasks(64), Box::new(Exit::Status(1)));
+        assert_eq!(forked.to_string(), "exited with status 1, at its limit of 64 tasks");
+    }
+}

@@ -28,6 +28,11 @@ impl Secret {
     }
 }
 
+/// Overwrites what was a secret, for buffers that are not ours to make.
+pub fn overwrite(bytes: &mut [u8]) {
+    bytes.zeroize();
+}
+
 impl Drop for Secret {
     fn drop(&mut self) {
         if let Some(text) = Arc::get_mut(&mut self.0) {

@@ -1,12 +1,15 @@
 //! Everything about a run whose change needs another run.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Secret;
-use crate::model::config::{Limits, Probe, Restart, Stdio, Stop};
+use crate::model::config::{Restart, Server, Stdio, Stop, Transport};
+use crate::model::{Cage, InstanceId, Secret};
 
 /// The digest of a [`Spec`]: HMAC-SHA256 under a key of the state directory.
 ///
@@ -26,93 +29,123 @@ impl fmt::Debug for SpecId {
 impl Spec {
     /// Something to run, for tests that do not care what.
     pub(crate) fn example() -> Self {
+        use crate::model::config::{Limits, Probe, Ready};
         let second = std::time::Duration::from_secs(1);
+        let server = Server {
+            command: Vec::new(),
+            transport: Transport::Http,
+            env: BTreeMap::new(),
+            for_all: true,
+            credentials: BTreeMap::new(),
+            port_env: None,
+            path: "/mcp".into(),
+            working_dir: None,
+            access: crate::model::config::Access::Owner,
+            secrets_in_argv: false,
+            ready: Ready { probe: Probe::Tcp, timeout: second },
+            stop: Stop { signal: 15, grace: second },
+            restart: Restart { first_wait: second, max_wait: second, stable: second },
+            limits: Limits::default(),
+            allow: crate::model::cage::Allow::default(),
+        };
         Self {
             id: SpecId([0; 32]),
-            plan: Plan {
-                ready_timeout: second,
-                stop: Stop { signal: 15, grace: second },
-                restart: Restart { first_wait: second, max_wait: second, stable: second },
-            },
+            server: Arc::new(server),
             program: "/bin/true".into(),
-            args: Vec::new(),
-            env: Vec::new(),
-            working_dir: "/".into(),
-            state_dir: "/".into(),
-            runtime_dir: "/".into(),
+            args: Box::default(),
+            env: Box::default(),
+            working_dir: Some(Path::new("/").into()),
             account: None,
-            limits: Limits::default(),
-            way: Way::Http { backend: 20000 },
-            path: "/mcp".into(),
-            probe: Probe::Tcp,
-            secrets: Vec::new(),
+            cage: Arc::default(),
+            backend: Some(20000),
+            secrets: Box::default(),
         }
     }
 }
 
+/// Where programs are looked for, unless a server or a user says otherwise.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What to run for one instance, filled in for its user.
+///
+/// There is one for everybody, so nothing is in it that can be had otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// Digest of what the process itself is given: program, arguments, environment, directories,
-    /// account, limits and backend port; for stdio the era and who shares it. A change of anything
-    /// else needs no other run.
+    /// account, cage, limits and backend port; for stdio the era and who shares it. A change of
+    /// anything else needs no other run.
     pub id: SpecId,
-    /// What the core needs to know of it.
-    pub plan: Plan,
+    /// What mcpsup.toml says of its server: its times, its limits, its probe, its endpoint.
+    pub server: Arc<Server>,
     /// The program: a path with a slash, or a name to be found in the process's own PATH.
-    pub program: String,
+    pub program: Box<str>,
     /// Its arguments; secret because `secrets_in_argv` servers take credentials there.
-    pub args: Vec<Secret>,
-    /// Its whole environment, sorted by name; nothing is added and nothing inherited.
-    pub env: Vec<(Box<str>, Secret)>,
-    /// Where it starts.
-    pub working_dir: PathBuf,
-    /// Its own directory, 0700.
-    pub state_dir: PathBuf,
-    /// Its own short-lived directory, 0700.
-    pub runtime_dir: PathBuf,
+    pub args: Box<[Secret]>,
+    /// What is its own in its [environment](Self::environment), sorted by name.
+    pub env: Box<[(Box<str>, Secret)]>,
+    /// Where it starts; `None` is its state directory.
+    pub working_dir: Option<Box<Path>>,
     /// The system account it runs as; `None` is the daemon's own.
-    pub account: Option<Account>,
-    /// Limits of the run.
-    pub limits: Limits,
-    /// How it is spoken with.
-    pub way: Way,
-    /// Path of its MCP endpoint.
-    pub path: String,
-    /// How readiness is tried.
-    pub probe: Probe,
+    pub account: Option<Arc<Account>>,
+    /// What it is kept from; shared by all runs of the same kind.
+    pub cage: Arc<Cage>,
+    /// The port it must listen on, on the loopback address, if it is to listen.
+    pub backend: Option<u16>,
     /// Values that no log may show: the declared credentials, and every other value of the
     /// user's file of 8 bytes or more.
-    pub secrets: Vec<Secret>,
+    pub secrets: Box<[Secret]>,
 }
 
 impl Spec {
-    /// The port it must listen on, on the loopback address, if it is to listen.
+    /// What the core needs to know of it.
     #[must_use]
-    pub const fn backend(&self) -> Option<u16> {
-        match self.way {
-            Way::Http { backend } => Some(backend),
-            Way::Socket | Way::Stdio(_) => None,
-        }
+    pub fn plan(&self) -> Plan {
+        let Server { ready, stop, restart, .. } = &*self.server;
+        Plan { ready_timeout: ready.timeout, stop: *stop, restart: *restart }
     }
 
     /// The Unix socket it must listen on, if it is to listen on one: in its own directory, which
     /// nobody but its user may enter.
     #[must_use]
-    pub fn socket(&self) -> Option<PathBuf> {
-        match self.way {
-            Way::Socket => Some(socket_in(&self.runtime_dir)),
-            Way::Http { .. } | Way::Stdio(_) => None,
-        }
+    pub fn socket(&self, home: &Home<'_>) -> Option<PathBuf> {
+        let is_http = matches!(self.server.transport, Transport::Http);
+        (is_http && self.server.has_socket()).then(|| home.socket())
     }
 
     /// What is said of it if it is spoken with on its standard input and output.
     #[must_use]
-    pub const fn stdio(&self) -> Option<Stdio> {
-        match self.way {
-            Way::Http { .. } | Way::Socket => None,
-            Way::Stdio(stdio) => Some(stdio),
+    pub fn stdio(&self) -> Option<Stdio> {
+        match self.server.transport {
+            Transport::Http => None,
+            Transport::Stdio(stdio) => Some(stdio),
         }
+    }
+
+    /// Its whole environment: what everybody has, and, weighing more, what is its own. Nothing is
+    /// inherited.
+    #[must_use]
+    pub fn environment<'a>(&'a self, home: &'a Home<'_>) -> BTreeMap<&'a str, Cow<'a, str>> {
+        let account = self.account.as_deref();
+        let name = account.map_or(home.id.user.as_str(), |account| &account.name);
+        // A uid of the reserved range has no home.
+        let at_home = account.filter(|account| !account.is_reserved);
+        let dir = at_home.map_or(&home.state_dir, |account| &account.home);
+        let mut env = BTreeMap::from([
+            ("PATH", Cow::from(PATH)),
+            ("LANG", "C.UTF-8".into()),
+            ("HOME", dir.to_string_lossy()),
+            ("TMPDIR", home.tmp().to_string_lossy().into_owned().into()),
+            ("USER", name.into()),
+            ("LOGNAME", name.into()),
+        ]);
+        env.extend(self.env.iter().map(|(name, value)| (&**name, value.reveal().into())));
+        env
+    }
+
+    /// Where it starts.
+    #[must_use]
+    pub fn start_dir<'a>(&'a self, home: &'a Home<'_>) -> &'a Path {
+        self.working_dir.as_deref().unwrap_or(&home.state_dir)
     }
 }
 
@@ -122,18 +155,36 @@ pub fn socket_in(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("http.sock")
 }
 
-/// How a process is spoken with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// Streamable HTTP.
-    Http {
-        /// The port it must listen on, on the loopback address.
-        backend: u16,
-    },
-    /// Streamable HTTP too, on a Unix socket in the run's own directory ([`socket_in`]).
-    Socket,
-    /// JSON-RPC lines on its standard input and output.
-    Stdio(Stdio),
+/// An instance, or a session of one, and where its own directories are.
+#[derive(Debug)]
+pub struct Home<'a> {
+    /// Whose they are.
+    pub id: &'a InstanceId,
+    /// Its own directory, 0700.
+    pub state_dir: PathBuf,
+    /// Its own short-lived directory, 0700.
+    pub runtime_dir: PathBuf,
+}
+
+impl<'a> Home<'a> {
+    /// Below these directories of the daemon's.
+    #[must_use]
+    pub fn of(id: &'a InstanceId, state: &Path, runtime: &Path) -> Self {
+        let place = id.place();
+        Self { id, state_dir: state.join(&place), runtime_dir: runtime.join(&place) }
+    }
+
+    /// Its `TMPDIR`, by which its processes are known.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.state_dir.join("tmp")
+    }
+
+    /// Where `{socket}` is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket_in(&self.runtime_dir)
+    }
 }
 
 /// The part of a spec that decides about time and signals.
@@ -147,15 +198,17 @@ pub struct Plan {
     pub restart: Restart,
 }
 
-/// A system account, looked up when the spec was made.
+/// Whom a process runs as: a system account, looked up when the spec was made, or a reserved uid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Its name.
+    /// Its name; of a reserved uid, the user's.
     pub name: String,
     /// Its user id.
     pub uid: u32,
     /// Its primary group.
     pub gid: u32,
-    /// Its home directory.
+    /// Its home directory; of a reserved uid, none: the instance's own directory stands for it.
     pub home: PathBuf,
+    /// It is not in the name service: a uid of `[daemon] uid_range`, with no group but its own.
+    pub is_reserved: bool,
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::cage::Apart;
 use crate::model::{Problem, RunId, ServerName, SessionName, UserName};
 
 /// An instance's state as people see it.
@@ -84,6 +85,9 @@ pub struct StatusReport {
     pub problems: Vec<Problem>,
     /// Things an administrator should know that are not wrong: what this host does not enforce.
     pub notes: Vec<String>,
+    /// How far this host keeps users apart.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub apart: Option<Apart>,
 }
 
 /// One instance.
@@ -130,6 +134,10 @@ pub struct InstanceStatus {
     /// What keeps its processes together: `cgroup`, `pid namespace`, `session`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub containment: Option<String>,
+    /// Whom its process runs as, where that is another than the daemon: `alice (uid 1001)`, `uid 65536,
+    /// reserved for alice`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub runs_as: Option<String>,
 }
 
 /// The process of one session.

@@ -43,6 +43,7 @@ pub fn find(name: &str) -> Result<Option<Account>, String> {
         uid: user.uid.as_raw(),
         gid: user.gid.as_raw(),
         home: user.dir,
+        is_reserved: false,
     }))
 }
 
@@ -59,6 +60,33 @@ pub fn uid_of(name: &str) -> Result<Option<u32>, String> {
 #[must_use]
 pub fn name_of(uid: u32) -> Option<String> {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
+}
+
+/// What has this number on this host, as a uid or as a gid: `the account carol`.
+///
+/// # Errors
+///
+/// When the name service cannot say.
+pub fn named(id: u32) -> Result<Option<String>, String> {
+    let words = |errno: nix::errno::Errno| plain(&errno.into());
+    if let Some(user) = User::from_uid(Uid::from_raw(id)).map_err(words)? {
+        return Ok(Some(format!("the account {}", user.name)));
+    }
+    let group = Group::from_gid(Gid::from_raw(id)).map_err(words)?;
+    Ok(group.map(|group| format!("the group {}", group.name)))
+}
+
+/// True if this group is this process's own and nobody else's: root's, or the one that an ordinary
+/// user has to themself, which has their name (user private groups, `USERGROUPS_ENAB` in
+/// login.defs(5)). Where the name service does not say, it is not.
+#[must_use]
+pub fn is_own_group(gid: u32) -> bool {
+    let us = own_uid();
+    if us == 0 {
+        return gid == 0;
+    }
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    group.is_some_and(|group| name_of(us) == Some(group.name))
 }
 
 /// True if the user `uid`, whose process runs with `gid`, belongs to the group of this name.

@@ -8,8 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::model::RunId;
 use crate::model::config::Limits;
+use crate::model::{Reached, RunId};
 
 /// The directory in which one daemon makes its groups.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ impl Root {
     /// The group of a run; it need not exist.
     #[must_use]
     pub fn group(&self, run: RunId) -> Group {
-        Group { dir: self.dir.join(format!("run-{run}")) }
+        Group { dir: self.dir.join(format!("run-{run}")).into() }
     }
 
     /// Removes the daemon's own directory.
@@ -82,14 +82,14 @@ impl Root {
 /// One group: a directory of the cgroup file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    dir: PathBuf,
+    dir: Box<Path>,
 }
 
 impl Group {
     /// The group a record names.
     #[must_use]
     pub fn at(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir: dir.into() }
     }
 
     /// Its directory.
@@ -129,6 +129,22 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// The limit that something in it hit so far, if any (`memory.events`, `pids.events`). That the
+    /// whole machine was out of memory is none.
+    #[must_use]
+    pub fn reached(&self) -> Option<Reached> {
+        let count = |file: &str, event: &str| {
+            let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix(event)?.strip_prefix(' '));
+            line.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let limit = |file| words(&self.dir.join(file)).first().and_then(|word| word.parse().ok());
+        if count("memory.events", "oom") > 0 && count("memory.events", "oom_kill") > 0 {
+            return limit("memory.max").map(Reached::Memory);
+        }
+        limit("pids.max").filter(|_| count("pids.events", "max") > 0).map(Reached::Tasks)
     }
 
     /// Every process in it.
@@ -205,4 +221,37 @@ fn words(path: &Path) -> Vec<String> {
 fn set(path: &Path, value: &str) -> io::Result<()> {
     use std::io::Write;
     fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a group made of plain files")]
+mod tests {
+    use super::*;
+
+    fn group(files: &[(&str, &str)]) -> (tempfile::TempDir, Group) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let group = Group::at(dir.path().to_path_buf());
+        (dir, group)
+    }
+
+    #[test]
+    fn a_limit_is_hit_when_the_kernel_has_killed_or_refused_for_it() {
+        const MEMORY: (&str, &str) = ("memory.max", "536870912\n");
+        const TASKS: (&str, &str) = ("pids.max", "64\n");
+        for (files, expected) in [
+            (vec![], None),
+            (vec![MEMORY, ("memory.events", "low 0\nhigh 0\nmax 9\noom 0\noom_kill 0\n")], None),
+            // The machine's memory was at an end, not the group's.
+            (vec![MEMORY, ("memory.events", "max 0\noom 0\noom_kill 1\noom_group_kill 0\n")], None),
+            (vec![MEMORY, ("memory.events", "max 9\noom 2\noom_kill 1\n")], Some(Reached::Memory(512 << 20))),
+            (vec![TASKS, ("pids.events", "max 0\n")], None),
+            (vec![TASKS, ("pids.events", "max 3\n")], Some(Reached::Tasks(64))),
+            (vec![("pids.max", "max\n"), ("pids.events", "max 3\n")], None),
+        ] {
+            assert_eq!(group(&files).1.reached(), expected, "{files:?}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::cgroup::Root;
+use crate::model::cage::{Ground, Tree, Tried};
 
 /// What holds the processes of a run together on this host.
 #[derive(Debug, Clone)]
@@ -28,6 +29,16 @@ impl Containment {
     }
 }
 
+impl From<&Containment> for Tree {
+    fn from(containment: &Containment) -> Self {
+        match containment {
+            Containment::Cgroup(_) => Self::Cgroup,
+            Containment::Namespace => Self::PidNamespace,
+            Containment::Session => Self::Session,
+        }
+    }
+}
+
 /// Chooses what holds runs together: what is asked for, or the best there is.
 ///
 /// # Errors
@@ -37,17 +48,19 @@ pub fn choose(
     asked: crate::model::config::Containment,
     cgroup_root: Option<&Path>,
     daemon: &str,
+    ground: &Ground,
 ) -> io::Result<Containment> {
     use crate::model::config::Containment as Asked;
     match asked {
         Asked::Session => Ok(Containment::Session),
         Asked::PidNamespace => {
-            let status = std::fs::read_to_string("/proc/self/status")?;
-            if !may_make_namespaces(&status) {
+            if let Tried::Fails(why) = &ground.pids {
                 return Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
-                    "pid-namespace takes the capability CAP_SYS_ADMIN; run the daemon as root, or set \
-                     containment = \"auto\" in mcpsup.toml",
+                    format!(
+                        "a pid namespace cannot be had here: {why}; run the daemon as root, or set \
+                         containment = \"auto\" in mcpsup.toml"
+                    ),
                 ));
             }
             Ok(Containment::Namespace)
@@ -55,32 +68,13 @@ pub fn choose(
         Asked::Cgroup => Root::open(cgroup_root, daemon).map(Containment::Cgroup),
         Asked::Auto => match Root::open(cgroup_root, daemon) {
             Ok(root) => Ok(Containment::Cgroup(root)),
+            // A namespace costs each run a process of ours; who has the privilege for one and no
+            // cgroup may ask for it.
+            Err(_) if ground.through_user && ground.pids.works() => Ok(Containment::Namespace),
             Err(error) => {
                 tracing::debug!(%error, "no cgroups here");
                 Ok(Containment::Session)
             }
         },
-    }
-}
-
-/// True if `proc_pid_status(5)` shows `CAP_SYS_ADMIN` (bit 21, capabilities(7)) as effective.
-fn may_make_namespaces(status: &str) -> bool {
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
-    bits.is_some_and(|bits| bits & (1 << 21) != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn namespaces_take_an_effective_capability_and_no_other_kind() {
-        assert!(may_make_namespaces("Name:\tx\nCapEff:\t000001ffffffffff\n"));
-        assert!(may_make_namespaces("CapEff:\t0000000000200000\n"));
-        assert!(!may_make_namespaces("CapEff:\t00000000a80425fb\n"));
-        assert!(!may_make_namespaces("CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000000\n"));
-        assert!(!may_make_namespaces("CapEff:\tmuch\n"));
-        assert!(!may_make_namespaces(""));
     }
 }

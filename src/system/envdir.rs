@@ -8,6 +8,7 @@
 mod file;
 mod names;
 mod open;
+pub mod rewrite;
 #[cfg(test)]
 mod tests;
 pub mod watch;
@@ -25,11 +26,12 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use crate::model::file::{FileState, Look};
 use crate::model::{Moment, Problem, UserName};
 use crate::system::cause::plain;
-use crate::system::{account, clock};
+use crate::system::clock;
+use crate::system::trust::{self, Distrust};
 
 use file::{Again, Known, One};
 use names::Meaning;
-pub use names::names_of;
+pub use names::{names_of, sealed_name};
 
 /// How long a file may be missing before it is gone: vim and others rename it away for a moment.
 const GRACE: Duration = Duration::from_millis(500);
@@ -142,11 +144,21 @@ impl EnvDir {
         let wall = clock::timestamp(now).as_nanosecond();
         let mut seen = Vec::with_capacity(files.len());
         for (user, names) in files {
-            let mut entry = known.remove(&user).unwrap_or_default();
+            // By the name that is there already: everybody else's tables hold the same.
+            let (user, mut entry) = known.remove_entry(&user).unwrap_or_else(|| (user, Known::default()));
             let name = match &*names {
                 [name] => name,
                 both => {
+                    let since = *entry.two_since.get_or_insert(now);
+                    // One is put in the place of the other, as `mcpsup seal` does.
+                    if entry.handed && now < since + GRACE {
+                        again.at(since + GRACE);
+                        look.files.insert(user.clone(), FileState::Unchanged);
+                        seen.push((user, entry));
+                        continue;
+                    }
                     entry = Known::default();
+                    entry.two_since = Some(since);
                     entry.handed = true;
                     look.files.insert(user.clone(), FileState::Refused(self.two_files(both)));
                     seen.push((user, entry));
@@ -190,25 +202,22 @@ impl EnvDir {
 
     /// The open directory, if what is in it can be trusted to be the administrator's.
     fn open(&self) -> Result<Dir, String> {
-        let (us, path) = (account::own_uid(), shell_word(&self.path));
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = match Dir::open(&self.path, flags, Mode::empty()) {
+        let path = trust::shell_word(&self.path);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let place = trust::locate(&self.path);
+        let opened =
+            place.and_then(|at| Ok(Dir::openat(&at.dir, at.name.as_os_str(), flags, Mode::empty())?));
+        let dir = match opened {
             Ok(dir) => dir,
-            Err(Errno::ENOENT) => return Err(format!("is not there; mkdir -m 700 {path}")),
-            Err(errno) => return Err(cannot(errno)),
+            Err(Distrust::Failed(Errno::ENOENT)) => return Err(format!("is not there; mkdir -m 700 {path}")),
+            Err(why) => return Err(why.to_string()),
         };
         let stat = fstat(&dir).map_err(cannot)?;
-        if stat.st_uid != 0 && stat.st_uid != us {
-            return Err(format!(
-                "belongs to uid {}, who is neither root nor the daemon; chown root {path}",
-                stat.st_uid
-            ));
-        }
+        trust::owned(&stat, &path).map_err(|why| why.to_string())?;
         let mode = stat.st_mode & 0o7777;
-        let by_others = mode & 0o002 != 0 || (mode & 0o020 != 0 && us == 0 && stat.st_gid != 0);
         // In a sticky directory others can add files of their own, which are refused, but not
         // swap anybody's.
-        if by_others && mode & 0o1000 == 0 {
+        if mode & 0o1000 == 0 && trust::others_may_write(&stat) {
             return Err(format!("others may put files there (mode {mode:04o}); chmod go-w {path}"));
         }
         Ok(dir)
@@ -266,14 +275,4 @@ struct Listing {
 
 fn cannot(errno: Errno) -> String {
     format!("cannot be read: {}", plain(&errno.into()))
-}
-
-/// A path as a shell takes it.
-fn shell_word(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    if path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@:,=".contains(&b)) {
-        path.into_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
 }

@@ -27,14 +27,14 @@ use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::ready::Awaited;
 use super::record::{Identity, PlanRecord, Record, RunDir};
 use super::{clock, tree};
-use crate::model::spec::Plan;
+use crate::model::spec::{Home, Plan};
 use crate::model::{Exit, InstanceId, RunId, Spec};
-use streams::{Fifo, Streams, drain, pass_on};
+use streams::{Fifo, PassOn, Streams, drain};
 
 // A task is as large as its largest part, and a thousand idle runs should not carry the room for a
-// thousand launches. So what happens once in a life, its beginning and its end, is boxed; and what is
-// there all the time is made of `async` blocks, for an `async fn` keeps its arguments twice. An idle
-// run's task has 384 bytes so, and 640 without.
+// thousand launches. So what happens once in a life, its beginning and its end, is boxed; what is there
+// all the time is an `async` block, for an `async fn` keeps its arguments twice, and a future that is
+// written by hand.
 
 /// What a run begins with.
 pub(super) struct Beginning {
@@ -52,10 +52,11 @@ pub(super) fn begin(
     sink: Arc<dyn Output>,
 ) -> impl Future<Output = ()> + Send {
     async move {
-        let turn = Box::pin(unless_killed(&life, life.launcher.turn())).await;
-        if let Some(streams) = Box::pin(enter(&life, turn, with, &*sink)).await {
-            stay(&life, streams, &*sink).await;
-        }
+        let turn = Box::pin(unless_killed(&life, life.shared.launcher.turn())).await;
+        let Some(streams) = Box::pin(enter(&life, turn, with, &*sink)).await else { return };
+        let Some(leader) = life.leader() else { return };
+        let streams = PassOn::new(death(&life, leader), streams, &*sink).await;
+        Box::pin(end(&life, leader, streams, &*sink)).await;
     }
 }
 
@@ -100,14 +101,15 @@ pub(super) async fn resume(
     sink: Arc<dyn Output>,
     talk: Option<Arc<dyn Talk>>,
 ) {
-    if life.leader().is_some() {
+    if let Some(leader) = life.leader() {
         let streams = open_streams(&life, is_stdio).map_err(|error| {
             tracing::warn!(run = life.run.0, %error, "cannot read the output of an adopted run");
         });
         let (output, said) = streams.map_or((None, None), |(output, said)| (Some(output), said));
         life.tell(What::Launched);
         let ear = said.zip(talk).and_then(|(said, talk)| ear(&life, said, talk, true));
-        return stay(&life, Streams { output, ear }, &*sink).await;
+        let streams = PassOn::new(death(&life, leader), Streams { output, ear }, &*sink).await;
+        return Box::pin(end(&life, leader, streams, &*sink)).await;
     }
     life.set_exited();
     life.tell(What::Exited(Exit::Unknown));
@@ -130,41 +132,43 @@ pub(super) async fn discard(run: RunId, group: Option<Group>, dir: RunDir) {
 /// Makes the process: directory, cgroup, process, record, orders, in this order.
 async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo, Option<Fifo>), Failure> {
     let is_stdio = spec.stdio().is_some();
-    life.dir.create(is_stdio).map_err(cannot("make the run's directory"))?;
+    let dir = life.dir();
+    dir.create(is_stdio).map_err(cannot("make the run's directory"))?;
     failpoint::pass("spawn.intended");
     let group = match &life.held {
         Held::Cgroup(group) => {
             group.create().map_err(cannot("make the run's cgroup"))?;
-            group.limit(&spec.limits).map_err(cannot("set the run's limits"))?;
+            group.limit(&spec.server.limits).map_err(cannot("set the run's limits"))?;
             Some(group)
         }
         Held::Namespace | Held::Session => None,
     };
     failpoint::pass("spawn.grouped");
     let streams = open_streams(life, is_stdio).map_err(cannot("open the run's output"))?;
-    let make = Make::new(group.map(super::cgroup::Group::dir), matches!(life.held, Held::Namespace));
+    let make = Make::new(group.map(super::cgroup::Group::dir), spec.cage.namespaces);
     let (mut socket, pid) = ask(life, make).await?;
     failpoint::pass("spawn.started");
     // It is our child and cannot be reaped by anybody else, so the pid still means it.
     let (identity, handle) = Identity::of(pid).map_err(cannot("see the process that was made"))?;
-    life.set_leader(Leader { pid, handle: Arc::new(handle), ours: true });
+    life.set_leader(Leader { pid, handle, ours: true });
+    let home = Home::of(instance, &life.shared.state, &life.shared.runtime);
     let record = Record {
         run: life.run,
         instance: instance.clone(),
         spec: spec.id,
-        plan: PlanRecord::from(spec.plan),
+        plan: PlanRecord::from(spec.plan()),
         identity,
         cgroup: group.map(|group| group.dir().to_path_buf()),
         pid_namespace: matches!(life.held, Held::Namespace),
-        backend: spec.backend(),
-        socket: spec.socket(),
-        stdio: spec.stdio().map(|stdio| (stdio, spec.path.clone())),
-        marker: life.marker.clone(),
+        backend: spec.backend,
+        socket: spec.socket(&home),
+        stdio: spec.stdio().map(|stdio| (stdio, spec.server.path.clone())),
+        marker: life.marker.to_path_buf(),
         uid: life.uid,
     };
-    life.dir.write(&record).map_err(cannot("write the run's record"))?;
+    dir.write(&record).map_err(cannot("write the run's record"))?;
     failpoint::pass("spawn.recorded");
-    let orders = OrdersOf::new(spec, life.dir.stdin(), life.dir.output(), is_stdio.then(|| life.dir.error()));
+    let orders = OrdersOf::new(spec, &home, dir.stdin(), dir.output(), is_stdio.then(|| dir.error()));
     send(&mut socket, &encode(&orders).map_err(cannot("write the launcher's orders"))?).await?;
     failpoint::pass("spawn.ordered");
     match answer(&mut socket).await? {
@@ -177,7 +181,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
 }
 
 async fn ask(life: &Life, make: Make) -> Result<(UnixStream, i32), Failure> {
-    let asking = tokio::spawn(Arc::clone(&life.launcher).make(make));
+    let asking = tokio::spawn(Arc::clone(&life.shared.launcher).make(make));
     let done = unless_killed(life, asking).await?;
     done.unwrap_or_else(|error| Err(cannot("ask the launcher")(error.into())))
 }
@@ -201,10 +205,9 @@ async fn send(socket: &mut UnixStream, bytes: &[u8]) -> Result<(), Failure> {
 
 /// After a failed launch nothing of the launcher's copy may be left either.
 async fn end_copy(life: &Life) {
-    let leader = life.leader();
-    if let Some(leader) = leader {
+    if let Some(leader) = life.leader() {
         super::process::send(&leader.handle, Signal::KILL);
-        wait_for_exit(life, &leader).await;
+        wait_for_exit(life, leader).await;
         sweep(life, leader.pid, true).await;
         reap(leader.pid);
     } else if let Held::Cgroup(group) = &life.held {
@@ -213,28 +216,12 @@ async fn end_copy(life: &Life) {
     }
 }
 
-/// Passes the run's output on until it exits, says so, and sweeps when told to.
-#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice; see above")]
-fn stay<'a>(
-    life: &'a Life,
-    mut streams: Streams,
-    sink: &'a dyn Output,
-) -> impl Future<Output = ()> + Send + 'a {
-    async move {
-        let Some(leader) = life.leader() else { return };
-        if let Some(death) = death(life, &leader) {
-            pass_on(&death, &mut streams, sink).await;
-        }
-        Box::pin(end(life, leader, streams, sink)).await;
-    }
-}
-
 /// What follows when the first process has exited.
-async fn end(life: &Life, leader: Leader, streams: Streams, sink: &dyn Output) {
+async fn end(life: &Life, leader: &Leader, streams: Streams, sink: &dyn Output) {
     drain(streams, sink);
     life.set_exited();
     failpoint::pass("stop.exited");
-    life.tell(What::Exited(status(&leader)));
+    life.tell(What::Exited(blame(life, status(leader))));
     life.kill.notified().await;
     sweep(life, leader.pid, leader.ours).await;
     failpoint::pass("stop.swept");
@@ -251,7 +238,7 @@ fn clean(life: &Life) {
         report("remove a run's cgroup", life.run, group.remove());
     }
     failpoint::pass("stop.ungrouped");
-    report("remove a run's directory", life.run, life.dir.remove());
+    report("remove a run's directory", life.run, life.dir().remove());
     failpoint::pass("stop.removed");
     life.tell(What::Gone);
 }
@@ -263,10 +250,19 @@ async fn wait_for_exit(life: &Life, leader: &Leader) {
 }
 
 /// None if it cannot be waited for: then it counts as dead, and is swept.
-fn death(life: &Life, leader: &Leader) -> Option<Awaited<Arc<OwnedFd>>> {
+fn death<'a>(life: &Life, leader: &'a Leader) -> Option<Awaited<&'a OwnedFd>> {
     // A pidfd is readable when the process is dead (pidfd_open(2)).
-    let death = life.hub.add(Arc::clone(&leader.handle));
+    let death = life.shared.hub.add(&leader.handle);
     death.map_err(|error| tracing::error!(%error, pid = leader.pid, "cannot wait for a process")).ok()
+}
+
+/// A limit that it hit is part of how it ended.
+fn blame(life: &Life, exit: Exit) -> Exit {
+    let Held::Cgroup(group) = &life.held else { return exit };
+    match group.reached() {
+        Some(reached) => Exit::AtLimit(reached, Box::new(exit)),
+        None => exit,
+    }
 }
 
 /// How it ended, without reaping it. One that is not our child has told somebody else.
@@ -303,7 +299,7 @@ async fn sweep(life: &Life, leader: i32, ours: bool) {
                 tokio::task::yield_now().await;
                 // Whoever holds its standard input is looked for everywhere; so is everything of
                 // a run that was not our child, whose orphans went to another process.
-                let everywhere = !ours || tree::is_held(&life.dir.stdin());
+                let everywhere = !ours || tree::is_held(&life.dir().stdin());
                 let alive = tree::members(&marks, since, everywhere);
                 if alive.is_empty() {
                     break;
@@ -341,18 +337,18 @@ fn kill_group(leader: i32) {
 
 /// What goes into the log, and for a stdio run what its process says beside.
 fn open_streams(life: &Life, is_stdio: bool) -> io::Result<(Fifo, Option<Fifo>)> {
-    let open = |path| life.hub.add(pipes::open(path, false)?);
+    let open = |path| life.shared.hub.add(pipes::open(path, false)?);
     if is_stdio {
-        Ok((open(&life.dir.error())?, Some(open(&life.dir.output())?)))
+        Ok((open(&life.dir().error())?, Some(open(&life.dir().output())?)))
     } else {
-        Ok((open(&life.dir.output())?, None))
+        Ok((open(&life.dir().output())?, None))
     }
 }
 
 /// Lets `talk` speak with a stdio run whose process is there.
 fn ear(life: &Arc<Life>, said: Fifo, talk: Arc<dyn Talk>, is_found: bool) -> Option<Box<Ear>> {
     let whose = Arc::clone(life);
-    let ear = Ear::open(&life.dir, said, talk, is_found, move || whose.tell(What::Deaf));
+    let ear = Ear::open(&life.dir(), said, talk, is_found, move || whose.tell(What::Deaf));
     ear.map(Box::new)
         .map_err(|error| {
             tracing::warn!(run = life.run.0, %error, "cannot speak with a run");

@@ -6,6 +6,7 @@
 //! the orders follow once the daemon has written down whom it speaks to. A process whose daemon
 //! dies before that reads the end of the stream and ends: nothing runs that has no record.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -15,24 +16,25 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::cause::plain;
-use crate::model::spec::Account;
+use crate::model::cage::{Cage, Namespaces};
+use crate::model::spec::{Account, Home};
 use crate::model::{Secret, Spec};
 
-/// How a process is to be made: in which cgroup, and whether as the first of a pid namespace.
+/// How a process is to be made: in which cgroup, and in which namespaces of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Make {
     group: Option<PathBuf>,
-    in_namespace: bool,
+    born: Namespaces,
 }
 
 /// A request is a byte and a path, and no path is longer than this (`PATH_MAX`).
 pub const LONGEST_REQUEST: usize = 1 + 4096;
 
 impl Make {
-    /// In this cgroup, if any; as the first of a pid namespace, or not.
+    /// In this cgroup, if any, and in these namespaces.
     #[must_use]
-    pub fn new(group: Option<&Path>, in_namespace: bool) -> Self {
-        Self { group: group.map(Path::to_path_buf), in_namespace }
+    pub fn new(group: Option<&Path>, born: Namespaces) -> Self {
+        Self { group: group.map(Path::to_path_buf), born }
     }
 
     /// The cgroup's directory.
@@ -41,16 +43,16 @@ impl Make {
         self.group.as_deref()
     }
 
-    /// Whether it is the first of a pid namespace.
+    /// The namespaces; of a pid namespace it is the first process.
     #[must_use]
-    pub fn in_namespace(&self) -> bool {
-        self.in_namespace
+    pub fn born(&self) -> Namespaces {
+        self.born
     }
 
     /// As one packet.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![u8::from(self.in_namespace)];
+        let mut bytes = vec![self.born.to_bits()];
         bytes.extend(self.group.iter().flat_map(|group| group.as_os_str().as_bytes()));
         bytes
     }
@@ -58,9 +60,9 @@ impl Make {
     /// From one packet; none from an empty one, which is the end.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (in_namespace, group) = bytes.split_first()?;
+        let (born, group) = bytes.split_first()?;
         let group = (!group.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(group)));
-        Some(Self { group, in_namespace: *in_namespace != 0 })
+        Some(Self { group, born: Namespaces::from_bits(*born) })
     }
 }
 
@@ -92,6 +94,10 @@ pub struct Orders {
     pub error: Option<PathBuf>,
     /// `RLIMIT_NOFILE`.
     pub open_files: Option<u32>,
+    /// The port it is to listen on, if it is.
+    pub backend: Option<u16>,
+    /// What it is kept from.
+    pub cage: Cage,
 }
 
 /// Where a launch failed.
@@ -180,33 +186,43 @@ pub fn write<T: Serialize>(stream: &mut impl Write, value: &T) -> io::Result<()>
 pub struct OrdersOf<'a> {
     program: &'a str,
     args: Vec<&'a str>,
-    env: Vec<(&'a str, &'a str)>,
-    working_dir: &'a PathBuf,
-    state_dir: &'a PathBuf,
-    runtime_dir: &'a PathBuf,
-    account: &'a Option<Account>,
+    env: Vec<(&'a str, Cow<'a, str>)>,
+    working_dir: &'a Path,
+    state_dir: &'a Path,
+    runtime_dir: &'a Path,
+    account: Option<&'a Account>,
     stdin: PathBuf,
     output: PathBuf,
     error: Option<PathBuf>,
     open_files: Option<u32>,
+    backend: Option<u16>,
+    cage: &'a Cage,
 }
 
 impl<'a> OrdersOf<'a> {
-    /// For this spec, with these standard streams.
+    /// For this spec of an instance that is at home here, with these standard streams.
     #[must_use]
-    pub fn new(spec: &'a Spec, stdin: PathBuf, output: PathBuf, error: Option<PathBuf>) -> Self {
+    pub fn new(
+        spec: &'a Spec,
+        home: &'a Home<'_>,
+        stdin: PathBuf,
+        output: PathBuf,
+        error: Option<PathBuf>,
+    ) -> Self {
         Self {
             program: &spec.program,
             args: spec.args.iter().map(Secret::reveal).collect(),
-            env: spec.env.iter().map(|(name, value)| (&**name, value.reveal())).collect(),
-            working_dir: &spec.working_dir,
-            state_dir: &spec.state_dir,
-            runtime_dir: &spec.runtime_dir,
-            account: &spec.account,
+            env: spec.environment(home).into_iter().collect(),
+            working_dir: spec.start_dir(home),
+            state_dir: &home.state_dir,
+            runtime_dir: &home.runtime_dir,
+            account: spec.account.as_deref(),
             stdin,
             output,
             error,
-            open_files: spec.limits.open_files,
+            open_files: spec.server.limits.open_files,
+            backend: spec.backend,
+            cage: &spec.cage,
         }
     }
 }

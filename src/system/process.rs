@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::sync::{Notify, mpsc};
@@ -18,11 +18,13 @@ use super::cgroup::Group;
 use super::containment::Containment;
 use super::launcher::Launcher;
 use super::life::{self, Beginning};
+use super::look::{Look, Owner};
 use super::pipes::Talk;
 use super::ready::Hub;
 use super::record::{Identity, Record, RunDir};
 use super::tree::{self, Marks, Member};
-use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
+use crate::model::spec::Home;
+use crate::model::{Exit, InstanceId, Moment, RunId, Spec, pack};
 use crate::system::clock;
 
 /// What became of a run.
@@ -70,78 +72,92 @@ pub(super) enum Held {
 }
 
 /// The first process of a run, held so that its pid cannot mean another.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Leader {
     pub(super) pid: i32,
-    pub(super) handle: Arc<OwnedFd>,
+    pub(super) handle: OwnedFd,
     /// Started by this daemon, so that it stays a zombie until we reap it and its pid, group and
     /// session stay its own.
     pub(super) ours: bool,
+}
+
+/// What all runs share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The daemon's own directories.
+    pub(super) state: PathBuf,
+    pub(super) runtime: PathBuf,
+    /// Where each run has one.
+    pub(super) runs: PathBuf,
+    pub(super) news: mpsc::UnboundedSender<News>,
+    pub(super) launcher: Arc<Launcher>,
+    /// What is waited for of all runs.
+    pub(super) hub: Arc<Hub>,
 }
 
 /// What the run's task and [`Processes`] share.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) run: RunId,
-    pub(super) dir: RunDir,
+    pub(super) shared: Arc<Shared>,
     pub(super) held: Held,
-    pub(super) marker: PathBuf,
+    pub(super) marker: Box<Path>,
     /// Whom it is started as.
     pub(super) uid: u32,
-    leader: Mutex<Option<Leader>>,
+    // In here and not on the heap: what is made for good amid a thousand launches keeps apart what
+    // they give back.
+    leader: OnceLock<Leader>,
     /// A signal asked for before there was anybody to send it to.
     early_signal: Mutex<Option<i32>>,
     pub(super) kill: Notify,
     exited: AtomicBool,
-    pub(super) news: mpsc::UnboundedSender<News>,
-    pub(super) launcher: Arc<Launcher>,
-    pub(super) hub: Arc<Hub>,
 }
 
 impl Life {
-    /// A run that is known by `dir`, and whose strays are known by their TMPDIR and their uid.
+    /// A run whose strays are known by their TMPDIR and their uid.
     pub(super) fn new(
         run: RunId,
-        dir: RunDir,
         held: Held,
         (marker, uid): (PathBuf, u32),
         leader: Option<Leader>,
-        news: mpsc::UnboundedSender<News>,
-        (launcher, hub): (Arc<Launcher>, Arc<Hub>),
+        shared: Arc<Shared>,
     ) -> Self {
         Self {
             run,
-            dir,
+            shared,
             held,
-            marker,
+            marker: marker.into(),
             uid,
-            leader: Mutex::new(leader),
+            leader: leader.map_or_else(OnceLock::new, OnceLock::from),
             early_signal: Mutex::new(None),
             kill: Notify::new(),
             exited: AtomicBool::new(false),
-            news,
-            launcher,
-            hub,
         }
+    }
+
+    /// Its directory.
+    pub(super) fn dir(&self) -> RunDir {
+        RunDir::of(&self.shared.runs, self.run)
     }
 
     /// The loop outlives every life; news after its end concern nobody.
     pub(super) fn tell(&self, what: What) {
-        if self.news.send(News { run: self.run, what }).is_err() {
+        if self.shared.news.send(News { run: self.run, what }).is_err() {
             tracing::debug!(run = self.run.0, "news after the end of the loop");
         }
     }
 
-    pub(super) fn leader(&self) -> Option<Leader> {
-        lock(&self.leader).clone()
+    pub(super) fn leader(&self) -> Option<&Leader> {
+        self.leader.get()
     }
 
-    /// Names the first process, which gets the signal that was meant for it before it was there.
+    /// Names the first process, once; it gets the signal that was meant for it before it was there.
     pub(super) fn set_leader(&self, leader: Leader) {
-        if let Some(signal) = lock(&self.early_signal).take().and_then(Signal::from_named_raw) {
+        let mut early = lock(&self.early_signal);
+        let leader = self.leader.get_or_init(|| leader);
+        if let Some(signal) = early.take().and_then(Signal::from_named_raw) {
             send(&leader.handle, signal);
         }
-        *lock(&self.leader) = Some(leader);
     }
 
     pub(super) fn has_exited(&self) -> bool {
@@ -153,13 +169,13 @@ impl Life {
     }
 
     pub(super) fn marks(&self, leader: i32, leader_is_held: bool) -> Marks {
-        let (fifos, tmp) = (self.dir.path().to_path_buf(), self.marker.clone());
+        let (fifos, tmp) = (self.dir().path().to_path_buf(), self.marker.to_path_buf());
         Marks { leader, leader_is_held, fifos, tmp, uid: self.uid }
     }
 
     /// Every process of the run, those first that are found at no cost: who wants one of them seldom
     /// needs a look at the whole machine.
-    fn pids(self: Arc<Self>) -> Box<dyn Iterator<Item = i32>> {
+    pub(super) fn pids(&self) -> Box<dyn Iterator<Item = i32> + '_> {
         match (&self.held, self.leader()) {
             (Held::Cgroup(group), _) => Box::new(group.processes().into_iter()),
             (Held::Namespace | Held::Session, None) => Box::new(std::iter::empty()),
@@ -178,10 +194,12 @@ impl Life {
     /// Sends the run's process group a signal; where the group's number may already be somebody
     /// else's, each process by its own handle, as they were at some moment not before `since`.
     fn signal(&self, number: i32, since: Moment) {
+        let mut early = lock(&self.early_signal);
         let Some(leader) = self.leader() else {
-            *lock(&self.early_signal) = Some(number);
+            *early = Some(number);
             return;
         };
+        drop(early);
         // The signal was checked when the configuration was read.
         let Some(signal) = Signal::from_named_raw(number) else { return };
         if let Held::Namespace = self.held {
@@ -229,30 +247,29 @@ pub(super) fn send_to(member: Member, signal: Signal) {
 #[derive(Debug)]
 pub struct Processes {
     lives: BTreeMap<RunId, Arc<Life>>,
-    runs: PathBuf,
     containment: Containment,
-    news: mpsc::UnboundedSender<News>,
-    launcher: Arc<Launcher>,
-    /// What is waited for of all runs.
-    hub: Arc<Hub>,
+    shared: Arc<Shared>,
 }
 
 impl Processes {
-    /// With one directory per run below `runs`, which is there. News go to `news`, which holds at
-    /// most five per run. What becomes of them is waited for in `hub`.
+    /// With these directories of the daemon's: the processes' own are below both, and one per run in
+    /// `runs` in the second, which is there. News go to `news`, which holds at most five per run. What
+    /// becomes of them is waited for in `hub`.
     ///
     /// # Errors
     ///
     /// When this process cannot become a subreaper (prctl(2)), or its launcher cannot be started.
     pub fn new(
-        runs: PathBuf,
+        (state, runtime): (&Path, &Path),
         containment: Containment,
         news: mpsc::UnboundedSender<News>,
         hub: Arc<Hub>,
     ) -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let launcher = Arc::new(Launcher::start()?);
-        Ok(Self { lives: BTreeMap::new(), runs, containment, news, launcher, hub })
+        let (state, runtime, runs) = (state.to_owned(), runtime.to_owned(), runtime.join("runs"));
+        let shared = Arc::new(Shared { state, runtime, runs, news, launcher, hub });
+        Ok(Self { lives: BTreeMap::new(), containment, shared })
     }
 
     /// What holds runs together here.
@@ -276,8 +293,9 @@ impl Processes {
             Containment::Namespace => Held::Namespace,
             Containment::Session => Held::Session,
         };
+        let tmp = Home::of(instance, &self.shared.state, &self.shared.runtime).tmp();
         let uid = spec.account.as_ref().map_or_else(super::account::own_uid, |account| account.uid);
-        let life = self.life(run, held, spec.state_dir.join("tmp"), uid, None);
+        let life = self.life(run, held, tmp, uid, None);
         let with = Box::new(Beginning { instance: instance.clone(), spec, talk });
         tokio::task::spawn(life::begin(life, with, sink));
     }
@@ -296,8 +314,7 @@ impl Processes {
         if handle.is_none() && !record.identity.is_of_this_boot() {
             return false;
         }
-        let leader =
-            handle.map(|handle| Leader { pid: record.identity.pid, handle: Arc::new(handle), ours: false });
+        let leader = handle.map(|handle| Leader { pid: record.identity.pid, handle, ours: false });
         let life = self.life(record.run, held, record.marker.clone(), record.uid, leader);
         tokio::task::spawn(life::resume(life, (record.identity.pid, record.is_stdio()), sink, talk));
         true
@@ -311,9 +328,7 @@ impl Processes {
         uid: u32,
         leader: Option<Leader>,
     ) -> Arc<Life> {
-        let dir = RunDir::of(&self.runs, run);
-        let shared = (Arc::clone(&self.launcher), Arc::clone(&self.hub));
-        let life = Arc::new(Life::new(run, dir, held, (marker, uid), leader, self.news.clone(), shared));
+        let life = Arc::new(Life::new(run, held, (marker, uid), leader, Arc::clone(&self.shared)));
         self.lives.insert(run, Arc::clone(&life));
         life
     }
@@ -330,7 +345,7 @@ impl Processes {
 
     /// Gives back what was made for all runs together. To be called when none is left.
     pub fn close(&self) {
-        self.launcher.end();
+        self.shared.launcher.end();
         if let Containment::Cgroup(root) = &self.containment
             && let Err(error) = root.remove()
         {
@@ -358,6 +373,12 @@ impl Processes {
         life.kill.notify_one();
     }
 
+    /// Makes what is kept of the runs as small as it can be.
+    pub fn pack(&mut self) {
+        pack(&mut self.lives);
+        self.shared.hub.pack();
+    }
+
     /// Forgets a run that is gone.
     pub fn forget(&mut self, run: RunId) {
         self.lives.remove(&run);
@@ -375,14 +396,16 @@ impl Processes {
         u32::try_from(self.lives.get(&run)?.leader()?.pid).ok()
     }
 
-    /// A look at the processes of a run, for the probe and the door: who may listen on its port.
+    /// A look at the processes of a run, for the probe: who may listen on its port.
     #[must_use]
-    pub fn look(
-        &self,
-        run: RunId,
-    ) -> Option<impl Fn() -> Box<dyn Iterator<Item = i32>> + Send + Sync + use<>> {
-        let life = Arc::clone(self.lives.get(&run)?);
-        Some(move || Arc::clone(&life).pids())
+    pub fn look(&self, run: RunId) -> Option<Look> {
+        Some(Look::at(Arc::clone(self.lives.get(&run)?)))
+    }
+
+    /// The same for the door, who only asks about a socket.
+    #[must_use]
+    pub fn owner(&self, run: RunId) -> Option<Arc<dyn Owner>> {
+        Some(Arc::clone(self.lives.get(&run)?) as _)
     }
 
     /// Reaps children that are nobody's first process: orphans of runs, come to us as to a
@@ -392,7 +415,7 @@ impl Processes {
         // and calls this again afterwards.
         while let Some(pid) = first_dead_child() {
             let is_leader = |life: &Arc<Life>| life.leader().is_some_and(|leader| leader.pid == pid);
-            if self.lives.values().any(is_leader) {
+            if self.lives.values().any(is_leader) || super::tool::awaits(pid) {
                 return;
             }
             reap(pid);

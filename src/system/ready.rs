@@ -23,6 +23,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{AbortHandle, coop};
 
+use crate::model::pack;
+
 /// So many changes are heard of in one call.
 const AT_ONCE: usize = 64;
 
@@ -83,6 +85,11 @@ impl Hub {
         members.states.insert(number, State::Waiting(None));
         drop(members);
         Ok(Awaited { fd, number, shared: Arc::clone(&self.shared) })
+    }
+
+    /// Makes what is kept of the members as small as it can be.
+    pub fn pack(&self) {
+        pack(&mut self.shared.lock().states);
     }
 }
 

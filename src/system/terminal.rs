@@ -143,6 +143,8 @@ pub fn edit(editor: &str, file: &Path) -> io::Result<ExitStatus> {
         .arg(format!("{editor} \"$1\""))
         .arg("mcpsup-edit")
         .arg(file)
+        // What it puts aside while it works stays with the file.
+        .envs(file.parent().map(|dir| ("TMPDIR", dir)))
         .status()
 }
 
@@ -151,6 +153,13 @@ pub fn edit(editor: &str, file: &Path) -> io::Result<ExitStatus> {
 #[must_use]
 pub fn is_in_memory(dir: &Path) -> bool {
     statfs(dir).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC)
+}
+
+/// True if memory may be written to a disk when it runs short (proc(5), `/proc/swaps`).
+#[must_use]
+pub fn swaps() -> bool {
+    std::fs::read_to_string("/proc/swaps")
+        .is_ok_and(|text| text.lines().skip(1).any(|line| !line.contains("/zram")))
 }
 
 #[cfg(test)]

@@ -2,17 +2,20 @@
 //!
 //! Each test starts from the files in `seeds/`, changes them at random from a fixed seed and
 //! hands them to a body in `targets.rs`. An input that fails, or that is never done, is shown as
-//! a Rust byte string; put it into `seeds/` once it is mended. For longer than a few seconds:
+//! a Rust byte string; put it into `seeds/` once it is mended. For longer than a few seconds, from
+//! another seed each time and each target for so long:
+//! `MCPSUP_FUZZ_SECONDS=600 cargo test --release --test fuzz -- --nocapture --test-threads 1`; or
 //! `cargo +nightly fuzz run --fuzz-dir tests/fuzz envfile tests/fuzz/seeds/envfile`.
 
 mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ITERATIONS: usize = 20_000;
-/// Far longer than all iterations take anywhere; who is not done by then never will be.
+/// Far longer than all iterations take anywhere, and one for sure; who is not done by then never will
+/// be.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Inputs do not grow beyond this, so that iterations stay many rather than long.
 const MAX_INPUT: usize = 4096;
@@ -44,6 +47,12 @@ const FRAME: &[&[u8]] = &[include_bytes!("seeds/frame/call"), include_bytes!("se
 const ERA: &[&[u8]] = &[include_bytes!("seeds/era/modern"), include_bytes!("seeds/era/legacy")];
 const EXCHANGE: &[&[u8]] =
     &[include_bytes!("seeds/exchange/legacy"), include_bytes!("seeds/exchange/modern")];
+
+const HTTP: &[&[u8]] = &[
+    include_bytes!("seeds/http/modern"),
+    include_bytes!("seeds/http/legacy"),
+    include_bytes!("seeds/http/get"),
+];
 
 /// Pieces that mean something to one of the readers.
 const PIECES: &[&str] = &[
@@ -126,6 +135,15 @@ const PIECES: &[&str] = &[
     "\np",
     "\na",
     "\nr1-1\n",
+    "Host: localhost\r\n",
+    "Accept: */*\r\n",
+    "Transfer-Encoding: chunked\r\n\r\n",
+    "Content-Length: ",
+    "Last-Event-ID: ",
+    "Mcp-Session-Id: ",
+    "POST /mcp HTTP/1.1\r\n",
+    "GET /mcp HTTP/1.0\r\n\r\n",
+    "\r\n\r\n",
     targets::MARK,
 ];
 
@@ -176,8 +194,37 @@ impl Dice {
     }
 }
 
+/// How long each target is to be tried, if that is asked for.
+#[expect(clippy::disallowed_methods, reason = "the variable is this test's own")]
+fn asked_for() -> Option<Duration> {
+    let seconds = std::env::var("MCPSUP_FUZZ_SECONDS").ok()?;
+    let Ok(seconds) = seconds.parse() else { panic!("MCPSUP_FUZZ_SECONDS is no number: {seconds}") };
+    Some(Duration::from_secs(seconds))
+}
+
+/// The same for as long as was asked for, from a seed of its own each time.
+#[expect(clippy::disallowed_methods, clippy::print_stderr, reason = "whoever asked wants to know")]
+fn drive_on(asked: Duration, seeds: &'static [&[u8]], body: fn(&[u8])) {
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed() < asked {
+        let seed: u64 = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos()).into();
+        let (at_once, each) = (ITERATIONS / 20, Instant::now());
+        run(at_once, seed | 1, seeds, body);
+        assert!(each.elapsed() < LIMIT, "seed {seed:#x} takes long");
+        count += at_once;
+    }
+    eprintln!("{count} inputs in {:?}", began.elapsed());
+}
+
 /// Runs `body` on `count` seeds, most of them changed; fails with the input that failed or is not done.
 fn drive(count: usize, seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
+    match asked_for() {
+        Some(asked) => drive_on(asked, seeds, body),
+        None => run(count, seed, seeds, body),
+    }
+}
+
+fn run(count: usize, seed: u64, seeds: &'static [&[u8]], body: fn(&[u8])) {
     let current = Arc::new(Mutex::new(Vec::new()));
     let (done, result) = mpsc::channel();
     let shared = Arc::clone(&current);
@@ -240,6 +287,11 @@ fn any_text_is_messages_or_refused_and_another_id_changes_nothing_else() {
 #[test]
 fn any_headers_are_those_of_the_body_or_refused() {
     drive(2 * ITERATIONS, 0xE4A1, ERA, targets::era);
+}
+
+#[test]
+fn any_bytes_at_a_door_are_answered_or_refused() {
+    drive(ITERATIONS / 4, 0x477B, HTTP, targets::http);
 }
 
 #[test]

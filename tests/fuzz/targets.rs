@@ -5,19 +5,26 @@
 //! the unit tests beside the readers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use mcpsup::door::bridge::{Bridge, Word};
+use mcpsup::door::{self, Behind, Door};
 use mcpsup::logic::era::{self, Heads, Post};
-use mcpsup::logic::exchange::{Deed, Exchange, From, Next, Posted, SessionKey, Settings, StreamKey};
+use mcpsup::logic::exchange::{Deed, Exchange, From, Head, Next, Posted, SessionKey, Settings, StreamKey};
 use mcpsup::logic::frame::{self, Body, Frame, Kind, Splice};
 use mcpsup::logic::ports::{Asked, Pin, Ports};
 use mcpsup::logic::redact::{MARK as REDACTED, Redactor};
 use mcpsup::logic::snippet::{self, ClientKind, Entry, MergeError};
 use mcpsup::logic::{config, envfile, template};
-use mcpsup::model::config::{Piece, Template};
+use mcpsup::model::config::{self as limits, Config, Piece, Sessions, Stdio, Template};
 use mcpsup::model::env::{Variable, Variables};
 use mcpsup::model::{InstanceId, Moment, Problem, Secret};
+use mcpsup::system::ready::Hub;
+use mcpsup::system::socket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Stands for a secret in the seeds. It cannot be the name of a variable, so no message may hold
 /// it.
@@ -314,6 +321,60 @@ pub(crate) fn era(data: &[u8]) {
     }
 }
 
+/// Whatever a client sends to a stdio server's door before it says that this was all: it is answered in
+/// HTTP or not at all, and the connection ends.
+#[expect(clippy::unwrap_used, reason = "a test that cannot have its door fails")]
+pub(crate) fn http(data: &[u8]) {
+    thread_local! {
+        static HOUSE: House = House::new();
+    }
+    HOUSE.with(|house| {
+        let answer = house.runtime.block_on(async {
+            let mut stream = tokio::net::TcpStream::connect(house.door.addr()).await.unwrap();
+            // It may be refused before all of it is said.
+            let (mut reading, mut writing) = stream.split();
+            let say = async {
+                let said = writing.write_all(data).await.is_ok();
+                said && writing.shutdown().await.is_ok()
+            };
+            let mut answer = Vec::new();
+            let (_said, heard) = tokio::join!(say, reading.read_to_end(&mut answer));
+            heard.map(|_| answer)
+        });
+        let Ok(answer) = answer else { return };
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", answer.escape_ascii());
+    });
+}
+
+/// A door without a process behind it.
+struct House {
+    runtime: tokio::runtime::Runtime,
+    door: Door,
+    _hub: Hub,
+    _words: tokio::sync::mpsc::UnboundedReceiver<Word>,
+}
+
+impl House {
+    #[expect(clippy::unwrap_used, reason = "a test that cannot have its door fails")]
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let limits = limits::Door { wait: Duration::ZERO, ..Config::default().door };
+        let (_, settings) = tokio::sync::watch::channel(Arc::new(door::Settings { limits, listen: here }));
+        let instance = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
+        let (say, words) = tokio::sync::mpsc::unbounded_channel();
+        let stdio = Stdio::of(Sessions::Shared);
+        let bridge = Bridge::new(instance.clone(), stdio, "/mcp".to_owned(), "0.0.0", say);
+        let (hub, door) = runtime.block_on(async {
+            let hub = Hub::new().unwrap();
+            let listener = hub.add(socket::listen(here, 0).unwrap()).unwrap();
+            let door = Door::open(listener, settings, instance, Behind::Stdio(bridge)).unwrap();
+            (hub, door)
+        });
+        Self { runtime, door, _hub: hub, _words: words }
+    }
+}
+
 /// Whatever clients and a process say: to the process go messages on a line each, and to clients messages.
 ///
 /// Each line begins with who says it: `p` the process, `a` and `b` legacy clients, `m` a modern one, `g` a
@@ -344,6 +405,7 @@ impl Fuzzed {
             modern: Some(modern),
             max_sessions: 4,
             session_idle: Duration::from_secs(60),
+            seal: Some(mcpsup::logic::exchange::Seal::new([7; 32])),
             version: "0.0.0",
         };
         let mut world = Self {
@@ -360,6 +422,7 @@ impl Fuzzed {
             let begun = world.exchange.initialize(id.to_owned(), body, world.now);
             begun.unwrap_or_else(|refused| panic!("{refused:?}")).0
         });
+        world.settle();
         world
     }
 
@@ -411,6 +474,13 @@ impl Fuzzed {
                 return self.exchange.expire(self.now);
             }
         };
+        if let (From::Modern, Ok(body)) = (from, frame::parse_body(what)) {
+            // What is not known of the tools yet is asked for; the call goes on whatever comes of it.
+            if self.exchange.knows_heads(&body, self.now) {
+                let said = self.exchange.check_heads(&body, &|_| Head::Is("x"));
+                said.unwrap_or_else(|refused| assert_eq!(refused.status, 400));
+            }
+        }
         match self.exchange.post(from, what, self.now) {
             Posted::Stream(stream) => {
                 if what.len() % 2 == 0 {
@@ -427,7 +497,7 @@ impl Fuzzed {
 
     fn settle(&mut self) {
         for deed in self.exchange.deeds() {
-            if let Deed::Send(line) = deed {
+            if let Deed::Send(line) | Deed::Reply(line) = deed {
                 let Some(message) = line.strip_suffix(b"\n") else { panic!("a line has no end") };
                 assert!(
                     !message.contains(&b'\n') && frame::parse(message).is_ok(),

@@ -240,9 +240,9 @@ fn a_server_that_exits_never_listens_or_listens_elsewhere_is_told_and_bobs_is_no
     let mut host = Host::new(&format!(
         "{}{}",
         crate::host::notes(),
-        unruly(
-            "for_all = false\n[server.unruly.ready]\ntimeout = \"3s\"\n[server.unruly.stop]\ngrace = \"1s\"\n"
-        )
+        unruly(&format!(
+            "for_all = false\nallow = {{ listen = [{other}] }}\n[server.unruly.ready]\ntimeout = \"3s\"\n[server.unruly.stop]\ngrace = \"1s\"\n"
+        ))
     ));
     host.start();
     let bob = Bob::beside(&host);

@@ -12,6 +12,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::host::{Host, LIMIT, MCPSUP, text};
+use crate::stdio::with_lines;
 
 /// A client's end of `mcpsup connect`.
 struct Talk {
@@ -62,6 +63,17 @@ impl Talk {
 
     fn hear(&self) -> Value {
         serde_json::from_str(&self.hear_text()).unwrap()
+    }
+
+    /// The answer to this; notifications may come before it.
+    fn hear_answer(&self, id: u64) -> Value {
+        loop {
+            let line = self.hear();
+            if line["id"] == id {
+                return line;
+            }
+            assert!(line["method"].is_string() && line["id"].is_null(), "{line}");
+        }
     }
 
     fn ask(&mut self, message: &Value) -> Value {
@@ -325,6 +337,61 @@ fn nobody_is_connected_with_somebody_elses_instance() {
         let said = text(&output.stdout);
         assert!(said.starts_with("HTTP/1.1 403"), "{said} {}", text(&output.stderr));
     }
+}
+
+#[test]
+fn a_client_on_stdio_keeps_its_server_on_stdio_when_the_daemon_or_the_server_is_killed() {
+    for mode in ["shared", "isolated"] {
+        let mut host = with_lines(&format!("sessions = \"{mode}\""));
+        let mut talk = Talk::with(&host, "alice");
+        assert_eq!(talk.open()["result"]["serverInfo"]["name"], "lines");
+        let pid = text_of(&talk.ask(&call(1, "pid", &json!({})))).to_owned();
+        let log = json!({"jsonrpc": "2.0", "method": "notifications/message",
+            "params": {"level": "info", "data": "said to its caller"}});
+        talk.say(&call(2, "garbage", &json!({"lines": 1, "text": log.to_string()})));
+        assert_eq!([talk.hear(), talk.hear()].map(|line| line["params"]["level"] == "info"), [true, false]);
+        host.kill_daemon();
+        // Nobody is there who could hear it; it waits for somebody.
+        talk.say(&call(3, "pid", &json!({})));
+        host.start();
+        assert_eq!(text_of(&talk.hear_answer(3)), pid, "{mode}");
+        crate::stdio::end(pid.parse().unwrap());
+        host.until("the server is gone", || !crate::host::is_alive(pid.parse().unwrap()));
+        talk.say(&call(4, "pid", &json!({})));
+        assert_ne!(text_of(&talk.hear_answer(4)), pid, "{mode}");
+        assert!(talk.end().success());
+    }
+}
+
+#[test]
+fn what_a_server_on_stdio_asks_reaches_a_client_of_either_era() {
+    let host = with_lines("");
+    let question =
+        json!({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {"message": "?"}});
+    let asks = call(1, "garbage", &json!({"lines": 1, "text": question.to_string()}));
+    let able = json!({"elicitation": {}});
+    let mut old = Talk::with(&host, "alice");
+    old.ask(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params":
+        {"protocolVersion": "2025-11-25", "capabilities": able, "clientInfo": {"name": "t", "version": "1"}}}));
+    old.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    old.say(&asks);
+    let asked = old.hear();
+    assert_eq!((&asked["method"], &asked["params"]), (&question["method"], &question["params"]));
+    assert_eq!(text_of(&old.hear()), "said");
+    old.say(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept"}}));
+    old.ask(&call(2, "pid", &json!({})));
+
+    let mut new = Talk::with(&host, "alice");
+    let mut asks = modern(asks);
+    asks["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = able;
+    let asked = new.ask(&asks);
+    let asked = &asked["result"];
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    assert_eq!(asked["inputRequests"]["1"]["params"], question["params"]);
+    (asks["id"], asks["params"]["requestState"]) = (json!(2), asked["requestState"].clone());
+    asks["params"]["inputResponses"] = json!({"1": {"action": "accept"}});
+    assert_eq!(text_of(&new.ask(&asks)), "said");
+    assert!(new.end().success() && old.end().success());
 }
 
 /// What a pretended daemon is asked.

@@ -19,8 +19,36 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const MCPSUP: &str = env!("CARGO_BIN_EXE_mcpsup");
 
 /// An example server, built by `cargo test` beside the program.
+///
+/// Root's daemon runs each user's under a uid of their own, so where the checkout is closed to others
+/// (`/root`) a copy is meant, which stays in the directory for temporary files.
 pub(crate) fn example(name: &str) -> PathBuf {
-    Path::new(MCPSUP).parent().unwrap().join("examples").join(name)
+    let built = Path::new(MCPSUP).parent().unwrap().join("examples").join(name);
+    if !nix::unistd::geteuid().is_root() || is_open_to_others(&built) {
+        return built;
+    }
+    static COPYING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = COPYING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let dir = std::env::temp_dir().join("mcpsup-it-examples");
+    let copy = dir.join(name);
+    let made = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    if made(&copy) < made(&built) {
+        std::fs::create_dir_all(&dir).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::symlink_metadata(&dir).unwrap()), 0);
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Renamed into place: another checkout's test may execute the old one.
+        let new = dir.join(format!("{name}.{}", std::process::id()));
+        std::fs::copy(&built, &new).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(new, &copy).unwrap();
+    }
+    copy
+}
+
+fn is_open_to_others(program: &Path) -> bool {
+    program
+        .ancestors()
+        .all(|path| std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 1 != 0))
 }
 
 /// Ports that no other test of this machine uses now: so many doors, and as many backends.
@@ -64,6 +92,8 @@ impl Host {
     /// With these `[server.…]` tables; `[ports]` is added. Nothing runs yet.
     pub(crate) fn new(servers: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("mcpsup-it-").tempdir().unwrap();
+        // Each user's server must get through to what is its own, under whatever uid it runs.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let block = block();
         let (doors, backends) = (&block.doors, &block.backends);
         let head = format!("[ports]\nrange = \"{doors}\"\nbackend_range = \"{backends}\"\n");

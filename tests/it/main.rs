@@ -17,6 +17,7 @@
 
 mod access;
 mod bad_input;
+mod cage;
 mod connect;
 mod control;
 mod crash;
@@ -24,8 +25,11 @@ mod doors;
 mod failpoints;
 mod files;
 mod host;
+mod identity;
+mod inflight;
 mod outlive;
 mod real;
+mod seals;
 mod secrets;
 mod seen;
 mod sessions;
@@ -33,3 +37,4 @@ mod spawn;
 mod stdio;
 mod tree;
 mod wire;
+mod wishes;

@@ -62,9 +62,12 @@ fn a_real_server_is_listed_and_called_at_each_users_own_door() {
         modules.join("@modelcontextprotocol/server-everything/dist/index.js"),
     );
     let mut host = Host::new(&format!(
-        "[server.everything]\ncommand = ['{}', '{}', 'streamableHttp']\ntransport = \"http\"\nport_env = \"PORT\"\n",
+        "[server.everything]\ncommand = ['{}', '{}', 'streamableHttp']\ntransport = \"http\"\nport_env = \"PORT\"\n\
+         [server.everything.allow]\npaths = ['{}']\n",
         node.display(),
-        everything.display()
+        everything.display(),
+        // Its modules, where this checkout lies below /tmp.
+        modules.display()
     ));
     host.save("alice", "WHOSE=this-is-alices-value\n");
     host.save("bob", "WHOSE=this-is-bobs-value\n");

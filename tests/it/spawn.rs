@@ -9,7 +9,7 @@ use std::process::Command;
 
 use mcpsup::model::status::StateName;
 
-use crate::host::{Host, MCPSUP, example};
+use crate::host::{Host, MCPSUP, example, unruly};
 use crate::seen;
 
 /// A server that opens nothing and changes nothing of what it was given.
@@ -130,8 +130,6 @@ fn a_process_runs_as_the_account_that_a_file_of_roots_names() {
     let nobody = nix::unistd::User::from_name("nobody").unwrap().expect("every host has a nobody");
     for containment in containments() {
         let mut host = with_idle(containment);
-        // Root's own scratch directory: the account must get through to what is its own.
-        std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         host.save("alice", "MCPSUP_RUN_AS=nobody\nTOKEN=alices-own-token\n");
         host.start();
         let pid = idle(&host);
@@ -186,9 +184,11 @@ fn a_process_whose_port_a_stranger_holds_gets_another() {
 
 #[test]
 fn a_server_that_listens_on_another_port_is_told_so() {
-    let mut host = Host::with_unruly("[server.unruly.ready]\ntimeout = \"20s\"\n");
+    let mut host = Host::with_unruly("");
     let given = first_backend(&host);
     let other = given + 500;
+    let allowed = format!("[server.unruly.allow]\nlisten = [{other}]\n");
+    host.configure(&unruly(&format!("[server.unruly.ready]\ntimeout = \"20s\"\n{allowed}")));
     host.save("alice", &format!("UNRULY=--elsewhere {other}\n"));
     host.start();
 

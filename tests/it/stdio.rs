@@ -20,24 +20,32 @@ pub(crate) fn lines(more: &str) -> String {
 pub(crate) struct Client {
     pub port: u16,
     pub session: String,
+    pub version: &'static str,
 }
+
+pub(crate) const NEWEST: &str = "2025-11-25";
 
 pub(crate) const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"test","version":"1"}}}"#;
 
 impl Client {
     pub(crate) fn begin(host: &Host, user: &str) -> Self {
+        Self::begin_in(host, user, NEWEST)
+    }
+
+    /// In an earlier revision.
+    pub(crate) fn begin_in(host: &Host, user: &str, version: &'static str) -> Self {
         let port = host.instance(user).port.unwrap();
-        let answer = wire::post(port, "", INITIALIZE);
+        let answer = wire::post(port, "", &INITIALIZE.replace(NEWEST, version));
         assert_eq!(answer.status, 200, "{answer:?}\n{}", host.log());
         let session = answer.header("mcp-session-id").unwrap().to_owned();
-        let client = Self { port, session };
+        let client = Self { port, session, version };
         let said = client.post(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
         assert_eq!(said.status, 202, "{said:?}");
         client
     }
 
     pub(crate) fn headers(&self) -> String {
-        format!("Mcp-Session-Id: {}\r\nMCP-Protocol-Version: 2025-11-25\r\n", self.session)
+        format!("Mcp-Session-Id: {}\r\nMCP-Protocol-Version: {}\r\n", self.session, self.version)
     }
 
     pub(crate) fn post(&self, body: &str) -> wire::Answer {
@@ -115,7 +123,8 @@ pub(crate) fn with_lines(more: &str) -> Host {
 
 /// A file that the server's `wait` waits for, and one that says that it has begun to.
 fn gate(host: &Host, name: &str) -> (String, std::path::PathBuf) {
-    let gate = host.path().join(name).display().to_string();
+    // Nowhere else can it write, whoever it runs as.
+    let gate = host.path().join("state/instances/alice/lines").join(name).display().to_string();
     let begun = format!("{gate}.begun").into();
     (gate, begun)
 }

@@ -64,22 +64,27 @@ fn stopping_the_daemon_leaves_no_process_behind_in_sessions() {
 }
 
 /// Somebody who has no right to anything here.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// A host that belongs to an ordinary user, programs included.
 fn of_an_ordinary_user() -> Host {
     let host = contained("session");
+    bring(&host, "unruly");
+    host
+}
+
+/// Gives the host copies of the program and of an example, for a user who cannot reach ours.
+pub(crate) fn bring(host: &Host, server: &str) {
     let bin = host.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    for program in [Path::new(MCPSUP), &example("unruly")] {
+    std::fs::create_dir_all(&bin).unwrap();
+    for program in [Path::new(MCPSUP), &example(server)] {
         let copy = bin.join(program.file_name().unwrap());
         std::fs::copy(program, &copy).unwrap();
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let toml = std::fs::read_to_string(host.path().join("mcpsup.toml")).unwrap();
-    let own = toml.replace(&*example("unruly").to_string_lossy(), &bin.join("unruly").to_string_lossy());
+    let own = toml.replace(&*example(server).to_string_lossy(), &bin.join(server).to_string_lossy());
     crate::host::write(&host.path().join("mcpsup.toml"), &own, 0o600);
-    host
 }
 
 fn start_as_nobody(host: &mut Host) {
@@ -98,16 +103,19 @@ fn an_ordinary_users_daemon_that_is_to_make_namespaces_says_what_it_takes_and_do
         let asking = toml.replace("containment = \"session\"", "containment = \"pid-namespace\"");
         crate::host::write(&host.path().join("mcpsup.toml"), &asking, 0o600);
         give_to_nobody(host.path());
-        let mut command = Command::new(host.path().join("bin/mcpsup"));
+        bring(&host, "intruder");
+        give_to_nobody(host.path());
+        let mut command = Command::new(host.path().join("bin/intruder"));
+        command.args(["--without", "namespaces"]).arg(host.path().join("bin/mcpsup"));
         command.uid(NOBODY).gid(NOBODY);
         host.spawn_by(command);
         assert!(!host.wait_for_end().success());
         let log = host.log();
-        assert!(log.contains("CAP_SYS_ADMIN; run the daemon as root, or set"), "{log}");
+        assert!(log.contains("; run the daemon as root, or set containment"), "{log}");
     }
 }
 
-fn give_to_nobody(path: &Path) {
+pub(crate) fn give_to_nobody(path: &Path) {
     std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     if path.is_dir() {
         std::fs::read_dir(path).unwrap().for_each(|entry| give_to_nobody(&entry.unwrap().path()));
@@ -227,13 +235,12 @@ fn a_process_of_another_uid_that_names_a_users_tmpdir_is_nobodys() {
 }
 
 #[test]
-fn nobody_becomes_root_in_a_directory_that_is_anothers() {
+fn nobody_runs_in_a_directory_that_is_anothers() {
     if !seen::is_root() {
         return;
     }
     let mut host = Host::with_unruly("");
     host.save("alice", "MCPSUP_RUN_AS=nobody\n");
-    std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     let own = host.path().join("state/instances/alice/unruly");
     host.start();
     host.until("she has a directory", || own.is_dir());
@@ -241,7 +248,16 @@ fn nobody_becomes_root_in_a_directory_that_is_anothers() {
     // As if her account had gone: no name service yet, or deleted.
     host.save("alice", "");
 
-    host.until("she is told why she is not up", || {
-        host.instance("alice").note.is_some_and(|note| note.contains("cannot run as root in "))
+    let said = host.until_some("she is told why she is not up", || {
+        host.instance("alice").note.filter(|note| note.contains("cannot run as uid "))
     });
+    assert!(
+        said.contains("/state/instances/alice/unruly, which belongs to uid 65534; chown -hR --from=65534 6"),
+        "{said}"
+    );
+
+    // What mends it is said, and mends it.
+    let mend = said.split("; ").nth(1).unwrap().split([',', '(']).next().unwrap();
+    assert!(Command::new("/bin/sh").args(["-c", mend]).status().unwrap().success(), "{mend}");
+    host.until_state("alice", StateName::Up);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mcpsup::logic::fleet::{Effect, Fleet};
 use mcpsup::logic::instance::{Fact, Instance, Origin, State, Want};
-use mcpsup::model::spec::Way;
+use mcpsup::model::config::Server;
 use mcpsup::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
 
 use crate::core::{Core, View};
@@ -109,18 +109,18 @@ impl Buggy {
             Want::Keep if self.is(Bug::StopsOnKeep) => Want::Never,
             Want::Always(spec) => match self.bug {
                 Bug::GivesUpAfterFive if self.starts.get(id).is_some_and(|n| *n >= 5) => Want::Keep,
-                Bug::WaitsTooLong => replanned(&spec, |spec| {
-                    spec.plan.restart.first_wait += Duration::from_millis(1);
+                Bug::WaitsTooLong => replanned(&spec, |server| {
+                    server.restart.first_wait += Duration::from_millis(1);
                 }),
-                Bug::WaitsTooShort => replanned(&spec, |spec| {
-                    spec.plan.restart.max_wait = spec.plan.restart.first_wait;
+                Bug::WaitsTooShort => replanned(&spec, |server| {
+                    server.restart.max_wait = server.restart.first_wait;
                 }),
-                Bug::NeverForgivesStrikes => replanned(&spec, |spec| {
-                    spec.plan.restart.stable = Duration::from_secs(9);
+                Bug::NeverForgivesStrikes => replanned(&spec, |server| {
+                    server.restart.stable = Duration::from_secs(9);
                 }),
-                Bug::StopsByAnotherSignal => replanned(&spec, |spec| spec.plan.stop.signal = 1),
+                Bug::StopsByAnotherSignal => replanned(&spec, |server| server.stop.signal = 1),
                 Bug::UsesOnesPortForAnother => {
-                    replanned(&spec, |spec| spec.way = Way::Http { backend: 4000 })
+                    Want::Always(Arc::new(Spec { backend: Some(4000), ..(*spec).clone() }))
                 }
                 _ => Want::Always(spec),
             },
@@ -174,9 +174,9 @@ impl Buggy {
 }
 
 /// The same digest, and something else in it.
-fn replanned(spec: &Spec, change: impl FnOnce(&mut Spec)) -> Want {
+fn replanned(spec: &Spec, change: impl FnOnce(&mut Server)) -> Want {
     let mut spec = spec.clone();
-    change(&mut spec);
+    change(Arc::make_mut(&mut spec.server));
     Want::Always(Arc::new(spec))
 }
 

@@ -2,12 +2,13 @@
 //!
 //! A seat is a place at the table: one port, and two users who may have it one after the other.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcpsup::model::config::{Limits, Probe, Restart, Stop};
-use mcpsup::model::spec::{Plan, Way};
+use mcpsup::model::cage::Allow;
+use mcpsup::model::config::{Limits, Probe, Ready, Restart, Server, Stop, Transport};
+use mcpsup::model::spec::Plan;
 use mcpsup::model::{InstanceId, Moment, SessionName, Spec, SpecId};
 
 pub(crate) const SEATS: usize = 4;
@@ -101,18 +102,33 @@ pub(crate) fn spec(seat: usize, tenant: usize, version: usize, times: Times) -> 
     }
     Spec {
         id: SpecId(digest),
-        plan: plan(times),
-        program: String::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        working_dir: PathBuf::new(),
-        state_dir: PathBuf::new(),
-        runtime_dir: PathBuf::new(),
+        server: Arc::new(server(plan(times))),
+        program: Box::default(),
+        args: Box::default(),
+        env: Box::default(),
+        working_dir: None,
         account: None,
-        limits: Limits::default(),
-        way: Way::Http { backend: port(seat) },
+        cage: Arc::default(),
+        backend: Some(port(seat)),
+        secrets: Box::default(),
+    }
+}
+
+fn server(Plan { ready_timeout, stop, restart }: Plan) -> Server {
+    Server {
+        command: Vec::new(),
+        transport: Transport::Http,
+        env: BTreeMap::new(),
+        for_all: true,
+        credentials: BTreeMap::new(),
+        port_env: None,
         path: String::new(),
-        probe: Probe::Tcp,
-        secrets: Vec::new(),
+        working_dir: None,
+        secrets_in_argv: false,
+        ready: Ready { probe: Probe::Tcp, timeout: ready_timeout },
+        stop,
+        restart,
+        limits: Limits::default(),
+        allow: Allow::default(),
     }
 }

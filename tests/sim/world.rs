@@ -387,7 +387,7 @@ impl<'a, C: Core> World<'a, C> {
                 };
                 let version = usize::from(spec.id.0[2]);
                 let seat = &mut self.seats[place];
-                if spec.backend() != Some(port(seat.number)) {
+                if spec.backend != Some(port(seat.number)) {
                     return self.fails(Law::OneUserPerPort, "a start at somebody else's port");
                 }
                 let alive = seat.alive();

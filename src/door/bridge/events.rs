@@ -45,6 +45,11 @@ impl Reading {
         }
     }
 
+    /// What goes to the client, counted until it has reached it.
+    pub(super) fn count(&self, message: Vec<u8>) -> Bytes {
+        self.line.owed.count(message)
+    }
+
     /// The id of an event before the stream's first, for clients who know what that is for.
     pub(super) fn prime(&self, from: From) -> Option<String> {
         self.line.turn(|state, _| match from {
@@ -109,7 +114,7 @@ impl Events {
                 Item::Comment => part.extend_from_slice(b":\n\n"),
             }
         }
-        Poll::Ready(Some(Frame::data(part.into())))
+        Poll::Ready(Some(Frame::data(self.reading.count(part))))
     }
 
     pub(in crate::door) const fn is_end(&self) -> bool {

@@ -176,7 +176,8 @@ impl Bridge {
             // Nobody knows of this session yet, so it ends with whoever waits for it.
             let mut reading = Reading::new(begun.line.clone(), stream);
             let next = timeout_at(letter.deadline, reading.next()).await;
-            let response = whole(next.map_err(|_| Refusal::StillDown)?).ok_or(Refusal::StillDown)?;
+            let next = next.map_err(|_| Refusal::StillDown)?;
+            let response = whole(&reading, next).ok_or(Refusal::StillDown)?;
             begun.is_sound = begun.line.knows(&id);
             if begun.is_sound {
                 self.settle(name);
@@ -339,7 +340,9 @@ async fn answer_as_stream(mut reading: Reading, from: From) -> Response<Reply> {
         From::Modern => timeout(SOON, reading.next()).await.ok(),
     };
     match first {
-        Some(Next::Message { message, last: true, status, .. }) if status != 200 => json(status, message),
+        Some(Next::Message { message, last: true, status, .. }) if status != 200 => {
+            json(status, reading.count(message))
+        }
         Some(Next::Message { id, message, .. }) => {
             events(Events::new(reading, None, true).begin_with(id.as_deref(), &message))
         }
@@ -354,7 +357,9 @@ async fn answer_as_stream(mut reading: Reading, from: From) -> Response<Reply> {
 async fn answer_soon(mut reading: Reading, from: From) -> Response<Reply> {
     let next = timeout(SOON, reading.next()).await;
     let (id, message) = match next {
-        Ok(Next::Message { message, last: true, status, .. }) => return json(status, message),
+        Ok(Next::Message { message, last: true, status, .. }) => {
+            return json(status, reading.count(message));
+        }
         Ok(Next::Message { id, message, .. }) => (id, Some(message)),
         // The client itself cancelled its call.
         Ok(Next::End) => return events(Events::new(reading, None, false)),
@@ -369,9 +374,9 @@ async fn answer_soon(mut reading: Reading, from: From) -> Response<Reply> {
 }
 
 /// The whole answer, if this is one.
-fn whole(next: Next) -> Option<Response<Reply>> {
+fn whole(reading: &Reading, next: Next) -> Option<Response<Reply>> {
     match next {
-        Next::Message { message, status, .. } => Some(json(status, message)),
+        Next::Message { message, status, .. } => Some(json(status, reading.count(message))),
         Next::Pending | Next::End => None,
     }
 }
@@ -389,7 +394,7 @@ fn no_session(id: Option<&str>) -> Refused {
 }
 
 fn refused(refused: Refused) -> Response<Reply> {
-    json(refused.status, refused.body)
+    json(refused.status, refused.body.into())
 }
 
 fn at_fault((status, why): Fault) -> Refused {
@@ -412,8 +417,8 @@ fn empty(status: StatusCode) -> Response<Reply> {
     response
 }
 
-fn json(status: u16, body: Vec<u8>) -> Response<Reply> {
-    let mut response = Response::new(Reply::own(body.into()));
+fn json(status: u16, body: Bytes) -> Response<Reply> {
+    let mut response = Response::new(Reply::own(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

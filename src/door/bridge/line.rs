@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::owed::Owed;
 use super::state::{After, Clock, Flushed, Process, State};
 use super::{Bridge, Said, lock};
 use crate::door::answer::Refusal;
@@ -25,6 +26,8 @@ pub(super) struct Line {
     state: Mutex<State>,
     /// Something changed for those who wait to send.
     turned: Notify,
+    /// What clients have still to read.
+    pub(super) owed: Owed,
 }
 
 /// Between two tries to send to a process that takes nothing though it should.
@@ -36,9 +39,10 @@ impl Line {
         bridge: Weak<Bridge>,
         exchange: Exchange,
         health: Option<Health>,
+        owed: Owed,
     ) -> Arc<Self> {
         let state = Mutex::new(State::new(exchange, slot.is_some(), health));
-        Arc::new(Self { slot, bridge, state, turned: Notify::new() })
+        Arc::new(Self { slot, bridge, state, turned: Notify::new(), owed })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,7 +96,8 @@ impl Line {
     }
 
     pub(super) fn hear(self: &Arc<Self>, run: RunId, line: &[u8]) -> bool {
-        self.turn(|state, now| !state.is_run(run) || state.hear(line, now))
+        let owed = self.owed.bytes();
+        self.turn(|state, now| !state.is_run(run) || state.hear(line, owed, now))
     }
 
     pub(super) fn lose(self: &Arc<Self>, run: RunId) {

@@ -19,6 +19,7 @@ mod events;
 mod heads;
 mod http;
 mod line;
+mod owed;
 mod sessions;
 mod state;
 
@@ -34,6 +35,7 @@ use crate::model::{InstanceId, RunId, SessionName};
 use crate::system::pipes::Wire;
 pub(super) use events::Events;
 use line::Line;
+use owed::Owed;
 use sessions::Table;
 
 /// What a bridge says to the daemon's loop.
@@ -100,6 +102,8 @@ pub struct Bridge {
     own: Mutex<Table>,
     /// Bytes of bodies that are being collected.
     collecting: AtomicUsize,
+    /// What clients have still to read, of all processes.
+    owed: Owed,
 }
 
 impl Bridge {
@@ -112,8 +116,10 @@ impl Bridge {
         version: &'static str,
         say: mpsc::UnboundedSender<Word>,
     ) -> Arc<Self> {
+        let owed = Owed::default();
+        let exchange = sessions::shared(settings, version);
         Arc::new_cyclic(|bridge| Self {
-            base: Line::new(None, bridge.clone(), sessions::shared(settings, version), settings.health),
+            base: Line::new(None, bridge.clone(), exchange, settings.health, owed.clone()),
             instance,
             path,
             version,
@@ -122,6 +128,7 @@ impl Bridge {
             closed: Mutex::default(),
             own: Mutex::default(),
             collecting: AtomicUsize::new(0),
+            owed,
         })
     }
 

@@ -40,7 +40,9 @@ fn exchange_settings(settings: Stdio, version: &'static str, isolated: bool) -> 
         Era::Modern => Some(true),
     };
     let max_sessions = usize::try_from(settings.max_sessions).unwrap_or(usize::MAX);
-    exchange::Settings { isolated, modern, max_sessions, session_idle: settings.session_idle, version }
+    // Without random bits modern clients are asked nothing; everything else goes on.
+    let seal = random::key().ok().map(exchange::Seal::new);
+    exchange::Settings { isolated, modern, max_sessions, session_idle: settings.session_idle, seal, version }
 }
 
 /// The two names of a new session: the client's, which is a secret (RFC-quality randomness, visible
@@ -88,7 +90,7 @@ impl Bridge {
         let settings = self.settings();
         let exchange = Exchange::new(exchange_settings(settings, self.version, true));
         let bridge: Weak<Self> = Arc::downgrade(self);
-        Line::new(Some(name), bridge, exchange, settings.health)
+        Line::new(Some(name), bridge, exchange, settings.health, self.owed.clone())
     }
 
     /// Keeps a line; if it is one too many the oldest ends, those that are just beginning last.

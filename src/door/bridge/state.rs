@@ -17,6 +17,9 @@ use crate::system::pipes::Wire;
 /// silent connection up after 30 or 60 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// Bytes that may be held back for a process when its own questions are answered.
+const MAX_REPLIES: usize = 1 << 20;
+
 /// A process, its exchange and their readers.
 pub(super) struct State {
     pub(super) exchange: Exchange,
@@ -45,6 +48,8 @@ pub(super) struct Process {
     wire: Arc<Wire>,
     /// What the wire did not take. No client's message is accepted while there is any.
     held: VecDeque<Vec<u8>>,
+    /// Bytes of that.
+    held_bytes: usize,
     /// A task waits for the wire to have room.
     is_flushing: bool,
     pulse: Pulse,
@@ -120,15 +125,22 @@ pub(super) enum Flushed {
 impl Process {
     pub(super) fn new(run: RunId, wire: Arc<Wire>) -> Self {
         let (held, pulse) = (VecDeque::new(), Pulse::Unasked);
-        Self { run, wire, held, is_flushing: false, pulse, drain: Drain::No }
+        Self { run, wire, held, held_bytes: 0, is_flushing: false, pulse, drain: Drain::No }
     }
 
     /// Sends a line, or holds it back.
     fn send(&mut self, line: Vec<u8>) {
-        if !self.held.is_empty() {
+        let line = if self.held.is_empty() { self.wire.send(line) } else { Err(line) };
+        if let Err(line) = line {
+            self.held_bytes += line.len();
             self.held.push_back(line);
-        } else if let Err(line) = self.wire.send(line) {
-            self.held.push_back(line);
+        }
+    }
+
+    /// Sends an answer of ours. A process that goes on asking and does not read gets none.
+    fn reply(&mut self, line: Vec<u8>) {
+        if self.held_bytes < MAX_REPLIES {
+            self.send(line);
         }
     }
 
@@ -146,10 +158,12 @@ impl Process {
     fn flush(&mut self) -> Flushed {
         let before = self.held.len();
         while let Some(line) = self.held.pop_front() {
+            let size = line.len();
             if let Err(line) = self.wire.send(line) {
                 self.held.push_front(line);
                 break;
             }
+            self.held_bytes -= size;
         }
         match self.held.len() {
             0 => {
@@ -224,9 +238,11 @@ impl State {
         }
     }
 
-    /// One line of the process; false if it is no message.
-    pub(super) fn hear(&mut self, line: &[u8], now: Moment) -> bool {
+    /// One line of the process; false if it is no message. Of what it said before, clients have `owed`
+    /// bytes still to read.
+    pub(super) fn hear(&mut self, line: &[u8], owed: usize, now: Moment) -> bool {
         let before = self.exchange.counts().not_json_rpc;
+        self.exchange.owe(owed);
         self.exchange.line(line, now);
         self.exchange.counts().not_json_rpc == before
     }
@@ -332,6 +348,12 @@ impl State {
         }
     }
 
+    /// Bytes that the process does not take.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.process.as_ref().map_or(0, |process| process.held_bytes)
+    }
+
     #[cfg(test)]
     pub(super) fn readers(&self) -> usize {
         self.readers.len()
@@ -361,7 +383,7 @@ impl State {
     }
 
     /// When [`tick`](Self::tick) is wanted next.
-    pub(super) fn deadline(&self) -> Option<Moment> {
+    pub(super) fn deadline(&mut self) -> Option<Moment> {
         let pulse = self.process.as_ref().and_then(|process| match process.pulse {
             Pulse::Unasked => None,
             Pulse::Next(at) | Pulse::Asked(at) => Some(at),
@@ -381,10 +403,9 @@ impl State {
         for deed in self.exchange.deeds() {
             self.act(deed, now);
         }
-        let is_done = self.exchange.in_flight() == 0;
         if let Some(process) = &mut self.process
             && process.drain == Drain::Wanted
-            && is_done
+            && self.exchange.in_flight() == 0
         {
             process.drain = Drain::Told;
             self.after.say.push(Said::Drained(process.run));
@@ -393,10 +414,15 @@ impl State {
     }
 
     fn act(&mut self, deed: Deed, now: Moment) {
+        let is_reply = matches!(deed, Deed::Reply(_));
         match deed {
-            Deed::Send(line) => {
+            Deed::Send(line) | Deed::Reply(line) => {
                 if let Some(process) = &mut self.process {
-                    process.send(line);
+                    if is_reply {
+                        process.reply(line);
+                    } else {
+                        process.send(line);
+                    }
                     if let Some(wire) = process.wants_flush() {
                         self.after.flush = Some(wire);
                     }

@@ -129,7 +129,7 @@ async fn a_listener_that_the_server_replaced_itself_is_asked_about_once() {
     let Route::Ready(upstream) = ready(1, process.addr) else { panic!() };
     let (inode, asked) = (upstream.listener_inode, Arc::new(AtomicUsize::new(0)));
     let count = asked.clone();
-    let recheck: Recheck = Arc::new(move |found| {
+    let recheck: Recheck = Arc::new(move |found: Held| {
         count.fetch_add(1, SeqCst);
         found == Held::Inode(inode)
     });

@@ -9,6 +9,7 @@
 //! It does not look at the world: whether a command exists or a port is free is found out where
 //! it is used.
 
+mod allow;
 mod life;
 mod report;
 mod server;
@@ -20,6 +21,7 @@ mod units;
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -28,6 +30,7 @@ use crate::logic::config::report::Report;
 use crate::logic::config::table::{Entry, Table};
 use crate::model::config::{Config, Containment, Daemon, Door, Log, Ports, Server};
 use crate::model::port::PortRange;
+use crate::model::uid::UidRange;
 use crate::model::{Problem, ServerName};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -166,11 +169,24 @@ fn daemon(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Daemon {
             (text.starts_with('/') && !text.contains(char::is_control)).then(|| PathBuf::from(text))
         })
     });
+    let isolation = table.take("isolation").and_then(|e| e.text(allow::ISOLATION, report, allow::isolation));
+    let uid_range = table.take("uid_range").and_then(|entry| {
+        let what = format!(
+            "two uids from 1000 to 2147483647, without 65534 and 65535 between them, in quotes: \"{}\"",
+            UidRange::default()
+        );
+        entry.text(&what, report, |text| text.parse().ok())
+    });
     table.finish(report);
-    Daemon { containment: containment.unwrap_or_default(), cgroup_root }
+    Daemon {
+        containment: containment.unwrap_or_default(),
+        cgroup_root,
+        isolation: isolation.unwrap_or_default(),
+        uid_range: uid_range.unwrap_or_default(),
+    }
 }
 
-fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Server> {
+fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<ServerName, Arc<Server>> {
     let entries = root.named("server", report);
     if entries.as_ref().is_some_and(Vec::is_empty) {
         report.missing(None, "no server is described; add a table [server.NAME]");
@@ -196,7 +212,7 @@ fn servers(root: &mut Table<'_, '_>, report: &mut Report<'_>) -> BTreeMap<Server
             pins.insert(pin, name.clone());
         }
         if let Some(server) = server::read(entry, report) {
-            servers.insert(name, server);
+            servers.insert(name, Arc::new(server));
         }
     }
     servers

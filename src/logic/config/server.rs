@@ -32,6 +32,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
     let stop = life::stop(table.table("stop", "[server.NAME.stop]", report), report);
     let restart = life::restart(table.table("restart", "[server.NAME.restart]", report), report);
     let limits = life::limits(table.table("limits", "[server.NAME.limits]", report), report);
+    let allow = super::allow::allow(table.table("allow", "[server.NAME.allow]", report), report);
     table.finish(report);
 
     let (command, transport) = (command?, transport?);
@@ -64,6 +65,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
         stop,
         restart,
         limits,
+        allow,
     })
 }
 

@@ -26,7 +26,7 @@ fn refused_in_server(lines: &str, expected: &[&str]) {
     refused(&format!("{NOTES}{lines}\n"), expected);
 }
 
-fn notes(lines: &str) -> Server {
+fn notes(lines: &str) -> Arc<Server> {
     let config = parse(&format!("{NOTES}{lines}"), "mcpsup.toml").unwrap();
     config.servers.into_values().next().unwrap()
 }
@@ -46,7 +46,8 @@ fn the_shortest_file_has_every_default() {
     assert_eq!(config.door.max_connections, 256);
     assert_eq!(config.door.head_timeout, Duration::from_secs(60));
     assert_eq!((config.log.max_size, config.log.keep, config.log.max_rate), (10 << 20, 3, 4 << 20));
-    assert_eq!(config.daemon, Daemon { containment: Containment::Auto, cgroup_root: None });
+    assert_eq!(config.daemon, Daemon::default());
+    assert_eq!(config.daemon.uid_range.to_string(), "65536-99999");
     let server = &config.servers[&"notes".parse().unwrap()];
     assert_eq!(server.command, [text("/opt/notes"), Template(vec![Piece::Port])]);
     assert_eq!(server.transport, Transport::Http);
@@ -82,6 +83,7 @@ fn every_key_is_read() {
         [daemon]
         containment = "pid-namespace"
         cgroup_root = "/sys/fs/cgroup/mcpsup"
+        uid_range = "70000-70999"
         [server.notes]
         command = ["node", "{{}}", "{env:DSN}"]
         transport = "http"
@@ -123,6 +125,7 @@ fn every_key_is_read() {
     assert_eq!(config.log.keep, 0);
     assert_eq!(config.daemon.containment, Containment::PidNamespace);
     assert_eq!(config.daemon.cgroup_root, Some("/sys/fs/cgroup/mcpsup".into()));
+    assert_eq!(config.daemon.uid_range.to_string(), "70000-70999");
     let server = &config.servers[&"notes".parse().unwrap()];
     assert_eq!(server.command[1], text("{}"));
     assert_eq!(server.command[2], Template(vec![Piece::Env("DSN".to_owned())]));

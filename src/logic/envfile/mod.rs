@@ -15,6 +15,7 @@
 //! the middle of a key. Which names are allowed in whose file is not decided here; see
 //! `logic::roster`.
 
+pub mod edit;
 mod value;
 
 use std::collections::BTreeMap;
@@ -209,12 +210,13 @@ fn assignment_for_dotenvy(name: &str, value: &str) -> String {
 #[must_use]
 pub fn quote(value: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:@%+,=".contains(&b);
-    if value.bytes().all(plain) {
-        value.to_owned()
-    } else if !value.contains('\'') {
-        format!("'{value}'")
-    } else {
-        let mut quoted = String::with_capacity(value.len() + 16);
+    if value.bytes().all(plain) { value.to_owned() } else { quote_in_any_case(value) }
+}
+
+/// The same, in quotes though it may need none: where a comment follows.
+fn quote_in_any_case(value: &str) -> String {
+    if value.contains('\'') {
+        let mut quoted = String::with_capacity(2 * value.len() + 2);
         quoted.push('"');
         for c in value.chars() {
             if matches!(c, '"' | '\\' | '$') {
@@ -224,6 +226,8 @@ pub fn quote(value: &str) -> String {
         }
         quoted.push('"');
         quoted
+    } else {
+        format!("'{value}'")
     }
 }
 

@@ -20,6 +20,11 @@ impl<'t> Lines<'t> {
         Self { all, taken: 0 }
     }
 
+    /// How many were taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
     pub(super) fn next_line(&mut self) -> Option<(u32, &'t str)> {
         let text = self.all.get(self.taken)?;
         self.taken += 1;
@@ -31,16 +36,26 @@ impl<'t> Lines<'t> {
 /// The value of `name`, whose `=` is on `line` with `rest` after it. Takes the further lines of a
 /// quoted value, and all that is left if its quote is never closed.
 pub(super) fn read<'t>(name: &str, line: u32, rest: &'t str, lines: &mut Lines<'t>) -> Result<String, Fault> {
+    read_on(name, line, rest, lines).map(|(value, _)| value)
+}
+
+/// The same, with what follows the value on its last line: blanks, or a comment behind a quoted one.
+pub(super) fn read_on<'t>(
+    name: &str,
+    line: u32,
+    rest: &'t str,
+    lines: &mut Lines<'t>,
+) -> Result<(String, &'t str), Fault> {
     let rest = rest.trim_start_matches(BLANKS);
-    let value = match rest.chars().next() {
+    let (value, after) = match rest.chars().next() {
         Some(quote @ ('\'' | '"')) => Quoted::read(name, line, quote, &rest[1..], lines)?,
-        _ => unquoted(name, line, rest.trim_end_matches(BLANKS))?.to_owned(),
+        _ => (unquoted(name, line, rest.trim_end_matches(BLANKS))?.to_owned(), ""),
     };
     if value.len() > MAX_VALUE {
         let text = format!("the value of {name} is longer than {} KiB", MAX_VALUE / 1024);
         return Err(Fault { line, text });
     }
-    Ok(value)
+    Ok((value, after))
 }
 
 fn unquoted<'t>(name: &str, line: u32, text: &'t str) -> Result<&'t str, Fault> {
@@ -67,14 +82,14 @@ struct Quoted {
 }
 
 impl Quoted {
-    /// The value whose quote was opened on line `opened`, just before `rest`.
+    /// The value whose quote was opened on line `opened`, just before `rest`; and what follows it.
     fn read<'t>(
         name: &str,
         opened: u32,
         quote: char,
         rest: &'t str,
         lines: &mut Lines<'t>,
-    ) -> Result<String, Fault> {
+    ) -> Result<(String, &'t str), Fault> {
         let mut quoted = Self { quote, value: String::new(), bad_escape: false };
         let (mut line, mut text) = (opened, rest);
         let mut escape_at = None;
@@ -103,7 +118,7 @@ impl Quoted {
         }
         let blank = after.trim_start_matches(BLANKS);
         if blank.is_empty() || (after.starts_with(BLANKS) && blank.starts_with('#')) {
-            Ok(quoted.value)
+            Ok((quoted.value, after))
         } else if line == opened {
             let text = format!(
                 "something follows the closing quote of {name}; a quote inside the value takes the other kind around it, or \\\" in double quotes"

@@ -9,6 +9,8 @@ use crate::logic::frame::{
     self, Frame, INTERNAL_ERROR, METHOD_NOT_FOUND, Outcome, Splice, members, plain_id, whole_number,
 };
 
+use crate::model::Moment;
+
 use super::rounds::Rounds;
 use super::turns::{Owner, Sole};
 use super::{Exchange, SessionKey, StreamKey};
@@ -70,8 +72,8 @@ impl Asks {
         self.asks.remove(&key).map(|ask| (key, ask.stream))
     }
 
-    /// True if the process has a question with this id that is not answered.
-    fn is_asked(&self, id: &str) -> bool {
+    /// True if the process has a question to a session with this id that is not answered.
+    fn has(&self, id: &str) -> bool {
         self.asks.values().any(|ask| matches!(&ask.asker, Asker::Process(asked) if plain_id(asked) == id))
     }
 
@@ -82,10 +84,11 @@ impl Asks {
         }
     }
 
-    /// The questions of a call that is over.
-    pub(super) fn forget_round(&mut self, wire: u64) {
-        self.rounds.remove(&wire);
+    /// The questions of a call that is over; how many bytes were kept of what was answered.
+    pub(super) fn forget_round(&mut self, wire: u64) -> usize {
+        let bytes = self.rounds.remove(&wire).map_or(0, |round| round.bytes());
         self.asks.retain(|_, ask| !matches!(ask.asker, Asker::Round(call, _) if call == wire));
+        bytes
     }
 
     /// Whoever asked is gone.
@@ -101,9 +104,9 @@ impl Asks {
 
 impl Exchange {
     /// The process asks something.
-    pub(super) fn asked(&mut self, id: &str, method: &str, frame: &Frame<'_>) {
+    pub(super) fn asked(&mut self, id: &str, method: &str, frame: &Frame<'_>, now: Moment) {
         if method == "ping" {
-            return self.send(frame::answer(id, "{}"));
+            return self.reply(frame::answer(id, "{}"));
         }
         if self.server.as_ref().is_none_or(|server| server.is_modern) {
             return self.refuse_process(id, METHOD_NOT_FOUND, "this revision has no requests of servers");
@@ -112,6 +115,10 @@ impl Exchange {
             Sole::One(Owner::Session(key)) => key,
             Sole::Nobody => {
                 return self.refuse_process(id, METHOD_NOT_FOUND, "there is no client to be asked");
+            }
+            Sole::One(Owner::Guest(wire)) => {
+                self.turns.asks_back = true;
+                return self.ask_guest(wire, id, method, frame, now);
             }
             Sole::One(Owner::Modern) => {
                 self.turns.asks_back = true;
@@ -131,7 +138,7 @@ impl Exchange {
         if !self.can_be_asked(session, method) {
             return self.refuse_process(id, METHOD_NOT_FOUND, "the client did not declare this capability");
         }
-        if self.asks.is_full(session) || self.asks.is_asked(&plain_id(id)) {
+        if self.asks.is_full(session) || self.is_asked(&plain_id(id)) {
             return self.refuse_process(id, INTERNAL_ERROR, "too many questions, or one twice");
         }
         let stream = self.newest_call(session).and_then(|wire| self.calls.get(&wire)).map(|call| call.stream);
@@ -165,19 +172,16 @@ impl Exchange {
 
     /// True if the client said that it can be asked this. What we do not know of is for it to judge.
     pub(super) fn can_be_asked(&self, session: SessionKey, method: &str) -> bool {
-        let capability = match method {
-            "sampling/createMessage" => "sampling",
-            "elicitation/create" => "elicitation",
-            "roots/list" => "roots",
-            _ => return true,
-        };
-        let Some(session) = self.sessions.get(&session) else { return false };
-        let found = members(&session.capabilities, [capability]).ok().and_then(|[found]| found);
-        found.is_some_and(|found| found.starts_with('{'))
+        self.sessions.get(&session).is_some_and(|session| declares(&session.capabilities, method))
     }
 
-    fn refuse_process(&mut self, id: &str, code: i32, why: &str) {
-        self.send(frame::error(Some(id), code, why));
+    /// True if the process has a question with this id that is not answered.
+    pub(super) fn is_asked(&self, id: &str) -> bool {
+        self.asks.has(id) || self.is_asked_by_park(id)
+    }
+
+    pub(super) fn refuse_process(&mut self, id: &str, code: i32, why: &str) {
+        self.reply(frame::error(Some(id), code, why));
     }
 
     /// A client's answer.
@@ -223,4 +227,16 @@ impl Exchange {
             }
         }
     }
+}
+
+/// True if these capabilities of a client allow to ask it this.
+pub(super) fn declares(capabilities: &str, method: &str) -> bool {
+    let capability = match method {
+        "sampling/createMessage" => "sampling",
+        "elicitation/create" => "elicitation",
+        "roots/list" => "roots",
+        _ => return true,
+    };
+    let found = members(capabilities, [capability]).ok().and_then(|[found]| found);
+    found.is_some_and(|found| found.starts_with('{'))
 }

@@ -12,9 +12,11 @@ use crate::logic::frame::{
 };
 use crate::model::Moment;
 
+use super::parks::Guest;
 use super::server::{Server, severity};
 use super::streams::Event;
 use super::turns::Owner;
+use super::what::What;
 use super::{Exchange, MAX_CALLS, Opened, SessionKey, StreamKey, translate};
 
 /// What the process is told of whoever lost their call with it.
@@ -24,53 +26,7 @@ pub(super) const LOST: &str = "the server ended while this call was in flight; i
 pub(super) const HAUNTING: Duration = Duration::from_secs(30);
 
 /// Bytes of requests that wait for a process or a turn, or may have to be sent again.
-const MAX_WAITING: usize = 32 << 20;
-
-/// What a request asks for, as far as it matters here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
-    /// Whatever else.
-    Other,
-    /// Can make a process ask its client something.
-    CanAsk,
-    /// The same, and its result can be cached.
-    Read,
-    /// A list; its result can be cached.
-    List,
-    Discover,
-    Listen,
-    Subscribe(Box<str>),
-    Unsubscribe(Box<str>),
-    SetLevel(Box<str>),
-    Ping,
-    /// The `initialize` of the one client of an isolated process.
-    Initialize,
-}
-
-impl What {
-    fn of(method: &str, params: Option<&str>) -> Self {
-        let text = |name: &str| -> Option<Box<str>> {
-            let [found] = members(params?, [name]).ok()?;
-            text_of(found?).map(|text| (*text).into())
-        };
-        match method {
-            "tools/call" | "prompts/get" => Self::CanAsk,
-            "resources/read" => Self::Read,
-            "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => Self::List,
-            "server/discover" => Self::Discover,
-            "subscriptions/listen" => Self::Listen,
-            "resources/subscribe" => text("uri").map_or(Self::Other, Self::Subscribe),
-            "resources/unsubscribe" => text("uri").map_or(Self::Other, Self::Unsubscribe),
-            "logging/setLevel" => text("level").map_or(Self::Other, Self::SetLevel),
-            "ping" => Self::Ping,
-            _ => Self::Other,
-        }
-    }
-
-    pub(super) const fn can_ask(&self) -> bool {
-        matches!(self, Self::CanAsk | Self::Read)
-    }
-}
+pub(super) const MAX_WAITING: usize = 32 << 20;
 
 /// How far a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +39,9 @@ pub(super) enum Stage {
     Asks,
     /// Its client cancelled it; the process may still work on it until then.
     Ghost(Moment),
+    /// Its modern client has to answer something first, by then; the process works on it, or is done
+    /// with it (`is_over`).
+    Parked { until: Moment, is_over: bool },
 }
 
 /// A client's request.
@@ -103,6 +62,8 @@ pub(super) struct Call {
     pub(super) rounds: u32,
     /// Members of params that come first when it is sent (again).
     pub(super) more: Option<Box<str>>,
+    /// Of a modern call, if its client can be asked.
+    pub(super) guest: Option<Box<Guest>>,
 }
 
 /// A request of our own.
@@ -121,11 +82,18 @@ pub(super) enum Own {
     Tools,
 }
 
+impl Call {
+    /// What is kept of it, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        [&self.text, &self.more].into_iter().flatten().map(|text| text.len()).sum()
+    }
+}
+
 impl Exchange {
     /// Takes a request that was found to be allowed. What answers it comes on `stream`.
-    pub(super) fn request(&mut self, owner: Owner, frame: &Frame<'_>, stream: StreamKey) {
+    pub(super) fn request(&mut self, owner: Owner, frame: &Frame<'_>, stream: StreamKey, now: Moment) {
         let (Some(id), Some(method)) = (frame.request_id(), frame.method()) else { return };
-        if owner == Owner::Modern && REMOVED.contains(&method) {
+        if owner.is_modern() && REMOVED.contains(&method) {
             return self.refuse(stream, id, METHOD_NOT_FOUND, "this method is not of this revision", 404);
         }
         if method == "initialize" {
@@ -134,12 +102,15 @@ impl Exchange {
         let Ok((token, level)) = asides(frame.params) else {
             return self.refuse(stream, id, INVALID_PARAMS, "a member stands twice in the params", 400);
         };
+        let what = What::of(method, frame.params);
         let full = self.calls.len() >= MAX_CALLS;
-        if full || (!self.is_open() && self.waiting() + frame.text.len() > MAX_WAITING) {
+        let is_kept = self.is_kept(owner, &what) && self.waiting + frame.text.len() > MAX_WAITING;
+        if full || is_kept {
             return self.refuse(stream, id, SERVER_LOST, "too many calls wait for this server", 503);
         }
-        let what = What::of(method, frame.params);
         let wire = self.fresh();
+        let guest = if owner.is_modern() && what.can_ask() { Guest::of(frame.params) } else { None };
+        let owner = guest.as_ref().map_or(owner, |_| Owner::Guest(wire));
         let call = Call {
             owner,
             id: id.into(),
@@ -151,7 +122,11 @@ impl Exchange {
             level,
             rounds: 0,
             more: None,
+            guest,
         };
+        if self.comes_back(&call, frame, now) {
+            return;
+        }
         if let Some(session) = self.session_of(owner) {
             session.calls.insert(frame::plain_id(id).into(), wire);
         }
@@ -159,9 +134,26 @@ impl Exchange {
         self.submit(wire, frame);
     }
 
-    /// Bytes that wait.
-    fn waiting(&self) -> usize {
-        self.calls.values().filter_map(|call| call.text.as_ref()).map(|text| text.len()).sum()
+    /// True if the text of such a call has to be kept: until it can be sent, or in case it must be again.
+    fn is_kept(&self, owner: Owner, what: &What) -> bool {
+        let again = owner != Owner::Modern && self.server.as_ref().is_some_and(|server| server.is_modern);
+        let can_ask = what.can_ask();
+        !self.is_open() || !self.turns.is_free(owner, can_ask) || (again && can_ask)
+    }
+
+    /// Keeps the text of a call, or nothing of it any more.
+    fn keep_text(&mut self, wire: u64, text: Option<Box<str>>) {
+        let Some(call) = self.calls.get_mut(&wire) else { return };
+        self.waiting += text.as_ref().map_or(0, |text| text.len());
+        let before = std::mem::replace(&mut call.text, text);
+        self.waiting -= before.map_or(0, |text| text.len());
+    }
+
+    /// The text of a call, which is not kept any more.
+    pub(super) fn take_text(&mut self, wire: u64) -> Option<Box<str>> {
+        let text = self.calls.get_mut(&wire)?.text.take()?;
+        self.waiting -= text.len();
+        Some(text)
     }
 
     /// Sends a call, or lets it wait.
@@ -173,7 +165,7 @@ impl Exchange {
             return self.go(wire, frame);
         }
         if call.text.is_none() {
-            call.text = Some(frame.text.into());
+            self.keep_text(wire, Some(frame.text.into()));
         }
         if open {
             self.turns.wait(wire, owner);
@@ -183,7 +175,7 @@ impl Exchange {
     /// Sends what waited, if it may go now.
     pub(super) fn submit_again(&mut self, wires: Vec<u64>) {
         for wire in wires {
-            let Some(text) = self.calls.get_mut(&wire).and_then(|call| call.text.take()) else { continue };
+            let Some(text) = self.take_text(wire) else { continue };
             if let Ok(frame) = frame::parse(text.as_bytes()) {
                 self.submit(wire, &frame);
             }
@@ -194,9 +186,7 @@ impl Exchange {
     pub(super) fn pump(&mut self) {
         if self.turns.asks_back && self.process.takes_calls() {
             for wire in self.turns.due() {
-                let Some(text) = self.calls.get_mut(&wire).and_then(|call| call.text.take()) else {
-                    continue;
-                };
+                let Some(text) = self.take_text(wire) else { continue };
                 if let Ok(frame) = frame::parse(text.as_bytes()) {
                     self.go(wire, &frame);
                 }
@@ -209,7 +199,11 @@ impl Exchange {
         let (Some(server), Some(call)) = (&self.server, self.calls.get(&wire)) else { return };
         let owner = call.owner;
         match (owner, server.is_modern, call.what.clone()) {
-            (Owner::Modern, false, What::Discover) => self.answer_discover(wire),
+            (Owner::Modern, false, What::Discover) => {
+                if let Some(result) = self.server.as_ref().map(Server::discovered) {
+                    self.settle(wire, &result);
+                }
+            }
             (Owner::Modern, false, What::Listen) => self.listen_for(wire, frame),
             (Owner::Session(session), false, What::Subscribe(uri)) => {
                 self.subscribe(session, &uri);
@@ -261,12 +255,13 @@ impl Exchange {
         let Some(call) = self.calls.get_mut(&wire) else { return };
         call.stage = Stage::Sent;
         // A result may want it sent again.
-        let again = keep && call.what.can_ask() && call.owner != Owner::Modern;
-        call.text = again.then(|| frame.text.into());
+        let again = keep && call.what.can_ask() && !call.owner.is_modern();
+        let text = again.then(|| frame.text.into());
         // A listen stream lasts, and nothing but what is tagged with it is its.
         if call.what != What::Listen {
             self.turns.sent(call.owner, call.what.can_ask());
         }
+        self.keep_text(wire, text);
         self.send(line);
     }
 
@@ -282,15 +277,15 @@ impl Exchange {
         }
         let token = meta.and_then(|meta| members(meta, ["progressToken"]).ok()).and_then(|[token]| token);
         match (call.owner, server.is_modern) {
-            (Owner::Session(_), false) | (Owner::Modern, true) => {
+            (Owner::Session(_), false) | (Owner::Modern | Owner::Guest(_), true) => {
                 if let Some(token) = token.filter(|token| frame::is_id(token)) {
                     splice.put(token, id);
                 }
             }
-            (Owner::Modern, false) if meta.is_some() => {
+            (Owner::Modern | Owner::Guest(_), false) if meta.is_some() => {
                 translate::put_meta(&mut splice, frame, meta, translate::meta(meta, Some(&id), ""));
             }
-            (Owner::Modern, false) => {}
+            (Owner::Modern | Owner::Guest(_), false) => {}
             (Owner::Session(session), true) => {
                 let session = self.sessions.get(&session)?;
                 let level = session.record.level.as_deref().or(server.logging.then_some("debug"));
@@ -324,12 +319,13 @@ impl Exchange {
                 self.counts.unclaimed += 1;
                 return;
             }
+            Some(Stage::Parked { .. }) => return self.keep_for_guest(wire, frame),
             Some(Stage::Waits | Stage::Asks) | None => {
                 self.counts.unclaimed += 1;
                 return;
             }
         }
-        if self.wants_more(wire, outcome) {
+        if self.is_modern_after_all(wire, outcome, now) || self.wants_more(wire, outcome) {
             return;
         }
         let Some(call) = self.forget_call(wire) else { return };
@@ -346,13 +342,13 @@ impl Exchange {
     }
 
     /// An answer in the terms of the client.
-    fn translated(&self, call: &Call, id: &str, outcome: Outcome<'_>, frame: &Frame<'_>) -> Event {
+    pub(super) fn translated(&self, call: &Call, id: &str, outcome: Outcome<'_>, frame: &Frame<'_>) -> Event {
         let is_modern = self.server.as_ref().is_some_and(|server| server.is_modern);
         let mut splice = Splice::new(frame.text);
         let mut status = 200;
         splice.put(id, &*call.id);
-        match (outcome, call.owner) {
-            (Outcome::Error(error), Owner::Modern) => {
+        match (outcome, call.owner.is_modern()) {
+            (Outcome::Error(error), true) => {
                 let [code] = members(error, ["code"]).unwrap_or_default();
                 // A legacy server's "no such resource" is 2026-07-28's "invalid params".
                 match code.filter(|code| !is_modern && *code == "-32002") {
@@ -360,7 +356,7 @@ impl Exchange {
                     None => status = code.and_then(|code| code.parse().ok()).map_or(200, status_of),
                 }
             }
-            (Outcome::Result(result), Owner::Modern) if !is_modern => {
+            (Outcome::Result(result), true) if !is_modern => {
                 let cacheable = matches!(call.what, What::Read | What::List);
                 let missing = translate::missing_in_result(result, cacheable);
                 if !missing.is_empty() {
@@ -368,15 +364,15 @@ impl Exchange {
                 }
             }
             // What the door says elsewhere is supported is what it says here.
-            (Outcome::Result(result), Owner::Modern) if call.what == What::Discover => {
+            (Outcome::Result(result), true) if call.what == What::Discover => {
                 if let Ok([Some(versions)]) = members(result, ["supportedVersions"]) {
                     splice.put(versions, format!("[\"{MODERN}\"]"));
                 }
             }
-            (Outcome::Result(result), Owner::Modern) if call.what == What::Listen => {
+            (Outcome::Result(result), true) if call.what == What::Listen => {
                 translate::put_subscription(&mut splice, result, &call.id);
             }
-            (Outcome::Result(_), Owner::Modern) | (_, Owner::Session(_)) => {}
+            (Outcome::Result(_), true) | (_, false) => {}
         }
         Event { message: splice.finish(""), status }
     }
@@ -384,17 +380,25 @@ impl Exchange {
     /// Takes a call out of every table.
     pub(super) fn forget_call(&mut self, wire: u64) -> Option<Call> {
         let call = self.calls.remove(&wire)?;
+        self.timed.forget(wire);
+        self.waiting -= call.kept();
         match call.stage {
             Stage::Waits => self.turns.forget(wire),
             Stage::Sent if call.what == What::Listen => {}
-            Stage::Sent => self.turns.answered(call.owner, call.what.can_ask()),
-            Stage::Ghost(_) => self.turns.exorcise(call.owner),
-            Stage::Asks => self.asks.forget_round(wire),
+            Stage::Ghost(_) => self.turns.exorcise(call.owner, call.what.can_ask()),
+            Stage::Sent | Stage::Parked { is_over: false, .. } => {
+                self.turns.answered(call.owner, call.what.can_ask());
+            }
+            Stage::Parked { is_over: true, .. } => {}
+            Stage::Asks => self.waiting -= self.asks.forget_round(wire),
         }
         if !matches!(call.stage, Stage::Ghost(_))
             && let Some(session) = self.session_of(call.owner)
         {
             session.calls.remove(&*frame::plain_id(&call.id));
+        }
+        if let Owner::Session(key) = call.owner {
+            self.may_be_idle(key);
         }
         Some(call)
     }
@@ -420,8 +424,9 @@ impl Exchange {
     /// The client gave a call up: the process is told, and what it still says of it is dropped.
     pub(super) fn cancel(&mut self, wire: u64, now: Moment) {
         let Some(stage) = self.calls.get(&wire).map(|call| call.stage) else { return };
-        let Some(call) = self.forget_call(wire) else { return };
-        if stage == Stage::Sent {
+        let Some(mut call) = self.forget_call(wire) else { return };
+        if matches!(stage, Stage::Sent | Stage::Parked { is_over: false, .. }) {
+            self.refuse_questions(&mut call);
             let params = format!(r#"{{"requestId":{wire}}}"#);
             self.send(frame::notification("notifications/cancelled", Some(&params)));
             if call.what != What::Listen {
@@ -433,34 +438,17 @@ impl Exchange {
 
     /// The process may still work on a call that is nobody's any more.
     pub(super) fn haunt(&mut self, wire: u64, call: Call, now: Moment) {
-        self.turns.haunt(call.owner);
-        let stage = Stage::Ghost(now + HAUNTING);
-        self.calls.insert(wire, Call { stage, text: None, token: None, ..call });
-    }
-
-    /// The server's own answer to a modern client's question who it is.
-    fn answer_discover(&mut self, wire: u64) {
-        if self.turns.asks_back {
-            // A modern error would say "stay"; this one makes a client that speaks both eras fall back
-            // to the one in which it can be asked.
-            let Some(call) = self.forget_call(wire) else { return };
-            return self.refuse(
-                call.stream,
-                &call.id,
-                METHOD_NOT_FOUND,
-                "this server speaks an earlier revision",
-                400,
-            );
-        }
-        if let Some(result) = self.server.as_ref().map(Server::discovered) {
-            self.settle(wire, &result);
-        }
+        self.turns.haunt(call.owner, call.what.can_ask());
+        let until = now + HAUNTING;
+        self.timed.note(until, wire);
+        let stage = Stage::Ghost(until);
+        self.calls.insert(wire, Call { stage, text: None, token: None, more: None, guest: None, ..call });
     }
 
     fn session_of(&mut self, owner: Owner) -> Option<&mut super::sessions::Session> {
         match owner {
             Owner::Session(key) => self.sessions.get_mut(&key),
-            Owner::Modern => None,
+            Owner::Modern | Owner::Guest(_) => None,
         }
     }
 

@@ -12,11 +12,12 @@ use crate::logic::era::META_SUBSCRIPTION;
 use crate::logic::frame::{self, Frame, Splice, each_element, members, quoted, text_of, whole_number};
 use crate::model::Moment;
 
-use super::calls::{Own, Stage, What};
+use super::calls::{Own, Stage};
 use super::opening::Process;
 use super::server::{LISTS, severity};
 use super::sessions::{MAX_SUBSCRIPTIONS, MAX_URI};
 use super::streams::Streams;
+use super::what::What;
 use super::{Deed, Exchange, SessionKey, StreamKey, translate};
 
 /// Listeners at most, of all modern clients of a user.

@@ -9,23 +9,30 @@
 //! |---|---|
 //! | `opening` | which era the process speaks; its comings and goings |
 //! | `posts` | what a client's message is, and where it goes |
+//! | `what` | what a request asks for, as far as it matters |
 //! | `calls` | requests in flight: ids and progress tokens of both sides, in the terms of both eras |
 //! | `notices` | what the process says unasked, and to whom |
 //! | `asks` | what the process asks a client, and the client's answers |
 //! | `rounds` | the same for a modern process (`input_required`) and a legacy client |
+//! | `due` | when something is to be looked at next |
+//! | `parks` | the other way round: a legacy process and a modern client |
 //! | `turns` | whose calls are in flight; sessions that must not be so at the same time |
 //! | `listens` | subscriptions of both eras |
+//! | `bounds` | how much of all that, at most |
 //! | `sessions`, `streams` | who is there, and what waits to be told to them |
 //!
 //! What a process says reaches the client it is meant for or nobody: where that cannot be told, it is
 //! refused or dropped, and counted.
 
 mod asks;
+mod bounds;
 mod calls;
+mod due;
 mod listens;
 mod mirrors;
 mod notices;
 mod opening;
+mod parks;
 mod posts;
 mod rounds;
 mod server;
@@ -35,11 +42,13 @@ mod streams;
 mod tests;
 mod translate;
 mod turns;
+mod what;
 
 use std::collections::{BTreeMap, HashMap};
 
 use asks::Asks;
 use calls::{Call, Own};
+use due::Due;
 use listens::Listens;
 pub use mirrors::Head;
 use mirrors::Mirrors;
@@ -78,6 +87,7 @@ pub enum Posted {
 }
 
 pub use super::era::Refused;
+pub use parks::Seal;
 
 /// What comes next on a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +138,9 @@ pub struct SessionRecord {
 pub enum Deed {
     /// Write this line, newline included, to the process.
     Send(Vec<u8>),
+    /// The same, with what we ourselves answer to the process. One that asks and does not read need not
+    /// be answered.
+    Reply(Vec<u8>),
     /// Something waits on this stream, or it has ended.
     Wake(StreamKey),
     /// The process answered its opening: the run is ready.
@@ -155,6 +168,8 @@ pub struct Settings {
     pub max_sessions: usize,
     /// A session without an open stream, a call in flight or a message for this long is ended.
     pub session_idle: std::time::Duration,
+    /// What makes `requestState` of modern clients' calls; without it they are asked nothing.
+    pub seal: Option<Seal>,
     /// The name and version we give as a client.
     pub version: &'static str,
 }
@@ -185,6 +200,8 @@ pub struct Exchange {
     next_id: u64,
     /// Clients' requests, by the id under which the process knows them.
     calls: BTreeMap<u64, Call>,
+    /// Bytes of what is kept of them, and of what clients answered in their rounds.
+    waiting: usize,
     /// Our own requests in flight.
     own: BTreeMap<u64, Own>,
     turns: Turns,
@@ -193,6 +210,10 @@ pub struct Exchange {
     mirrors: Mirrors,
     sessions: BTreeMap<SessionKey, Session>,
     by_id: HashMap<String, SessionKey>,
+    /// Sessions by when they were seen; those that are busy may be missing.
+    idle: Due<SessionKey>,
+    /// Calls that are cancelled or parked, by when they are forgotten.
+    timed: Due<u64>,
     next_session: u64,
     streams: Streams,
     /// A health check waits for an answer.
@@ -208,6 +229,13 @@ impl std::fmt::Debug for Exchange {
     }
 }
 
+fn ended(mut line: Vec<u8>) -> Vec<u8> {
+    if line.last() != Some(&b'\n') {
+        line.push(b'\n');
+    }
+    line
+}
+
 impl Exchange {
     /// Without a process.
     #[must_use]
@@ -219,6 +247,7 @@ impl Exchange {
             server: None,
             next_id: 1,
             calls: BTreeMap::new(),
+            waiting: 0,
             own: BTreeMap::new(),
             turns: Turns::default(),
             asks: Asks::default(),
@@ -226,6 +255,8 @@ impl Exchange {
             mirrors: Mirrors::default(),
             sessions: BTreeMap::new(),
             by_id: HashMap::new(),
+            idle: Due::default(),
+            timed: Due::default(),
             next_session: 0,
             streams: Streams::default(),
             is_checked: false,
@@ -236,7 +267,15 @@ impl Exchange {
 
     /// Takes the next message of a stream.
     pub fn next(&mut self, stream: StreamKey) -> Next {
-        self.streams.next(stream)
+        let session = self.streams.session_of(stream);
+        let next = self.streams.next(stream);
+        // The last of a stream may have been what kept its session busy.
+        if let Some(key) = session
+            && matches!(next, Next::End | Next::Message { last: true, .. })
+        {
+            self.may_be_idle(key);
+        }
+        next
     }
 
     /// The id of an event before the first of this stream, for priming. `None` if it cannot be resumed.
@@ -264,10 +303,17 @@ impl Exchange {
     }
 
     /// Writes a line to the process.
-    fn send(&mut self, mut line: Vec<u8>) {
-        if line.last() != Some(&b'\n') {
-            line.push(b'\n');
-        }
-        self.deeds.push(Deed::Send(line));
+    fn send(&mut self, line: Vec<u8>) {
+        self.deeds.push(Deed::Send(ended(line)));
+    }
+
+    /// Writes a line on which nothing hangs but the process's own question.
+    fn reply(&mut self, line: Vec<u8>) {
+        self.deeds.push(Deed::Reply(ended(line)));
+    }
+
+    /// So many bytes of what was taken from streams are still on their way to clients.
+    pub const fn owe(&mut self, bytes: usize) {
+        self.streams.owed = bytes;
     }
 }

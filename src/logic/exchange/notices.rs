@@ -3,9 +3,10 @@
 use crate::logic::frame::{Frame, Splice, members, plain_id, text_of, whole_number};
 use crate::model::Moment;
 
-use super::calls::{Stage, What};
+use super::calls::Stage;
 use super::server::{LISTS, severity};
 use super::turns::{Owner, Sole};
+use super::what::What;
 use super::{Exchange, SessionKey, translate};
 
 impl Exchange {
@@ -56,8 +57,11 @@ impl Exchange {
         if self.server.as_ref().is_some_and(|server| server.is_modern) {
             return self.process_ends_listen(id, now);
         }
-        let Some((ask, stream)) = self.asks.taken_back(&plain_id(id)) else {
-            self.counts.unclaimed += 1;
+        let id_there = plain_id(id);
+        let Some((ask, stream)) = self.asks.taken_back(&id_there) else {
+            if !self.unask(&id_there) {
+                self.counts.unclaimed += 1;
+            }
             return;
         };
         let mut splice = Splice::new(frame.text);
@@ -96,11 +100,11 @@ impl Exchange {
                     self.put_on_newest_call(key, Splice::new(frame.text).finish(""));
                 }
             }
-            Sole::One(Owner::Modern) => {
+            Sole::One(owner @ (Owner::Modern | Owner::Guest(_))) => {
                 let wants = |call: &&super::Call| {
                     call.stage == Stage::Sent
                         && call.what != What::Listen
-                        && call.owner == Owner::Modern
+                        && call.owner == owner
                         && call.level.is_some_and(|wanted| level.is_none_or(|level| wanted <= level))
                 };
                 if let Some(stream) = self.calls.values().find(wants).map(|call| call.stream) {
@@ -179,7 +183,9 @@ impl Exchange {
                     self.streams.tell(key, message);
                 }
             }
-            (Sole::One(Owner::Modern) | Sole::Nobody | Sole::Several, _) => self.counts.ambiguous += 1,
+            (Sole::One(Owner::Modern | Owner::Guest(_)) | Sole::Nobody | Sole::Several, _) => {
+                self.counts.ambiguous += 1;
+            }
         }
     }
 }

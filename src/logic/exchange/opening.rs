@@ -6,7 +6,7 @@ use crate::logic::era::{LEGACY, META_CAPABILITIES, META_CLIENT, META_VERSION, MO
 use crate::logic::frame::{self, Frame, Outcome, SERVER_LOST, members, text_of};
 use crate::model::Moment;
 
-use super::calls::{Call, LOST, Own, Stage, What};
+use super::calls::{Call, LOST, Own, Stage};
 use super::server::{self, Server};
 use super::{Deed, Exchange, Opened};
 
@@ -135,7 +135,7 @@ impl Exchange {
         if let Process::Opening(opening) = &mut self.process {
             opening.is_initializing = true;
         }
-        let Some(text) = self.calls.get_mut(&wire).and_then(|call| call.text.take()) else { return };
+        let Some(text) = self.take_text(wire) else { return };
         let Ok(frame) = frame::parse(text.as_bytes()) else { return };
         let Some(call) = self.calls.get_mut(&wire) else { return };
         call.stage = Stage::Sent;
@@ -168,6 +168,19 @@ impl Exchange {
         }
         // The client says "initialized" itself.
         self.open(opened, server, false, now);
+    }
+
+    /// A modern process that was slow to say so refuses the `initialize` of its one client: the client
+    /// is answered in its place.
+    pub(super) fn is_modern_after_all(&mut self, wire: u64, outcome: Outcome<'_>, now: Moment) -> bool {
+        let Process::Opening(opening) = &mut self.process else { return false };
+        let discovered = match outcome {
+            Outcome::Error(_) if opening.client == Some(wire) => opening.discovered.take(),
+            Outcome::Error(_) | Outcome::Result(_) => None,
+        };
+        let Some(result) = discovered else { return false };
+        self.open_modern(result, now);
+        true
     }
 
     /// An answer to a request of our own.
@@ -272,16 +285,16 @@ impl Exchange {
         let mut gone = Vec::new();
         for (wire, call) in &self.calls {
             match call.stage {
-                Stage::Sent | Stage::Ghost(_) => gone.push(*wire),
-                Stage::Waits | Stage::Asks => {}
+                Stage::Sent | Stage::Ghost(_) | Stage::Parked { is_over: false, .. } => gone.push(*wire),
+                Stage::Waits | Stage::Asks | Stage::Parked { is_over: true, .. } => {}
             }
         }
         for wire in gone {
-            let is_ghost = self.calls.get(&wire).is_some_and(|call| matches!(call.stage, Stage::Ghost(_)));
-            if is_ghost {
-                self.forget_call(wire);
-            } else {
+            // The others have nobody who listens at the moment.
+            if self.calls.get(&wire).is_some_and(|call| call.stage == Stage::Sent) {
                 self.fail(wire, SERVER_LOST, LOST);
+            } else {
+                self.forget_call(wire);
             }
         }
         self.turns.lost();
@@ -303,7 +316,7 @@ impl Exchange {
     /// Calls sent and not answered; listen streams, which last, are none.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.calls.values().filter(|call| call.stage == Stage::Sent && call.what != What::Listen).count()
+        self.turns.all_in_flight()
     }
 
     /// True if a process is open and takes calls.
@@ -341,7 +354,7 @@ impl Exchange {
                 }
                 self.answered(*id, *outcome, frame, now);
             }
-            frame::Kind::Request { id, method } => self.asked(id, method, frame),
+            frame::Kind::Request { id, method } => self.asked(id, method, frame, now),
             frame::Kind::Notification { method } => self.noticed(method, frame, now),
         }
     }

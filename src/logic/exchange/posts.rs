@@ -35,13 +35,13 @@ impl Exchange {
         let stream = (requests > 0).then(|| {
             let session = match owner {
                 Owner::Session(key) => Some(key),
-                Owner::Modern => None,
+                Owner::Modern | Owner::Guest(_) => None,
             };
             self.streams.post(session, requests)
         });
         for frame in frames {
             match (&frame.kind, stream) {
-                (Kind::Request { .. }, Some(stream)) => self.request(owner, frame, stream),
+                (Kind::Request { .. }, Some(stream)) => self.request(owner, frame, stream, now),
                 (Kind::Request { .. }, None) => {}
                 (Kind::Notification { method }, _) => self.notified(owner, method, frame, now),
                 (Kind::Answer { id, outcome }, _) => self.replied(owner, *id, *outcome, frame),
@@ -52,7 +52,7 @@ impl Exchange {
 
     fn allow(&self, owner: Owner, body: &Body<'_>, frames: &[Frame<'_>]) -> Result<(), Refused> {
         let session = match owner {
-            Owner::Modern => return Ok(()),
+            Owner::Modern | Owner::Guest(_) => return Ok(()),
             Owner::Session(key) => self.sessions.get(&key),
         };
         let Some(session) = session else {
@@ -122,14 +122,16 @@ impl Exchange {
     /// Nobody reads this stream any more (its connection ended).
     pub fn dropped(&mut self, stream: StreamKey, now: Moment) {
         self.listens.dropped(stream);
-        if let Some(session) = self.streams.session_of(stream) {
+        let session = self.streams.session_of(stream);
+        let is_gone = self.streams.dropped(stream, now);
+        if let Some(session) = session {
             self.touch(Owner::Session(session), now);
+            self.may_be_idle(session);
         }
-        if !self.streams.dropped(stream, now) {
+        if !is_gone {
             return;
         }
-        let calls =
-            self.calls.iter().filter(|(_, call)| call.stream == stream && call.owner == Owner::Modern);
+        let calls = self.calls.iter().filter(|(_, call)| call.stream == stream && call.owner.is_modern());
         let calls: Vec<u64> = calls.map(|(wire, _)| *wire).collect();
         for wire in calls {
             // What nobody hears the end of is given up (2026-07-28, cancellation). In the legacy era a

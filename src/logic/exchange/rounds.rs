@@ -9,7 +9,7 @@ use crate::logic::frame::{self, INTERNAL_ERROR, Outcome, each_member, members, t
 
 use super::Exchange;
 use super::asks::Asker;
-use super::calls::Stage;
+use super::calls::{MAX_WAITING, Stage};
 use super::turns::Owner;
 
 /// A call is sent again this often at most.
@@ -25,10 +25,19 @@ pub(super) struct Round {
     answers: Vec<String>,
     /// `requestState`, as it came.
     state: Option<String>,
+    /// Bytes of both.
+    bytes: usize,
 }
 
 /// Rounds that wait for a client, by call.
 pub(super) type Rounds = BTreeMap<u64, Round>;
+
+impl Round {
+    /// What is kept of it, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
 
 impl Exchange {
     /// True if this answer is none yet, and the client of the call is being asked.
@@ -53,7 +62,9 @@ impl Exchange {
         let known = asks
             .iter()
             .all(|(_, method, _)| method.as_deref().is_some_and(|method| self.can_be_asked(session, method)));
-        if read.is_err() || !known || asks.len() > MAX_QUESTIONS || call.rounds >= MAX_ROUNDS {
+        let bytes = state.map_or(0, str::len);
+        let is_too_much = asks.len() > MAX_QUESTIONS || self.waiting + bytes > MAX_WAITING;
+        if read.is_err() || !known || is_too_much || call.rounds >= MAX_ROUNDS {
             self.fail(wire, INTERNAL_ERROR, "the server wants something that this client cannot be asked");
             self.pump();
             return true;
@@ -65,7 +76,8 @@ impl Exchange {
             call.rounds += 1;
         }
         let state = state.map(str::to_owned);
-        self.asks.rounds.insert(wire, Round { left: asks.len(), answers: Vec::new(), state });
+        self.waiting += bytes;
+        self.asks.rounds.insert(wire, Round { left: asks.len(), state, bytes, ..Round::default() });
         for (name, method, params) in &asks {
             let (Some(ask), Some(method)) = (self.fresh_ask(session), method) else { continue };
             self.asks.put((session, ask), Asker::Round(wire, name.as_str().into()), None, Some(stream));
@@ -87,8 +99,14 @@ impl Exchange {
                 return self.fail(wire, INTERNAL_ERROR, "the client refused what the server asked it");
             }
         };
+        if self.waiting + result.len() > MAX_WAITING {
+            return self.fail(wire, INTERNAL_ERROR, "too much waits for this server");
+        }
         let Some(round) = self.asks.rounds.get_mut(&wire) else { return };
-        round.answers.push(format!("{name}:{result}"));
+        let answer = format!("{name}:{result}");
+        self.waiting += answer.len();
+        round.bytes += answer.len();
+        round.answers.push(answer);
         round.left = round.left.saturating_sub(1);
         if round.left == 0 {
             self.send_again(wire);
@@ -105,6 +123,7 @@ impl Exchange {
             more.push_str(",\"requestState\":");
             more.push_str(&state);
         }
+        self.waiting -= round.bytes;
         let new = self.fresh();
         let Owner::Session(session) = call.owner else { return };
         if let Some(known) =
@@ -114,7 +133,8 @@ impl Exchange {
         }
         let first = call.text.clone().unwrap_or_default();
         call.stage = Stage::Waits;
-        call.more = Some(more.into());
+        self.waiting += more.len();
+        self.waiting -= call.more.replace(more.into()).map_or(0, |before| before.len());
         self.calls.insert(new, call);
         if let Ok(frame) = frame::parse(first.as_bytes()) {
             self.submit(new, &frame);

@@ -6,10 +6,12 @@ use crate::logic::era::{Refused, refuse};
 use crate::logic::frame::{self, Body, INVALID_REQUEST, Kind, SERVER_LOST, members, plain_id, text_of};
 use crate::model::Moment;
 
-use super::calls::{Call, Stage, What};
+use super::calls::{Call, Stage};
 use super::opening::Process;
 use super::posts::bad_params;
+use super::streams::Streams;
 use super::turns::Owner;
+use super::what::What;
 use super::{Deed, Exchange, SessionKey, SessionRecord, StreamKey};
 
 /// A subscription of a session, in bytes and in number.
@@ -48,6 +50,10 @@ impl Session {
         let last_ask = u64::try_from(now.since_boot().as_millis()).unwrap_or(0);
         Self { capabilities, info, record, calls: BTreeMap::new(), last_ask, seen: now }
     }
+}
+
+fn is_busy(session: &Session, key: SessionKey, streams: &Streams) -> bool {
+    !session.calls.is_empty() || streams.is_read(key)
 }
 
 impl Exchange {
@@ -106,11 +112,13 @@ impl Exchange {
             level: None,
             rounds: 0,
             more: None,
+            guest: None,
         };
         if let Some(session) = self.sessions.get_mut(&key) {
             session.calls.insert(plain_id(call_id).into(), wire);
         }
         self.calls.insert(wire, call);
+        self.waiting += frame.text.len();
         if can_open {
             self.open_with(wire);
         } else {
@@ -144,6 +152,7 @@ impl Exchange {
         let key = SessionKey(self.next_session);
         self.by_id.insert(record.id.clone(), key);
         self.sessions.insert(key, Session::new(record, now));
+        self.may_be_idle(key);
         key
     }
 
@@ -161,6 +170,7 @@ impl Exchange {
         }
         self.streams.end_session(key);
         self.refuse_asks_of(key);
+        self.idle.forget(key);
         if let Some(session) = self.sessions.remove(&key) {
             self.by_id.remove(&session.record.id);
             self.deeds.push(Deed::Forget(session.record.id));
@@ -186,8 +196,14 @@ impl Exchange {
 
     /// True while a call of it is not answered or a stream of it is read.
     fn is_busy(&self, key: SessionKey) -> bool {
-        let calls = self.sessions.get(&key).is_some_and(|session| !session.calls.is_empty());
-        calls || self.streams.is_read(key)
+        self.sessions.get(&key).is_some_and(|session| is_busy(session, key, &self.streams))
+    }
+
+    /// A session may have stopped being busy. To be said wherever one does: else it never ends.
+    pub(super) fn may_be_idle(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get(&key) {
+            self.idle.note(session.seen, key);
+        }
     }
 
     /// A GET without Last-Event-ID: the session's own stream; an earlier one of it ends. That of a session that
@@ -222,6 +238,7 @@ impl Exchange {
         for wire in ghosts {
             self.forget_call(wire);
         }
+        self.clear_parks(now);
         let idle = |(key, session): &(&SessionKey, &Session)| {
             session.seen + self.settings.session_idle <= now && !self.is_busy(**key)
         };
@@ -233,14 +250,30 @@ impl Exchange {
     /// When `expire` has to be looked at next. A session that is busy has no deadline: look again when
     /// a stream of it was dropped or a call answered.
     #[must_use]
-    pub fn deadline(&self) -> Option<Moment> {
+    pub fn deadline(&mut self) -> Option<Moment> {
+        let call = self.timed.soonest(|wire| match self.calls.get(&wire)?.stage {
+            Stage::Ghost(until) | Stage::Parked { until, .. } => Some(until),
+            Stage::Waits | Stage::Sent | Stage::Asks => None,
+        });
+        let idle = self.idle.soonest(|key| {
+            let session = self.sessions.get(&key)?;
+            (!is_busy(session, key, &self.streams)).then_some(session.seen)
+        });
+        let idle = idle.map(|seen| seen + self.settings.session_idle);
+        let others = [self.process.silent_at(), self.streams.deadline(), self.mirrors.deadline()];
+        [call, idle].into_iter().chain(others).flatten().min()
+    }
+
+    /// The same by looking at everything.
+    #[cfg(test)]
+    pub(super) fn deadline_of_all(&self) -> Option<Moment> {
         let ghosts = self.calls.values().filter_map(|call| match call.stage {
-            Stage::Ghost(until) => Some(until),
+            Stage::Ghost(until) | Stage::Parked { until, .. } => Some(until),
             Stage::Waits | Stage::Sent | Stage::Asks => None,
         });
         let idle = self.sessions.iter().filter(|(key, _)| !self.is_busy(**key));
         let idle = idle.map(|(_, session)| session.seen + self.settings.session_idle);
-        let others = [self.process.silent_at(), self.streams.deadline(), self.mirrors.deadline()];
+        let others = [self.process.silent_at(), self.streams.deadline_of_all(), self.mirrors.deadline()];
         ghosts.chain(idle).chain(others.into_iter().flatten()).min()
     }
 

@@ -5,28 +5,19 @@
 //! an id, and what was taken is kept for a while, because the connection may have broken under it. A
 //! stream without a session (modern) keeps nothing.
 //!
-//! Everything is bounded by session: [`MAX_HELD`], [`MAX_KEPT`], [`MAX_ENDED`], [`MAX_BACKLOG`].
+//! Everything is bounded: by session ([`MAX_HELD`], [`MAX_KEPT`], [`MAX_ENDED`], [`MAX_BACKLOG`]), and for
+//! all clients together, what is on its way to them included ([`MAX_ALL`]).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
+use super::bounds::{
+    DETACHED, MAX_ALL, MAX_BACKLOG, MAX_BACKLOG_BYTES, MAX_ENDED, MAX_HELD, MAX_HELD_ANSWERS, MAX_KEPT,
+    SMALL, TOO_MUCH,
+};
+use super::due::Due;
 use super::{Next, SessionKey, StreamKey};
+use crate::logic::frame;
 use crate::model::Moment;
-
-/// Bytes of a session that wait to be taken; one message may be longer than all of it. Beyond this
-/// the stream is cut: what waits on it is dropped, but for its answers, which become [`TOO_MUCH`].
-pub(super) const MAX_HELD: usize = 1 << 20;
-/// The same for answers on a stream that somebody reads: a slow reader of large results.
-pub(super) const MAX_HELD_ANSWERS: usize = 32 << 20;
-/// Bytes of a session that were taken and are kept for a client that comes back.
-pub(super) const MAX_KEPT: usize = 32 << 10;
-/// Streams of a session that nobody reads; the oldest goes first.
-pub(super) const MAX_ENDED: usize = 64;
-/// Messages, and bytes of them, for a session that listens to nothing at the moment; the oldest go first.
-pub(super) const MAX_BACKLOG: usize = 64;
-const MAX_BACKLOG_BYTES: usize = 64 << 10;
-/// How long an answer waits for a client whose connection broke.
-pub(super) const DETACHED: Duration = Duration::from_secs(300);
 
 /// A message on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,10 +79,13 @@ pub(super) struct Streams {
     desks: BTreeMap<SessionKey, Desk>,
     next_key: u64,
     woken: Vec<StreamKey>,
+    /// Streams that nobody reads, by since when.
+    detached: Due<StreamKey>,
+    /// Bytes that wait on all streams.
+    held: usize,
+    /// Bytes that were taken from streams and are still on their way.
+    pub(super) owed: usize,
 }
-
-/// Says that an answer was there and is not any more.
-pub(super) const TOO_MUCH: &str = "the answer was dropped: too much waits for this client";
 
 impl Streams {
     /// Keys and labels from now on are at least `first`.
@@ -144,22 +138,27 @@ impl Streams {
             stream.due = stream.due.map(|due| due.saturating_sub(1));
         }
         let was_empty = stream.events.len() == stream.taken;
-        if let Some(desk) = stream.session.and_then(|session| self.desks.get_mut(&session)) {
-            let read = is_answer && stream.detached.is_none();
-            let limit = if read { MAX_HELD_ANSWERS } else { MAX_HELD };
-            if desk.held > 0 && desk.held + event.message.len() > limit {
-                desk.held -= std::mem::take(&mut stream.held);
-                stream.events.truncate(stream.taken);
-                if !is_answer {
-                    return;
-                }
-                event.message = crate::logic::frame::error(id, crate::logic::frame::INTERNAL_ERROR, TOO_MUCH);
+        let (all, size) = (self.held + self.owed, event.message.len());
+        let mut desk = stream.session.and_then(|session| self.desks.get_mut(&session));
+        let too_much_of_all = all > 0 && all + size > MAX_ALL && !(is_answer && size <= SMALL);
+        let too_much_here = match &desk {
+            Some(desk) => {
+                let is_read = is_answer && stream.detached.is_none();
+                desk.held > 0 && desk.held + size > if is_read { MAX_HELD_ANSWERS } else { MAX_HELD }
             }
+            None => !is_answer && !was_empty && stream.held + size > MAX_HELD,
+        };
+        if too_much_of_all || too_much_here {
+            if !is_answer {
+                return;
+            }
+            event.message = frame::error(id, frame::INTERNAL_ERROR, TOO_MUCH);
+        }
+        if let Some(desk) = &mut desk {
             desk.held += event.message.len();
-        } else if !is_answer && stream.held + event.message.len() > MAX_HELD && !was_empty {
-            return;
         }
         stream.held += event.message.len();
+        self.held += event.message.len();
         stream.events.push_back(event);
         if was_empty || stream.is_done() {
             self.woken.push(key);
@@ -191,6 +190,7 @@ impl Streams {
             let Some(stream) = self.all.get_mut(&old) else { continue };
             let waiting: Vec<Event> = stream.events.drain(stream.taken..).collect();
             let held = std::mem::take(&mut stream.held);
+            self.held -= held;
             if let Some(desk) = self.desks.get_mut(&session) {
                 desk.held -= held;
             }
@@ -234,6 +234,7 @@ impl Streams {
             return None;
         }
         let mut stream = self.all.remove(&old)?;
+        self.detached.forget(old);
         let desk = self.desks.get_mut(&session)?;
         desk.streams.retain(|key| *key != old);
         self.woken.push(old);
@@ -247,9 +248,11 @@ impl Streams {
         let bytes = size(&stream.events, skipped);
         if again {
             stream.held += bytes;
+            self.held += bytes;
             (desk.held, desk.kept) = (desk.held + bytes, desk.kept.saturating_sub(bytes));
         } else {
-            stream.held = stream.held.saturating_sub(bytes);
+            stream.held -= bytes;
+            self.held -= bytes;
             (desk.held, desk.kept) = (desk.held.saturating_sub(bytes), desk.kept + bytes);
         }
         stream.taken = from;
@@ -303,7 +306,9 @@ impl Streams {
         let last = stream.is_done() && stream.taken + 1 == stream.events.len();
         let Some(session) = stream.session else {
             let event = stream.events.pop_front();
-            stream.held -= event.as_ref().map_or(0, |event| event.message.len());
+            let size = event.as_ref().map_or(0, |event| event.message.len());
+            stream.held -= size;
+            self.held -= size;
             if last {
                 self.all.remove(&key);
             }
@@ -319,6 +324,7 @@ impl Streams {
         let Some(event) = stream.events.get(stream.taken).cloned() else { return Next::End };
         stream.taken += 1;
         stream.held -= event.message.len();
+        self.held -= event.message.len();
         stream.is_known = true;
         if let Some(desk) = self.desks.get_mut(&session) {
             desk.held -= event.message.len();
@@ -337,6 +343,9 @@ impl Streams {
         };
         // One that is spent waits for nothing; it goes when there is no room for it.
         stream.detached = (!stream.is_spent()).then_some(now);
+        if let Some(since) = stream.detached {
+            self.detached.note(since, key);
+        }
         if let Some(desk) = self.desks.get_mut(&session)
             && desk.listening == Some(key)
         {
@@ -378,6 +387,8 @@ impl Streams {
 
     fn discard(&mut self, key: StreamKey) {
         let Some(stream) = self.all.remove(&key) else { return };
+        self.detached.forget(key);
+        self.held -= stream.held;
         let Some(desk) = stream.session.and_then(|session| self.desks.get_mut(&session)) else { return };
         desk.streams.retain(|other| *other != key);
         desk.held -= stream.held;
@@ -400,7 +411,8 @@ impl Streams {
     /// Ends every stream of a session.
     pub(super) fn end_session(&mut self, session: SessionKey) {
         for key in self.desks.remove(&session).map(|desk| desk.streams).unwrap_or_default() {
-            self.all.remove(&key);
+            self.held -= self.all.remove(&key).map_or(0, |stream| stream.held);
+            self.detached.forget(key);
             self.woken.push(key);
         }
     }
@@ -431,8 +443,9 @@ impl Streams {
     }
 
     /// When `expire` has something to do.
-    pub(super) fn deadline(&self) -> Option<Moment> {
-        self.all.values().filter_map(|stream| stream.detached).min().map(|since| since + DETACHED)
+    pub(super) fn deadline(&mut self) -> Option<Moment> {
+        let since = self.detached.soonest(|key| self.all.get(&key)?.detached);
+        since.map(|since| since + DETACHED)
     }
 
     /// Who is to be woken since the last time.
@@ -443,7 +456,15 @@ impl Streams {
     /// Streams, and bytes in them: both are 0 when nothing leaks.
     #[cfg(test)]
     pub(super) fn size(&self) -> (usize, usize) {
+        assert!(self.detached.size() <= 2 * self.all.len());
+        assert_eq!(self.held, self.all.values().map(|stream| stream.held).sum::<usize>());
         (self.all.len(), self.desks.len())
+    }
+
+    /// The same as [`Streams::deadline`], by looking at everything.
+    #[cfg(test)]
+    pub(super) fn deadline_of_all(&self) -> Option<Moment> {
+        self.all.values().filter_map(|stream| stream.detached).min().map(|since| since + DETACHED)
     }
 }
 

@@ -8,11 +8,23 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::SessionKey;
 
-/// Whose a call is. Modern clients are one owner: they are never asked, so they take one turn.
+/// Whose a call is. Modern clients that cannot be asked are one owner; a call of one that can is an
+/// owner by itself, because nothing says which of them are of the same client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     Session(SessionKey),
     Modern,
+    /// A modern call, by the id under which the process knows it.
+    Guest(u64),
+}
+
+impl Owner {
+    pub(super) const fn is_modern(self) -> bool {
+        match self {
+            Self::Session(_) => false,
+            Self::Modern | Self::Guest(_) => true,
+        }
+    }
 }
 
 /// Of whom it can be.
@@ -33,6 +45,8 @@ pub(super) struct Turns {
     asking: BTreeMap<Owner, usize>,
     /// Cancelled calls that the process may still work on.
     ghosts: BTreeMap<Owner, usize>,
+    /// Those of them that may still make it ask.
+    asking_ghosts: BTreeMap<Owner, usize>,
     /// Calls that wait for a turn, by the id under which they will be sent.
     queue: VecDeque<(u64, Owner)>,
 }
@@ -66,12 +80,18 @@ impl Turns {
         }
     }
 
-    pub(super) fn haunt(&mut self, owner: Owner) {
+    pub(super) fn haunt(&mut self, owner: Owner, can_ask: bool) {
         *self.ghosts.entry(owner).or_default() += 1;
+        if can_ask {
+            *self.asking_ghosts.entry(owner).or_default() += 1;
+        }
     }
 
-    pub(super) fn exorcise(&mut self, owner: Owner) {
+    pub(super) fn exorcise(&mut self, owner: Owner, can_ask: bool) {
         less(&mut self.ghosts, owner);
+        if can_ask {
+            less(&mut self.asking_ghosts, owner);
+        }
     }
 
     /// The calls whose turn has come: all of the session that waits longest, once nobody has the turn.
@@ -87,21 +107,13 @@ impl Turns {
 
     /// Whose something is that belongs to some call.
     pub(super) fn sole(&self) -> Sole {
-        self.sole_of(&self.all)
+        sole_of(&self.all, &self.ghosts)
     }
 
     /// Whose a question is. Once sessions take turns, those count whose calls can make the process ask.
     pub(super) fn sole_to_ask(&self) -> Sole {
-        self.sole_of(if self.asks_back && !self.asking.is_empty() { &self.asking } else { &self.all })
-    }
-
-    fn sole_of(&self, calls: &BTreeMap<Owner, usize>) -> Sole {
-        let mut owners = calls.keys();
-        let Some(owner) = owners.next() else {
-            return if self.ghosts.is_empty() { Sole::Nobody } else { Sole::Several };
-        };
-        let haunted = self.ghosts.keys().any(|ghost| ghost != owner);
-        if haunted || owners.next().is_some() { Sole::Several } else { Sole::One(*owner) }
+        let calls = if self.asks_back && !self.asking.is_empty() { &self.asking } else { &self.all };
+        sole_of(calls, &self.asking_ghosts)
     }
 
     /// True if some cancelled call may still make the process speak.
@@ -114,6 +126,11 @@ impl Turns {
         self.all.get(&owner).copied().unwrap_or(0)
     }
 
+    /// Calls in flight.
+    pub(super) fn all_in_flight(&self) -> usize {
+        self.all.values().sum()
+    }
+
     /// The process is gone, and with it what it worked on. Calls that wait go on waiting elsewhere.
     pub(super) fn lost(&mut self) -> Vec<u64> {
         let queue = std::mem::take(&mut self.queue);
@@ -123,8 +140,18 @@ impl Turns {
 
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
-        self.all.len() + self.asking.len() + self.ghosts.len() + self.queue.len()
+        self.all.len() + self.asking.len() + self.ghosts.len() + self.asking_ghosts.len() + self.queue.len()
     }
+}
+
+/// The only owner of calls that are in flight, or cancelled and perhaps still worked on.
+fn sole_of(calls: &BTreeMap<Owner, usize>, ghosts: &BTreeMap<Owner, usize>) -> Sole {
+    let mut owners = calls.keys();
+    let Some(owner) = owners.next() else {
+        return if ghosts.is_empty() { Sole::Nobody } else { Sole::Several };
+    };
+    let haunted = ghosts.keys().any(|ghost| ghost != owner);
+    if haunted || owners.next().is_some() { Sole::Several } else { Sole::One(*owner) }
 }
 
 fn less(counts: &mut BTreeMap<Owner, usize>, owner: Owner) {

@@ -10,15 +10,15 @@ use std::path::Path;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::model::config::{Era, Sessions};
-use crate::model::spec::Way;
-use crate::model::{Spec, SpecId};
+use crate::model::config::{Era, Sessions, Transport};
+use crate::model::spec::Home;
+use crate::model::{Cage, Spec, SpecId};
 
 /// Names what is written; a new order of parts needs a new name.
-const FORMAT: &[u8] = b"mcpsup spec 1";
+const FORMAT: &[u8] = b"mcpsup spec 2";
 
-/// HMAC-SHA256 of `spec` under `key`; its `id` is not looked at.
-pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
+/// HMAC-SHA256 of `spec`, for an instance at home here, under `key`; its `id` is not looked at.
+pub(super) fn of(spec: &Spec, home: &Home<'_>, key: &[u8; 32]) -> SpecId {
     // A key shorter than a block is filled up with zeros (RFC 2104), here already.
     let mut block = [0; 64];
     block[..32].copy_from_slice(key);
@@ -27,32 +27,34 @@ pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
     digest.bytes(spec.program.as_bytes());
     digest.number(spec.args.len() as u64);
     spec.args.iter().for_each(|arg| digest.bytes(arg.reveal().as_bytes()));
-    digest.number(spec.env.len() as u64);
-    for (name, value) in &spec.env {
+    let env = spec.environment(home);
+    digest.number(env.len() as u64);
+    for (name, value) in &env {
         digest.bytes(name.as_bytes());
-        digest.bytes(value.reveal().as_bytes());
+        digest.bytes(value.as_bytes());
     }
-    for path in [&spec.working_dir, &spec.state_dir, &spec.runtime_dir] {
+    for path in [spec.start_dir(home), &home.state_dir, &home.runtime_dir] {
         digest.path(path);
     }
-    digest.number(u64::from(spec.account.is_some()));
+    digest.number(spec.account.as_ref().map_or(0, |account| if account.is_reserved { 2 } else { 1 }));
     if let Some(account) = &spec.account {
         digest.bytes(account.name.as_bytes());
         digest.number(account.uid.into());
         digest.number(account.gid.into());
         digest.path(&account.home);
     }
-    let limits = &spec.limits;
+    let limits = &spec.server.limits;
     let small = |limit: Option<u32>| limit.map(u64::from);
     for limit in [limits.memory, small(limits.cpu), small(limits.tasks), small(limits.open_files)] {
         digest.number(u64::from(limit.is_some()));
         digest.number(limit.unwrap_or_default());
     }
-    match spec.way {
-        Way::Http { backend } => digest.number(backend.into()),
+    match spec.server.transport {
         // No port is so high.
-        Way::Socket => digest.number(1 << 18),
-        Way::Stdio(stdio) => {
+        Transport::Http if spec.server.has_socket() => digest.number(1 << 18),
+        // Whoever listens on one is given one, or no spec is made.
+        Transport::Http => digest.number(spec.backend.unwrap_or_default().into()),
+        Transport::Stdio(stdio) => {
             // No port is so high.
             digest.number(match stdio.sessions {
                 Sessions::Shared => 1 << 16,
@@ -64,9 +66,12 @@ pub(super) fn of(spec: &Spec, key: &[u8; 32]) -> SpecId {
                 Era::Modern => 2,
             });
             // Its clients' way to it is as old as the run itself.
-            digest.bytes(spec.path.as_bytes());
+            digest.bytes(spec.server.path.as_bytes());
         }
     }
+    // Why nothing is started is no reason to end what runs.
+    let cage = Cage { refused: None, ..(*spec.cage).clone() };
+    digest.bytes(&serde_json::to_vec(&cage).unwrap_or_default());
     SpecId(digest.0.finalize().into_bytes().into())
 }
 

@@ -21,14 +21,14 @@ use std::sync::Arc;
 
 use crate::logic::instance::Want;
 use crate::logic::ports::{Asked, Ports};
-use crate::model::config::Transport;
-use crate::model::file::Look;
+use crate::logic::uids::{Facts, Uids};
+use crate::model::config::{Server, Transport};
+use crate::model::file::{FileState, Look};
 use crate::model::spec::Account;
 use crate::model::status::StateName;
-use crate::model::{Config, InstanceId, Problem, Spec, SpecId, UserName, Whom};
+use crate::model::{Cage, Config, InstanceId, Problem, ServerName, Spec, SpecId, UserName, Whom};
 
-use spec::Constants;
-pub use spec::place;
+pub use settings::{faults, is_reserved, servers_of};
 use user::User;
 
 /// For so many users at once everybody is asked: tables that are filled one by one stay half empty,
@@ -47,6 +47,8 @@ pub struct Host<'a> {
     pub blocked: &'a BTreeSet<u16>,
     /// The system account of a name; an error, in words, where that cannot be found out.
     pub accounts: Accounts<'a>,
+    /// What is known of uids, for users without an account.
+    pub uids: Facts<'a>,
     /// The daemon's state directory; an instance's own is `instances/USER/SERVER` in it.
     pub state: &'a Path,
     /// The daemon's runtime directory, likewise.
@@ -55,6 +57,8 @@ pub struct Host<'a> {
     pub is_root: bool,
     /// The key of [`SpecId`]s, of the state directory.
     pub digest_key: &'a [u8; 32],
+    /// What a server's runs are kept from: those with an account of their own, or without.
+    pub cage: &'a dyn Fn(&ServerName, bool) -> Arc<Cage>,
     /// Users whom `mcpsup remove` is freeing of everything: nothing is wanted of theirs.
     pub removing: &'a BTreeSet<UserName>,
 }
@@ -66,10 +70,8 @@ pub struct Listed {
     pub want: Want,
     /// Its door; `None` if no port could be given.
     pub door: Option<u16>,
-    /// The path of its MCP endpoint.
-    pub path: String,
-    /// How its server is spoken with; `None` if mcpsup.toml does not describe it.
-    pub transport: Option<Transport>,
+    /// What mcpsup.toml says of its server; `None` if it does not describe it.
+    pub server: Option<Arc<Server>>,
     /// The uid its user has on this host: the account's that it runs as, else that of the file's
     /// owner. `None` where neither is known.
     pub owner_uid: Option<u32>,
@@ -94,7 +96,6 @@ pub struct Roster {
     /// Everybody has been asked and everybody has what they asked for, so nobody waits for what
     /// another gives up: then it is enough to ask those of whom something changed.
     is_settled: bool,
-    constants: Constants,
 }
 
 impl Roster {
@@ -145,6 +146,24 @@ impl Roster {
             }
         }
         changed
+    }
+
+    /// Takes what became of one user's file, if they have one; true if that changes anything.
+    pub fn set_file(&mut self, user: &UserName, state: FileState) -> bool {
+        self.users.get_mut(user).is_some_and(|user| user.take(state))
+    }
+
+    /// Everybody who has a file, and the uid by which they are known on this host: their account's,
+    /// else that of the file's owner; `None` where neither is known.
+    pub fn owners(&self) -> impl Iterator<Item = (&UserName, Option<u32>)> {
+        self.users.iter().map(|(name, user)| (name, user.owner_uid()))
+    }
+
+    /// Forgets what a server of a user last ran with: a credential of it was taken back.
+    pub fn forget(&mut self, id: &InstanceId) {
+        if let Some(user) = self.users.get_mut(&id.user) {
+            user.forget(&id.server);
+        }
     }
 
     /// Looks accounts up again that were not to be found, and says whose are to be
@@ -200,14 +219,15 @@ impl Roster {
     /// `whom` is what [`whom`](Self::whom) makes of those of whom something changed since the last
     /// call: their file ([`set_files`](Self::set_files)), their ports, or what `host` says of them.
     ///
-    /// Gives ports to those who have none, and keeps everybody else's.
+    /// Gives ports and uids to those who have none, and keeps everybody else's.
     pub fn resolve(
         &mut self,
         whom: &Whom,
         ports: &mut Ports,
+        uids: &mut Uids,
         host: &Host<'_>,
     ) -> BTreeMap<InstanceId, Listed> {
-        let mut all = self.as_files_say(whom, ports, host);
+        let mut all = self.as_files_say(whom, ports, uids, host);
         // Whatever is known or not of files and configuration: else they would never be gone.
         for (_, listed) in all.iter_mut().filter(|(id, _)| host.removing.contains(&id.user)) {
             listed.want = Want::Never;
@@ -220,6 +240,7 @@ impl Roster {
         &mut self,
         whom: &Whom,
         ports: &mut Ports,
+        uids: &mut Uids,
         host: &Host<'_>,
     ) -> BTreeMap<InstanceId, Listed> {
         let Some(config) = self.config.clone().filter(|_| self.looked) else {
@@ -233,18 +254,20 @@ impl Roster {
             Whom::All => {
                 self.unsaid.clear();
                 for (name, user) in &mut self.users {
-                    ask(name, user, &config, ports, host, &mut wanted, &mut self.unsaid);
+                    ask(name, user, &config, (ports, uids), host, &mut wanted, &mut self.unsaid);
                 }
             }
             Whom::Users(names) => {
                 for name in names {
                     self.unsaid.remove(name);
                     if let Some(user) = self.users.get_mut(name) {
-                        ask(name, user, &config, ports, host, &mut wanted, &mut self.unsaid);
+                        ask(name, user, &config, (ports, uids), host, &mut wanted, &mut self.unsaid);
                     }
                 }
             }
         }
+        // Whoever asked in vain is looked at again within a minute.
+        uids.sweep(&|user| self.users.contains_key(user), &host.uids);
         let answers = ports.assign(&config.ports, &wanted, host.blocked);
         // Whoever is refused a port may get it when another lets go of it.
         self.is_settled = answers.values().all(Result::is_ok);
@@ -253,7 +276,7 @@ impl Roster {
             .into_iter()
             .filter_map(|(id, answer)| {
                 let user = self.users.get_mut(&id.user)?;
-                let listed = user.list(&id, answer, &config, host, &self.constants, ports.door(&id));
+                let listed = user.list(&id, answer, &config, host, ports.door(&id));
                 Some((id, listed))
             })
             .collect();
@@ -266,7 +289,7 @@ impl Roster {
     /// file and configuration. `None` where no such process can be made.
     #[must_use]
     pub fn for_session(&self, id: &InstanceId, base: SpecId, host: &Host<'_>) -> Option<Spec> {
-        self.users.get(&id.user)?.for_session(id, base, host, &self.constants)
+        self.users.get(&id.user)?.for_session(id, base, host)
     }
 
     /// Nothing is known of any file, or of what to run: what runs goes on.
@@ -300,13 +323,13 @@ fn ask(
     name: &UserName,
     user: &mut User,
     config: &Config,
-    ports: &Ports,
+    (ports, uids): (&Ports, &mut Uids),
     host: &Host<'_>,
     wanted: &mut Vec<Asked>,
     unsaid: &mut BTreeMap<UserName, Vec<Problem>>,
 ) {
     let before = wanted.len();
-    user.check(name, config, host);
+    user.check(name, config, uids, host);
     user.ask(name, config, ports, wanted);
     if wanted.len() == before && user.problems().next().is_some() {
         unsaid.insert(name.clone(), user.problems().cloned().collect());
@@ -314,6 +337,18 @@ fn ask(
 }
 
 impl Listed {
+    /// The path of its MCP endpoint.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.server.as_ref().map_or(USUAL_PATH, |server| &server.path)
+    }
+
+    /// How its server is spoken with; `None` if mcpsup.toml does not describe it.
+    #[must_use]
+    pub fn transport(&self) -> Option<Transport> {
+        self.server.as_ref().map(|server| server.transport)
+    }
+
     fn without_spec(
         want: Want,
         absent_because: StateName,
@@ -321,15 +356,7 @@ impl Listed {
         id: &InstanceId,
         config: Option<&Config>,
     ) -> Self {
-        let server = config.and_then(|config| config.servers.get(&id.server));
-        Self {
-            want,
-            door,
-            path: server.map_or(USUAL_PATH, |server| &server.path).to_owned(),
-            transport: server.map(|server| server.transport),
-            owner_uid: None,
-            absent_because,
-            problems: Vec::new(),
-        }
+        let server = config.and_then(|config| config.servers.get(&id.server)).cloned();
+        Self { want, door, server, owner_uid: None, absent_because, problems: Vec::new() }
     }
 }

@@ -4,12 +4,16 @@
 //! A message names variables, never their values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::logic::config::{self, spelling::nearest};
 use crate::logic::ports::Pin;
+use crate::logic::uids::Uids;
 use crate::model::config::Server;
 use crate::model::env::{Variable, Variables};
 use crate::model::spec::Account;
+use crate::model::uid::UidRange;
 use crate::model::{Config, Problem, ServerName, UserName};
 
 use super::Host;
@@ -72,17 +76,33 @@ impl<'a> Settings<'a> {
         settings
     }
 
-    /// The account that the user's processes run as; `None` is the daemon's own. Where that cannot be
-    /// found out it is a problem: nobody is run as root because a name service is down.
-    pub(super) fn account(&mut self, user: &UserName, host: &Host<'_>) -> (Option<Account>, Lookup) {
+    /// Whom the user's processes run as; `None` is the daemon's own user, who is not root. Where that
+    /// cannot be found out it is a problem: nobody is run as root because a name service is down.
+    pub(super) fn account(
+        &mut self,
+        user: &UserName,
+        range: UidRange,
+        uids: &mut Uids,
+        host: &Host<'_>,
+    ) -> (Option<Account>, Lookup) {
         let Some(variable) = self.run_as else {
             if !host.is_root {
                 return (None, Lookup::Over);
             }
             return match (host.accounts)(user.as_str()) {
-                Ok(None) => (None, Lookup::None),
+                Ok(Some(account)) if account.uid != 0 => match holder(uids, user, account.uid) {
+                    None => (Some(account), Lookup::Over),
+                    Some(holder) => {
+                        let text = format!(
+                            "the account {user} has uid {}, which was reserved for {holder}; give the account another",
+                            account.uid
+                        );
+                        self.problems.push(Problem::new(self.file, text));
+                        (None, Lookup::Needed)
+                    }
+                },
                 // A file called root.env is not how one becomes root.
-                Ok(Some(account)) => (Some(account).filter(|account| account.uid != 0), Lookup::Over),
+                Ok(_) => self.reserved(user, range, uids, host),
                 Err(why) => {
                     let text = format!("cannot look up the account {user}: {why}; {RETRIED}");
                     self.problems.push(Problem::new(self.file, text));
@@ -99,13 +119,44 @@ impl<'a> Settings<'a> {
             return (None, Lookup::Over);
         }
         match (host.accounts)(variable.value.reveal()) {
-            Ok(Some(account)) => return (Some(account), Lookup::Over),
+            Ok(Some(account)) if account.uid == 0 && variable.value.reveal() != "root" => {
+                self.wrong(variable, "names root by another name; say MCPSUP_RUN_AS=root if that is meant");
+            }
+            Ok(Some(account)) => match holder(uids, user, account.uid) {
+                None => return (Some(account), Lookup::Over),
+                Some(holder) => {
+                    let text =
+                        format!("names an account whose uid was reserved for {holder}; give that another");
+                    self.wrong(variable, &text);
+                }
+            },
             Ok(None) => self.wrong(variable, "names no account of this host"),
             Err(why) => {
                 self.wrong(variable, &format!("names an account that cannot be looked up: {why}; {RETRIED}"));
             }
         }
         (None, Lookup::Needed)
+    }
+
+    /// A uid of the reserved range: nobody is run as root because they have no account.
+    fn reserved(
+        &mut self,
+        user: &UserName,
+        range: UidRange,
+        uids: &mut Uids,
+        host: &Host<'_>,
+    ) -> (Option<Account>, Lookup) {
+        match uids.give(user, range, &host.uids) {
+            Ok(uid) => {
+                let name = user.to_string();
+                let account = Account { name, uid, gid: uid, home: PathBuf::new(), is_reserved: true };
+                (Some(account), Lookup::None)
+            }
+            Err(why) => {
+                self.problems.push(Problem::new(self.file, why.to_string()));
+                (None, Lookup::Needed)
+            }
+        }
     }
 
     fn wrong(&mut self, variable: &Variable, text: &str) {
@@ -135,7 +186,7 @@ impl<'a> Settings<'a> {
     }
 
     fn read_servers(&mut self, vars: &Variables, config: &Config, had: &dyn Fn(&ServerName) -> bool) {
-        let for_all = |(name, server): (&ServerName, &Server)| server.for_all.then(|| name.clone());
+        let for_all = |(name, server): (&ServerName, &Arc<Server>)| server.for_all.then(|| name.clone());
         self.servers = config.servers.iter().filter_map(for_all).collect();
         let Some(variable) = vars.get("MCPSUP_SERVERS") else {
             return;
@@ -208,6 +259,11 @@ impl<'a> Settings<'a> {
     }
 }
 
+/// For whom else than `user` this uid was reserved.
+fn holder<'a>(uids: &'a Uids, user: &UserName, uid: u32) -> Option<&'a UserName> {
+    uids.holder(uid).filter(|holder| *holder != user)
+}
+
 /// What is wrong with the credentials that `server` asks for.
 pub(super) fn credentials(server: &Server, file: &str, vars: &Variables) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -238,6 +294,27 @@ pub(super) fn credentials(server: &Server, file: &str, vars: &Variables) -> Vec<
         }
     }
     problems
+}
+
+/// Everything that is wrong with what a file says, for all servers that it asks for.
+#[must_use]
+pub fn faults(file: &str, by_root: bool, vars: &Variables, config: &Config) -> Vec<Problem> {
+    let settings = Settings::read(file, by_root, vars, config, &|_| false);
+    let servers = settings.servers.iter().filter_map(|name| config.servers.get(name));
+    let lacking: Vec<Problem> = servers.flat_map(|server| credentials(server, file, vars)).collect();
+    settings.problems.into_iter().chain(lacking).collect()
+}
+
+/// The servers that a file asks for, with those that everybody has.
+#[must_use]
+pub fn servers_of(file: &str, vars: &Variables, config: &Config) -> BTreeSet<ServerName> {
+    Settings::read(file, true, vars, config, &|_| false).servers
+}
+
+/// True for names that steer mcpsup, the loader or what takes a process for its service manager.
+#[must_use]
+pub fn is_reserved(name: &str, config: &Config) -> bool {
+    steers(name) || is_ours(name, config)
 }
 
 /// True for what mcpsup reads itself and never hands to a process: `MCPSUP_*`, and the name in

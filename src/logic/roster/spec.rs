@@ -1,14 +1,13 @@
 //! What one instance's process is given, made from nothing (PRODUCT §8).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::logic::ports::Given;
 use crate::logic::template::{Holes, fill};
 use crate::model::config::{Server, Template, Transport};
 use crate::model::env::Variables;
-use crate::model::spec::{Account, Plan, Way, socket_in};
+use crate::model::spec::{Account, Home};
 use crate::model::{Config, InstanceId, Problem, Secret, Spec, SpecId};
 
 use super::{Host, digest, settings};
@@ -20,33 +19,6 @@ const SECRET_FROM: usize = 8;
 /// unix(7)
 const LONGEST_SOCKET: usize = 107;
 
-/// Values that every environment has, kept once.
-#[derive(Debug)]
-pub(super) struct Constants {
-    path: Secret,
-    lang: Secret,
-}
-
-impl Default for Constants {
-    fn default() -> Self {
-        Self {
-            path: Secret::new("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            lang: Secret::new("C.UTF-8"),
-        }
-    }
-}
-
-/// Where an instance's own directories are, below the daemon's. A session's stand beside: in the
-/// user's own directory no other than the user may make or remove anything, and `+` is in no name.
-#[must_use]
-pub fn place(id: &InstanceId) -> PathBuf {
-    let own = match id.session {
-        None => id.server.to_string(),
-        Some(session) => format!("{}+{session}", id.server),
-    };
-    PathBuf::from("instances").join(id.user.as_str()).join(own)
-}
-
 /// What the last good spec of an instance was made of, where its sessions have processes of their
 /// own: theirs are made of the same.
 #[derive(Debug)]
@@ -56,7 +28,7 @@ pub(super) struct Mould {
     config: Arc<Config>,
     file: String,
     vars: Variables,
-    account: Option<Account>,
+    account: Option<Arc<Account>>,
     given: Given,
 }
 
@@ -73,21 +45,21 @@ impl Mould {
     }
 
     /// The spec of a session's own process.
-    pub(super) fn make(&self, id: &InstanceId, host: &Host<'_>, constants: &Constants) -> Option<Spec> {
+    pub(super) fn make(&self, id: &InstanceId, host: &Host<'_>) -> Option<Spec> {
         let server = self.config.servers.get(&id.server)?;
         let account = self.account.as_ref();
         let (file, vars, given) = (&*self.file, &self.vars, self.given);
-        Recipe { id, server, file, vars, account, given }.make(&self.config, host, constants).ok()
+        Recipe { id, server, file, vars, account, given }.make(&self.config, host).ok()
     }
 }
 
 /// What a spec is made of.
 pub(super) struct Recipe<'a> {
     pub(super) id: &'a InstanceId,
-    pub(super) server: &'a Server,
+    pub(super) server: &'a Arc<Server>,
     pub(super) file: &'a str,
     pub(super) vars: &'a Variables,
-    pub(super) account: Option<&'a Account>,
+    pub(super) account: Option<&'a Arc<Account>>,
     pub(super) given: Given,
 }
 
@@ -112,35 +84,27 @@ impl Filler<'_> {
 
 impl Recipe<'_> {
     /// The spec, or every variable that the server's templates ask for in vain.
-    pub(super) fn make(
-        &self,
-        config: &Config,
-        host: &Host<'_>,
-        constants: &Constants,
-    ) -> Result<Spec, Vec<Problem>> {
+    pub(super) fn make(&self, config: &Config, host: &Host<'_>) -> Result<Spec, Vec<Problem>> {
         let Self { id, server, .. } = self;
-        let own = place(id);
-        let (state_dir, runtime_dir) = (host.state.join(&own), host.runtime.join(&own));
+        let home = Home::of(id, host.state, host.runtime);
         let holes = Holes {
             user: &id.user,
             server: &id.server,
             port: self.given.backend,
             session: id.session,
-            state_dir: &state_dir,
-            runtime_dir: &runtime_dir,
+            state_dir: &home.state_dir,
+            runtime_dir: &home.runtime_dir,
             vars: self.vars,
         };
         let mut filler = Filler { holes, file: self.file, problems: Vec::new() };
         let mut command = server.command.iter().map(|part| filler.fill(part));
-        let program = command.next().map(|program| program.reveal().to_owned()).unwrap_or_default();
+        let program = command.next().map(|program| program.reveal().into()).unwrap_or_default();
         let args = command.collect();
-        let working_dir = server
-            .working_dir
-            .as_ref()
-            .map_or_else(|| state_dir.clone(), |dir| state_dir.join(filler.fill(dir).reveal()));
-        let env = self.environment(config, &mut filler, constants);
+        let working_dir = server.working_dir.as_ref();
+        let working_dir = working_dir.map(|dir| home.state_dir.join(filler.fill(dir).reveal()).into());
+        let env = self.environment(config, &mut filler);
         let mut problems = filler.problems;
-        let socket = socket_in(filler.holes.runtime_dir);
+        let socket = home.socket();
         if server.has_socket() && socket.as_os_str().len() > LONGEST_SOCKET {
             let text = format!(
                 "{} is longer than the {LONGEST_SOCKET} bytes that a socket's path may have, so {{socket}} is of no use to {id}",
@@ -151,52 +115,30 @@ impl Recipe<'_> {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let way = match (server.transport, self.given.backend) {
-            (Transport::Stdio(stdio), _) => Way::Stdio(stdio),
-            (Transport::Http, _) if server.has_socket() => Way::Socket,
-            // Whoever listens is given a port, or no spec is made.
-            (Transport::Http, backend) => Way::Http { backend: backend.unwrap_or_default() },
+        let backend = match server.transport {
+            Transport::Http if !server.has_socket() => self.given.backend,
+            Transport::Http | Transport::Stdio(_) => None,
         };
         let mut spec = Spec {
             id: SpecId([0; 32]),
-            plan: Plan { ready_timeout: server.ready.timeout, stop: server.stop, restart: server.restart },
+            server: Arc::clone(server),
             program,
             args,
             env,
             working_dir,
-            state_dir,
-            runtime_dir,
             account: self.account.cloned(),
-            limits: server.limits,
-            way,
-            path: server.path.clone(),
-            probe: server.ready.probe.clone(),
+            cage: (host.cage)(&id.server, self.account.is_some_and(|account| account.uid != 0)),
+            backend,
             secrets: self.secrets(config),
         };
-        spec.id = digest::of(&spec, host.digest_key);
+        spec.id = digest::of(&spec, &home, host.digest_key);
         Ok(spec)
     }
 
-    /// In order of weight: ours, the server's, the user's; and last the port, which nobody may
-    /// get wrong.
-    fn environment(
-        &self,
-        config: &Config,
-        filler: &mut Filler<'_>,
-        constants: &Constants,
-    ) -> Vec<(Box<str>, Secret)> {
-        let state_dir = filler.holes.state_dir;
-        let text = |path: &std::path::Path| Secret::new(path.to_string_lossy().into_owned());
-        let name = Secret::new(self.account.map_or(self.id.user.as_str(), |account| &account.name));
-        let home = self.account.map_or(state_dir, |account| &account.home);
-        let mut env: BTreeMap<&str, Secret> = BTreeMap::from([
-            ("PATH", constants.path.clone()),
-            ("LANG", constants.lang.clone()),
-            ("HOME", text(home)),
-            ("TMPDIR", text(&state_dir.join("tmp"))),
-            ("USER", name.clone()),
-            ("LOGNAME", name),
-        ]);
+    /// What weighs more than what everybody has: the server's, the user's; and last the port, which
+    /// nobody may get wrong.
+    fn environment(&self, config: &Config, filler: &mut Filler<'_>) -> Box<[(Box<str>, Secret)]> {
+        let mut env: BTreeMap<&str, Secret> = BTreeMap::new();
         for (name, value) in &self.server.env {
             env.insert(name, filler.fill(value));
         }
@@ -210,7 +152,7 @@ impl Recipe<'_> {
     }
 
     /// The whole file is handed over, so any server's credential in it is one here.
-    fn secrets(&self, config: &Config) -> Vec<Secret> {
+    fn secrets(&self, config: &Config) -> Box<[Secret]> {
         let declared =
             |name: &str| config.servers.values().any(|server| server.credentials.contains_key(name));
         let is_secret = |name: &str, value: &str| {

@@ -7,7 +7,7 @@ use crate::logic::envfile;
 use crate::logic::instance::Want;
 use crate::logic::ports::Pin;
 use crate::logic::ports::{Asked, Given, Ports};
-use crate::model::config::Server;
+use crate::logic::uids::Uids;
 use crate::model::env::Variables;
 use crate::model::file::{EnvFile, FileState};
 use crate::model::spec::Account;
@@ -15,7 +15,7 @@ use crate::model::status::StateName;
 use crate::model::{Config, InstanceId, Problem, ServerName, Spec, SpecId, UserName};
 
 use super::settings::{self, Settings};
-use super::spec::{self, Constants, Mould};
+use super::spec::{self, Mould};
 use super::{Accounts, Host, Listed};
 
 /// One user who has a file.
@@ -46,7 +46,7 @@ pub(super) struct Good {
 #[derive(Debug)]
 struct Checked {
     enabled: bool,
-    account: Option<Box<Account>>,
+    account: Option<Arc<Account>>,
     lookup: Lookup,
     /// What is wrong for all of the user's instances.
     problems: Vec<Problem>,
@@ -58,7 +58,7 @@ struct Checked {
 pub(super) enum Lookup {
     /// It was found, or none is needed.
     Over,
-    /// There is none of the user's name: processes run as the daemon.
+    /// There is none of the user's name: processes run as a reserved uid.
     None,
     /// The file names one that does not exist, or the name service did not say. Nothing is started.
     Needed,
@@ -82,10 +82,16 @@ impl User {
         self.faults.iter().chain(self.checked.iter().flat_map(|checked| &checked.problems))
     }
 
-    /// The uid the user has on this host, as far as their last good file says.
+    /// The uid by which they are known on this host, as far as the file tells.
     pub(super) fn owner_uid(&self) -> Option<u32> {
-        let (good, checked) = (self.good.as_ref()?, self.checked.as_ref()?);
-        Some(checked.account.as_ref().map_or(good.owner_uid, |account| account.uid))
+        let account = self.checked.as_ref().and_then(|checked| checked.account.as_ref());
+        account.map(|account| account.uid).or(self.good.as_ref().map(|good| good.owner_uid))
+    }
+
+    /// Forgets what a server last ran with, so that it is not started like that again.
+    pub(super) fn forget(&mut self, server: &ServerName) {
+        self.specs.retain(|(name, _)| name != server);
+        self.moulds.retain(|(name, _)| name != server);
     }
 
     /// What follows from the file is found out again: the configuration or the host changed.
@@ -97,7 +103,7 @@ impl User {
     /// leaves the last good one.
     pub(super) fn take(&mut self, state: FileState) -> bool {
         let faults = match state {
-            FileState::Unchanged => return false,
+            FileState::Unchanged | FileState::Sealed(..) => return false,
             FileState::Refused(problem) => vec![problem],
             FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
                 Ok(vars) => {
@@ -126,14 +132,14 @@ impl User {
     }
 
     /// Finds out what follows from the last good file, unless that is known.
-    pub(super) fn check(&mut self, name: &UserName, config: &Config, host: &Host<'_>) {
+    pub(super) fn check(&mut self, name: &UserName, config: &Config, uids: &mut Uids, host: &Host<'_>) {
         let Some(good) = self.good.as_ref().filter(|_| self.checked.is_none()) else {
             return;
         };
         let had = |server: &ServerName| of(&self.specs, server).is_some();
         let mut settings = Settings::read(&good.file, good.owner_uid == 0, &good.vars, config, &had);
-        let (account, lookup) = settings.account(name, host);
-        let account = account.map(Box::new);
+        let (account, lookup) = settings.account(name, config.daemon.uid_range, uids, host);
+        let account = account.map(Arc::new);
         let wanted = std::mem::take(&mut settings.servers);
         let mut servers = Vec::with_capacity(wanted.len());
         for server in wanted {
@@ -166,7 +172,7 @@ impl User {
                 let is_good = checked.problems.is_empty() && judged.problems.is_empty();
                 // A file with something wrong in it moves nobody's door.
                 let pin = judged.pin.as_deref().cloned().filter(|_| is_good || ports.door(&id).is_none());
-                let listens = config.servers.get(server).is_some_and(Server::listens);
+                let listens = config.servers.get(server).is_some_and(|server| server.listens());
                 wanted.push(Asked { id, pin, listens });
             }
         } else if !self.faults.is_empty() {
@@ -187,7 +193,6 @@ impl User {
         answer: Result<Given, Problem>,
         config: &Arc<Config>,
         host: &Host<'_>,
-        constants: &Constants,
         door: Option<u16>,
     ) -> Listed {
         let mut problems = self.faults.clone();
@@ -205,10 +210,10 @@ impl User {
                 let old = of(&self.specs, &id.server);
                 match answer {
                     Ok(given) if may => {
-                        let account = checked.account.as_deref();
+                        let account = checked.account.as_ref();
                         let recipe =
                             spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
-                        let made = judged.make(&recipe, config, host, constants, old);
+                        let made = judged.make(&recipe, config, host, old);
                         if let Ok(spec) = &made
                             && server.has_isolated_sessions()
                             && of(&self.moulds, &id.server).is_none_or(|mould| mould.of != spec.id)
@@ -243,14 +248,8 @@ impl User {
     }
 
     /// The spec of a session's own process, made of what `base`, its instance's spec, was made of.
-    pub(super) fn for_session(
-        &self,
-        id: &InstanceId,
-        base: SpecId,
-        host: &Host<'_>,
-        constants: &Constants,
-    ) -> Option<Spec> {
-        of(&self.moulds, &id.server).filter(|mould| mould.of == base)?.make(id, host, constants)
+    pub(super) fn for_session(&self, id: &InstanceId, base: SpecId, host: &Host<'_>) -> Option<Spec> {
+        of(&self.moulds, &id.server).filter(|mould| mould.of == base)?.make(id, host)
     }
 
     fn keep(&mut self, server: &ServerName, spec: Arc<Spec>) {
@@ -278,7 +277,6 @@ impl Judged {
         recipe: &spec::Recipe<'_>,
         config: &Config,
         host: &Host<'_>,
-        constants: &Constants,
         old: Option<&Arc<Spec>>,
     ) -> Made {
         if let Some((given, made)) = &self.made
@@ -286,7 +284,7 @@ impl Judged {
         {
             return made.clone();
         }
-        let made = recipe.make(config, host, constants).map(|spec| match old {
+        let made = recipe.make(config, host).map(|spec| match old {
             Some(old) if **old == spec => Arc::clone(old),
             Some(_) | None => Arc::new(spec),
         });

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use nix::dir::Dir;
 
-use crate::model::file::{EnvFile, FileState};
+use crate::model::file::{EnvFile, FileState, Seal};
 use crate::model::{Moment, Problem, UserName};
+use crate::system::trust::shell_word;
 
 use super::open::{self, NotRead, Rules, Stamp};
-use super::{AccountUid, Complete, shell_word};
+use super::{AccountUid, Complete};
 
 /// A file that changed less than this ago, and that nobody said was complete, may be half-written.
 pub(super) const SETTLES_IN: Duration = Duration::from_millis(100);
@@ -26,6 +27,8 @@ pub(super) struct Known {
     /// more then. (File times advance in steps of up to 10 ms.)
     verify_at: Option<Moment>,
     pub(super) missing_since: Option<Moment>,
+    /// There are two files for one user since then.
+    pub(super) two_since: Option<Moment>,
     /// Something of it was handed over, so it can be missed.
     pub(super) handed: bool,
 }
@@ -73,7 +76,7 @@ impl Known {
     pub(super) fn look(&mut self, one: &One<'_>, again: &mut Again) -> Option<FileState> {
         let problem =
             |text: String| FileState::Refused(Problem::new(format!("{}/{}", one.shown, one.name), text));
-        let stamp = match open::stamp(one.dir, one.name) {
+        let stamp = match open::stamp(one.dir, one.path, one.name) {
             Ok(stamp) => stamp,
             Err(NotRead::Gone) => return None,
             Err(NotRead::Changing) => {
@@ -86,6 +89,7 @@ impl Known {
             }
         };
         self.missing_since = None;
+        self.two_since = None;
         let known_already = self.stamp == Some(stamp);
         if known_already {
             self.settling = None;
@@ -110,8 +114,9 @@ impl Known {
         }
         let whole = shell_word(&one.path.join(one.name));
         let account = || (one.account_uid)(one.user);
-        let rules = Rules { account: &account, user: one.user.as_str(), path: &whole };
-        match open::read(one.dir, one.name, &rules) {
+        let rules =
+            Rules { account: &account, user: one.user.as_str(), path: &whole, seal: Seal::of(one.name) };
+        match open::read(one.dir, one.path, one.name, &rules) {
             Ok((bytes, owner_uid, stamp)) => {
                 self.settling = None;
                 let once_more = !known_already && one.is_fresh(stamp.changed.nanoseconds());
@@ -120,11 +125,11 @@ impl Known {
                     again.at(at);
                 }
                 self.stamp = Some(stamp);
-                Some(FileState::Read(EnvFile {
-                    name: format!("{}/{}", one.shown, one.name),
-                    bytes,
-                    owner_uid,
-                }))
+                let file = EnvFile { name: format!("{}/{}", one.shown, one.name), bytes, owner_uid };
+                Some(match Seal::of(one.name) {
+                    Some(seal) => FileState::Sealed(file, seal),
+                    None => FileState::Read(file),
+                })
             }
             Err(NotRead::Gone) => None,
             Err(NotRead::Changing) => {

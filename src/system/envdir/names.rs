@@ -1,6 +1,7 @@
 //! Which names in env.d are somebody's file.
 
 use crate::model::UserName;
+use crate::model::file::Seal;
 
 /// What a name in env.d means.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,13 +32,25 @@ const LEFTOVERS: [&str; 13] = [
     ".rpmsave",
 ];
 
-/// What a user's file may be called: the first is how we call it, the other is understood too.
+/// What a user's file may be called: the first is how we call it, the second is understood too, and
+/// the others are encrypted.
 #[must_use]
-pub fn names_of(user: &UserName) -> [String; 2] {
-    [format!("{user}.env"), format!(".env.{user}")]
+pub fn names_of(user: &UserName) -> [String; 4] {
+    [
+        format!("{user}.env"),
+        format!(".env.{user}"),
+        sealed_name(user, Seal::Creds),
+        sealed_name(user, Seal::Age),
+    ]
 }
 
-/// Reads a name: `alice.env`, or `.env.alice` as another spelling.
+/// What a user's file is called that is encrypted like this.
+#[must_use]
+pub fn sealed_name(user: &UserName, seal: Seal) -> String {
+    format!("{user}.env{}", seal.ending())
+}
+
+/// Reads a name: `alice.env`, `.env.alice` as another spelling, or `alice.env.cred`.
 pub(super) fn meaning(name: &str) -> Meaning {
     if name.starts_with("..") || name == "." {
         return Meaning::Silent;
@@ -47,7 +60,7 @@ pub(super) fn meaning(name: &str) -> Meaning {
             return Meaning::Ignored("it looks like an editor's or a tool's copy");
         }
         user
-    } else if let Some(user) = name.strip_suffix(".env") {
+    } else if let Some(user) = plain_name(name).strip_suffix(".env") {
         user
     } else if name.ends_with('~') || name.starts_with(['.', '#']) {
         return Meaning::Ignored("it looks like an editor's or a tool's copy");
@@ -62,6 +75,11 @@ pub(super) fn meaning(name: &str) -> Meaning {
     }
 }
 
+/// The name without what says that it is encrypted.
+fn plain_name(name: &str) -> &str {
+    Seal::of(name).and_then(|seal| name.strip_suffix(seal.ending())).unwrap_or(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +89,18 @@ mod tests {
         for name in ["alice.env", ".env.alice"] {
             assert_eq!(meaning(name), Meaning::File("alice".parse().unwrap()));
         }
+    }
+
+    #[test]
+    fn a_sealed_file_is_its_users_and_a_user_may_have_an_ending_of_that_kind_in_their_name() {
+        for name in ["alice.env.cred", "alice.env.age"] {
+            assert_eq!(meaning(name), Meaning::File("alice".parse().unwrap()));
+            assert!(names_of(&"alice".parse().unwrap()).contains(&name.to_owned()));
+        }
+        assert_eq!(meaning(".env.alice.cred"), Meaning::File("alice.cred".parse().unwrap()));
+        assert_eq!(meaning("alice.cred.env"), Meaning::File("alice.cred".parse().unwrap()));
+        assert!(matches!(meaning("alice.cred"), Meaning::Ignored(_)));
+        assert!(matches!(meaning("alice.env.cred.bak"), Meaning::Ignored(_)));
     }
 
     #[test]

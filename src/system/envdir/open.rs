@@ -2,15 +2,17 @@
 //! 64 KiB, and only what nobody else can read.
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
 
-use crate::model::file::SecretBytes;
+use crate::model::file::{Seal, SecretBytes};
 use crate::system::account::own_uid;
-use crate::system::cause::plain;
+use crate::system::seal::LARGEST_SEALED;
+use crate::system::trust::{self, Distrust, Place};
 
 /// The largest env file in bytes (PRODUCT §4 is silent; facts/supervision.md §5.7).
 pub(super) const LIMIT: usize = 64 * 1024;
@@ -60,6 +62,14 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// True if that is the file, as it was then but for where it lies: a rename changes its
+    /// [`changed`](Self::changed).
+    pub(super) fn is_of(&self, stat: &FileStat) -> bool {
+        Self { changed: self.changed, ..Self::of(stat) } == *self
+    }
+}
+
 /// Why a file gives no bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NotRead {
@@ -71,14 +81,32 @@ pub(super) enum NotRead {
     Refused(String),
 }
 
-/// The stamp of what `name` leads to, without opening it.
-pub(super) fn stamp(dir: impl AsFd, name: &str) -> Result<Stamp, NotRead> {
-    let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(refusal)?;
-    if kind(&stat) != SFlag::S_IFLNK {
+impl From<Distrust> for NotRead {
+    fn from(why: Distrust) -> Self {
+        match why {
+            Distrust::Failed(Errno::ENOENT | Errno::ENOTDIR) => Self::Gone,
+            Distrust::Failed(_) | Distrust::LeadsOut | Distrust::Refused(_) => Self::Refused(why.to_string()),
+        }
+    }
+}
+
+impl From<Errno> for NotRead {
+    fn from(errno: Errno) -> Self {
+        Distrust::Failed(errno).into()
+    }
+}
+
+/// The stamp of what `name` leads to, without opening it. `path` is what `dir` is called.
+pub(super) fn stamp(dir: impl AsFd, path: &Path, name: &str) -> Result<Stamp, NotRead> {
+    let stat = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if kind(stat.st_mode) != SFlag::S_IFLNK {
         return Ok(Stamp::of(&stat));
     }
-    let target = beneath(&dir, name, OFlag::O_PATH)?;
-    fstat(&target).map(|stat| Stamp::of(&stat)).map_err(refusal)
+    Ok(Stamp::of(&stat_of(&trust::locate_beneath(&dir, path, name)?)?))
+}
+
+fn stat_of(place: &Place) -> Result<FileStat, Errno> {
+    fstatat(&place.dir, place.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
 /// Who may own a file, and how it is called in the mend.
@@ -89,25 +117,43 @@ pub(super) struct Rules<'a> {
     pub(super) user: &'a str,
     /// The whole path, fit for a shell.
     pub(super) path: &'a str,
+    /// How it is encrypted, by its name: then it may be larger.
+    pub(super) seal: Option<Seal>,
 }
 
 /// What a good file holds, whose it is, and its stamp when it was read.
 pub(super) fn read(
     dir: impl AsFd,
+    path: &Path,
     name: &str,
     rules: &Rules<'_>,
 ) -> Result<(SecretBytes, u32, Stamp), NotRead> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let place = trust::locate_beneath(dir, path, name)?;
     // A FIFO, a device or a directory is told by its type before it is opened for reading.
-    let before = stamp(&dir, name)?;
-    regular(before.mode)?;
-    let file = beneath(&dir, name, flags)?;
-    let stat = fstat(&file).map_err(refusal)?;
+    let mode = stat_of(&place)?.st_mode;
+    if kind(mode) == SFlag::S_IFLNK {
+        return Err(NotRead::Changing);
+    }
+    regular(mode)?;
+    read_at(&place, rules)
+}
+
+/// What was a plain file a moment ago may be something else by now, so everything is asked of the
+/// open descriptor.
+pub(super) fn read_at(place: &Place, rules: &Rules<'_>) -> Result<(SecretBytes, u32, Stamp), NotRead> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = match trust::open(place, flags) {
+        // It has become a link since.
+        Err(Errno::ELOOP | Errno::EAGAIN) => return Err(NotRead::Changing),
+        file => file?,
+    };
+    let stat = fstat(&file)?;
     regular(stat.st_mode)?;
     permitted(&stat, rules)?;
     let size = usize::try_from(stat.st_size).unwrap_or(usize::MAX);
-    if size > LIMIT {
-        return Err(NotRead::Refused(format!("is larger than {} KiB", LIMIT / 1024)));
+    let limit = if rules.seal.is_some() { LARGEST_SEALED } else { LIMIT };
+    if size > limit {
+        return Err(NotRead::Refused(format!("is larger than {} KiB", limit / 1024)));
     }
     // Reserved whole, so that no copy is left behind by growing.
     let mut bytes = SecretBytes::new(Vec::with_capacity(size + 1));
@@ -117,53 +163,19 @@ pub(super) fn read(
         .read_to_end(&mut bytes)
         .map_err(|failed| NotRead::Refused(format!("cannot be read: {failed}")))?;
     let stamp = Stamp::of(&stat);
-    if bytes.len() == size && Stamp::of(&fstat(&file).map_err(refusal)?) == stamp {
+    if bytes.len() == size && Stamp::of(&fstat(&file)?) == stamp {
         Ok((bytes, stat.st_uid, stamp))
     } else {
         Err(NotRead::Changing)
     }
 }
 
-/// Opens `name` without leaving the directory, whatever links lie on the way.
-fn beneath(dir: impl AsFd, name: &str, flags: OFlag) -> Result<OwnedFd, NotRead> {
-    let flags = flags | OFlag::O_CLOEXEC;
-    let how = OpenHow::new()
-        .flags(flags)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    // EAGAIN: something was renamed on the way; the kernel asks to be asked again.
-    for _ in 0..8 {
-        match openat2(&dir, name, how) {
-            Ok(file) => return Ok(file),
-            Err(Errno::EAGAIN) => {}
-            // Before Linux 5.6, or a sandbox that does not know the call: no links at all then.
-            Err(Errno::ENOSYS) => {
-                return openat(&dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty()).map_err(refusal);
-            }
-            Err(errno) => return Err(refusal(errno)),
-        }
-    }
-    Err(NotRead::Changing)
-}
-
-fn refusal(errno: Errno) -> NotRead {
-    if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) {
-        return NotRead::Gone;
-    }
-    NotRead::Refused(if errno == Errno::EXDEV {
-        "is a symbolic link that leads out of its directory; put the file itself there".to_owned()
-    } else if errno == Errno::ELOOP {
-        "is a symbolic link that leads in a circle; put a file there".to_owned()
-    } else {
-        format!("cannot be read: {}", plain(&errno.into()))
-    })
-}
-
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+fn kind(mode: u32) -> SFlag {
+    SFlag::from_bits_truncate(mode) & SFlag::S_IFMT
 }
 
 fn regular(mode: u32) -> Result<(), NotRead> {
-    let kind = SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
+    let kind = kind(mode);
     let what = if kind == SFlag::S_IFREG {
         return Ok(());
     } else if kind == SFlag::S_IFDIR {
@@ -179,7 +191,7 @@ fn regular(mode: u32) -> Result<(), NotRead> {
 }
 
 fn permitted(stat: &FileStat, rules: &Rules<'_>) -> Result<(), NotRead> {
-    let Rules { account, user, path } = rules;
+    let Rules { account, user, path, seal: _ } = rules;
     let owner = stat.st_uid;
     if owner != 0 && owner != own_uid() {
         match account() {
@@ -201,11 +213,5 @@ fn permitted(stat: &FileStat, rules: &Rules<'_>) -> Result<(), NotRead> {
         let what = if mode & 0o044 != 0 { "read" } else { "used" };
         return Err(NotRead::Refused(format!("may be {what} by others (mode {mode:04o}); chmod 600 {path}")));
     }
-    if stat.st_nlink > 1 {
-        return Err(NotRead::Refused(format!(
-            "has {} names (hard links), so it can change unseen; put a copy in its place: cp -p {path} {path}.new && mv {path}.new {path}",
-            stat.st_nlink
-        )));
-    }
-    Ok(())
+    Ok(trust::single(stat, path)?)
 }

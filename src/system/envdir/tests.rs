@@ -1,6 +1,7 @@
 //! Every way editors and tools save, against real directories.
 #![allow(clippy::disallowed_methods, reason = "these tests write as editors do, not as we would")]
 
+mod trusted;
 mod watching;
 
 use std::fs::{self, File, OpenOptions};
@@ -9,6 +10,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 
 use super::file::SETTLES_IN;
 use super::*;
+use crate::model::file::Seal;
+use crate::system::account;
 
 struct World {
     /// The directory that env.d is in.
@@ -70,7 +73,9 @@ impl World {
         let (look, _) = self.settle();
         match &look.files[&user(name)] {
             FileState::Refused(problem) => problem.to_string(),
-            other @ (FileState::Unchanged | FileState::Read(_)) => panic!("{other:?}"),
+            other @ (FileState::Unchanged | FileState::Read(_) | FileState::Sealed(..)) => {
+                panic!("{other:?}")
+            }
         }
     }
 }
@@ -246,6 +251,22 @@ fn what_is_not_a_plain_private_file_is_refused_with_what_mends_it() {
         assert_eq!(world.refusal(name), format!("env.d/{name}.env: {text}"));
     }
     assert!(world.refusal("linked").contains("has 2 names (hard links)"));
+}
+
+#[test]
+fn a_sealed_file_takes_the_place_of_a_plain_one_without_a_word() {
+    let mut world = World::new();
+    world.put("alice.env", "A=1\n");
+    assert_eq!(world.settle().1, only("alice", "A=1\n"));
+    world.put("alice.env.cred", "x");
+    assert_eq!(world.look(&["alice.env.cred"]).files[&user("alice")], FileState::Unchanged);
+    fs::remove_file(world.path("alice.env")).unwrap();
+    let look = world.look(&["alice.env.cred"]);
+    let state = &look.files[&user("alice")];
+    assert!(matches!(state, FileState::Sealed(file, Seal::Creds) if **file.bytes == *b"x"), "{state:?}");
+    // But both for good are one too many.
+    world.put("alice.env", "A=1\n");
+    assert!(world.refusal("alice").contains("two files for one user"));
 }
 
 #[test]

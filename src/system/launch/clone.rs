@@ -1,13 +1,15 @@
-//! A copy of this process, born inside its cgroup and its pid namespace: clone3(2).
+//! A copy of this process, born inside its cgroup and its namespaces: clone3(2).
 //!
 //! Joining a cgroup afterwards, through `cgroup.procs`, waits for all processors of the machine to
 //! pass a quiet moment: 10 to 16 ms here, each time. A process that is born there does not wait.
 //! No safe library makes this call, so this module is the fence around it.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::libc;
+
+use crate::model::cage::Namespaces;
 
 /// Which of the two this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,15 @@ pub(super) enum Side {
     Original(i32),
     /// The copy.
     Copy,
+}
+
+/// Whose child the copy is, and who reaps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parent {
+    /// This process.
+    Us,
+    /// This process's parent.
+    Ours,
 }
 
 /// `struct clone_args` of linux/sched.h, as of Linux 5.7.
@@ -37,30 +48,56 @@ struct CloneArgs {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Copies this process, which must have one thread. The copy is a child of this process's parent,
-/// who reaps it; it is in `cgroup`, and the first of a new pid namespace if asked for.
+/// Copies this process, which must have one thread, into `cgroup` and into new namespaces.
 ///
 /// # Errors
 ///
 /// When the kernel refuses: no more processes, no privilege for a namespace, no such cgroup.
-#[expect(unsafe_code, reason = "clone3 has no safe wrapper; see the module's head")]
-pub(super) fn copy(cgroup: Option<BorrowedFd<'_>>, namespace: bool) -> io::Result<Side> {
-    // With CLONE_PARENT the copy ends with the signal that we end with, SIGCHLD, and none may be
-    // named here.
-    let mut flags = u64::from(libc::CLONE_PARENT.unsigned_abs());
-    if namespace {
-        flags |= u64::from(libc::CLONE_NEWPID.unsigned_abs());
+pub(super) fn copy(cgroup: Option<&impl AsFd>, born: Namespaces, parent: Parent) -> io::Result<Side> {
+    let mut flags = 0;
+    for (is_wanted, flag) in [
+        (born.user, libc::CLONE_NEWUSER),
+        (born.mount, libc::CLONE_NEWNS | libc::CLONE_NEWIPC),
+        (born.pid, libc::CLONE_NEWPID),
+        // The copy ends with the signal that we end with, SIGCHLD, and none may be named here.
+        (parent == Parent::Ours, libc::CLONE_PARENT),
+    ] {
+        flags |= if is_wanted { u64::from(flag.unsigned_abs()) } else { 0 };
     }
-    let mut args = CloneArgs::default();
+    let mut args = CloneArgs { flags, ..CloneArgs::default() };
+    if parent == Parent::Us {
+        args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    }
+    let cgroup = cgroup.map(AsFd::as_fd);
     if let Some(cgroup) = cgroup {
-        flags |= CLONE_INTO_CGROUP;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
     }
-    args.flags = flags;
+    match clone3(&mut args) {
+        // Filters of system calls cannot look into its arguments, so those of containers say that
+        // there is no such call, and leave the older one, which knows all but cgroups.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => clone(&args),
+        done => done,
+    }
+}
+
+#[expect(unsafe_code, reason = "clone3 has no safe wrapper; see the module's head")]
+fn clone3(args: &mut CloneArgs) -> io::Result<Side> {
     // SAFETY: the arguments are a valid clone_args of the size given. Without CLONE_VM and without
     // a stack of its own the copy goes on as after fork(2): in its own memory, from here. This
     // process has a single thread, so no lock can be held by one that is not copied.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    side(unsafe { libc::syscall(libc::SYS_clone3, &raw mut *args, size_of::<CloneArgs>()) })
+}
+
+#[expect(unsafe_code, reason = "as above, for clone(2) without a stack, which no safe library offers")]
+fn clone(args: &CloneArgs) -> io::Result<Side> {
+    let flags = args.flags | args.exit_signal;
+    // SAFETY: as above; the pointers that follow are looked at only with flags that are not set,
+    // so their order, which differs between architectures, does not matter.
+    side(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) })
+}
+
+fn side(pid: libc::c_long) -> io::Result<Side> {
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Side::Copy),

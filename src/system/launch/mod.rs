@@ -7,17 +7,21 @@
 //! and executes the server. The launcher itself never hears an order, so it knows no secret; no
 //! code of ours runs between fork and exec in the daemon, which has threads and much memory.
 //!
+//! Last, it lays its cage around itself (`cage/`): what the run may see, open, call and signal.
+//!
 //! Where a pid namespace is used, the copy is its first process: it starts the server as a child,
 //! passes signals on and reaps.
 
+mod cage;
 mod clone;
 mod inherited;
+mod own;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -28,12 +32,15 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, initgroups, setgid, setsid, setuid};
+use nix::unistd::{Gid, Pid, Uid, initgroups, setgid, setgroups, setsid, setuid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write};
+use crate::model::cage::Namespaces;
 use crate::model::spec::Account;
-use clone::Side;
+use cage::calls::Filters;
+use cage::mounts;
+use clone::{Parent, Side};
 
 /// The exit status of a launcher, or a copy of it, whose daemon is gone; nobody is left to hear it.
 const NO_ORDERS: u8 = 125;
@@ -52,15 +59,17 @@ pub fn main() -> ExitCode {
     if setsid().is_err() || prctl::set_dumpable(false).is_err() {
         return ExitCode::from(NO_ORDERS);
     }
+    // Once for all runs.
+    let filters = Filters::new();
     loop {
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
         let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
-        let sides = group.and_then(|group| clone::copy(group.as_ref().map(AsFd::as_fd), make.in_namespace()));
+        let sides = group.and_then(|group| clone::copy(group.as_ref(), make.born(), Parent::Ours));
         let answer = match sides {
             Ok(Side::Copy) => {
                 drop(control);
-                return become_server(socket, make.in_namespace());
+                return become_server(socket, make.born(), &filters);
             }
             Ok(Side::Original(pid)) => Answer::Pid(pid),
             Err(error) => Answer::Failed(cannot("make a process")(error)),
@@ -94,17 +103,28 @@ fn next_request(control: &OwnedFd) -> io::Result<Option<(Make, OwnedFd)>> {
     }
 }
 
+/// The hidden verb `try-cage`: says what of a cage can be had on this host, as JSON.
+#[must_use]
+pub fn try_cage() -> ExitCode {
+    let ground = cage::trial::ground();
+    let said = serde_json::to_writer(io::stdout(), &ground);
+    if said.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// In the copy: hears its orders and becomes the server.
-fn become_server(mut socket: UnixStream, in_namespace: bool) -> ExitCode {
+fn become_server(mut socket: UnixStream, born: Namespaces, filters: &Filters) -> ExitCode {
+    // Before there is anything to be found in this memory.
+    let named = if born.user { name_ids() } else { Ok(()) };
     let Ok(orders) = read::<Orders>(&mut socket) else { return ExitCode::from(NO_ORDERS) };
-    let done = if in_namespace {
-        serve(&orders, &socket)
-    } else {
-        prepare(&orders).and_then(|mut command| {
+    let done = named.and_then(|()| {
+        if born.pid {
+            return serve(&orders, &socket, filters);
+        }
+        prepare(&orders, filters).and_then(|mut command| {
             let error = command.exec();
-            Err(cannot(format!("execute {}", orders.program))(error))
+            Err(own::cannot_at("execute", Path::new(&orders.program))(error))
         })
-    };
+    });
     match done {
         Ok(code) => code,
         Err(failure) => match write(&mut socket, &Answer::Failed(failure)) {
@@ -114,37 +134,55 @@ fn become_server(mut socket: UnixStream, in_namespace: bool) -> ExitCode {
     }
 }
 
+/// In a user namespace of its own, where it is nobody yet. The files for that belong to root as long
+/// as its memory is closed.
+fn name_ids() -> Result<(), Failure> {
+    let dumpable = |yes| prctl::set_dumpable(yes).map_err(io::Error::from);
+    dumpable(true)
+        .and_then(|()| mounts::map_own_ids())
+        .and_then(|()| dumpable(false))
+        .map_err(cannot("use a user namespace"))
+}
+
 fn cannot(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure { doing: format!("cannot {}", doing.into()), errno: error.raw_os_error() }
 }
 
 /// Does everything that comes before the server itself: afterwards this process is in its own
 /// session and group, is who the server shall be, and has what the server shall have.
-fn prepare(orders: &Orders) -> Result<Command, Failure> {
+fn prepare(orders: &Orders, filters: &Filters) -> Result<Command, Failure> {
     setsid().map_err(io::Error::from).map_err(cannot("make a session"))?;
     prctl::set_dumpable(false).map_err(io::Error::from).map_err(cannot("close its memory to others"))?;
     limit(orders)?;
     umask(Mode::from_bits_truncate(0o077));
     let account = orders.account.as_ref();
-    if account.is_none() {
-        never_as_root_in_anothers(&orders.state_dir)?;
+    cage::look(orders)?;
+    if let Some(refused) = &orders.cage.refused {
+        return Err(Failure { doing: refused.clone(), errno: None });
     }
-    make_own(&orders.state_dir, account).map_err(cannot(format!("make {}", orders.state_dir.display())))?;
-    make_own(&orders.runtime_dir, account)
-        .map_err(cannot(format!("make {}", orders.runtime_dir.display())))?;
+    never_unsaid_as_root(account)?;
+    own::make_kept(&orders.state_dir, account)?;
+    own::make_passing(&orders.runtime_dir, account)?;
     // Both ends: the process never sees an end of file or a broken pipe, whoever reads.
     let stdin = fifo(&orders.stdin).map_err(cannot("open its standard input"))?;
     let output = fifo(&orders.output).map_err(cannot("open its standard output"))?;
     let error = orders.error.as_deref().map_or_else(|| output.try_clone(), fifo);
     let error = error.map_err(cannot("open its standard error"))?;
+    let cage = &orders.cage;
+    if cage.namespaces.mount {
+        mounts::arrange(&mounts::Plan::of(orders), cage.namespaces, cage.proc)?;
+    }
+    if cage.bounding {
+        cage::rights::empty_bounding_set().map_err(cannot("give up capabilities for good"))?;
+    }
     if let Some(account) = account {
         become_account(account)?;
     }
     prctl::set_no_new_privs().map_err(io::Error::from).map_err(cannot("give up new privileges"))?;
-    let tmp = orders.state_dir.join("tmp");
-    make_own(&tmp, None).map_err(cannot(format!("make {}", tmp.display())))?;
-    std::env::set_current_dir(&orders.working_dir)
-        .map_err(cannot(format!("enter {}", orders.working_dir.display())))?;
+    own::can_be_reached(&orders.state_dir)?;
+    own::make_kept(&orders.state_dir.join("tmp"), None)?;
+    std::env::set_current_dir(&orders.working_dir).map_err(own::cannot_at("enter", &orders.working_dir))?;
+    cage::close(orders, filters, &[&stdin, &output])?;
     #[expect(clippy::disallowed_methods, reason = "the launcher is system::process's other half")]
     let mut command = Command::new(&orders.program);
     command
@@ -166,44 +204,13 @@ fn limit(orders: &Orders) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a directory 0700 for the account, and the ones above it so that it can be reached. One
-/// that is there is left as it is.
-fn make_own(dir: &Path, account: Option<&Account>) -> io::Result<()> {
-    if dir.is_dir() {
+/// Whoever is to be root is named so in the configuration: an order that names nobody never means
+/// root.
+fn never_unsaid_as_root(account: Option<&Account>) -> Result<(), Failure> {
+    if account.is_some() || !Uid::effective().is_root() {
         return Ok(());
     }
-    if let Some(parent) = dir.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
-        if account.is_some() {
-            // The umask took from others what the account needs to get through.
-            fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
-        }
-    }
-    match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => match account {
-            Some(account) => std::os::unix::fs::lchown(dir, Some(account.uid), Some(account.gid)),
-            None => Ok(()),
-        },
-    }
-}
-
-/// A user's directory belongs to their account. If the daemon is root and the account is not to be
-/// found any more (the name service is not up yet, the account is deleted), a run in it would be
-/// root among files that the user wrote.
-fn never_as_root_in_anothers(dir: &Path) -> Result<(), Failure> {
-    let Ok(meta) = fs::symlink_metadata(dir) else { return Ok(()) };
-    if !Uid::effective().is_root() || meta.uid() == 0 {
-        return Ok(());
-    }
-    let text = format!(
-        "cannot run as root in {}: it belongs to uid {}, whose account is not to be found; mend that, or \
-         name an account with MCPSUP_RUN_AS, and mcpsup reload",
-        dir.display(),
-        meta.uid()
-    );
-    Err(Failure { doing: text, errno: None })
+    Err(Failure { doing: "cannot run as root where no account is named".into(), errno: None })
 }
 
 fn fifo(path: &Path) -> io::Result<File> {
@@ -212,21 +219,23 @@ fn fifo(path: &Path) -> io::Result<File> {
 }
 
 fn become_account(account: &Account) -> Result<(), Failure> {
-    let name = std::ffi::CString::new(account.name.as_str()).unwrap_or_default();
+    let name = &account.name;
     let gid = Gid::from_raw(account.gid);
-    initgroups(&name, gid)
-        .map_err(io::Error::from)
-        .map_err(cannot(format!("take the groups of {}", account.name)))?;
-    setgid(gid).map_err(io::Error::from).map_err(cannot(format!("take the group of {}", account.name)))?;
-    setuid(Uid::from_raw(account.uid))
-        .map_err(io::Error::from)
-        .map_err(cannot(format!("become {}", account.name)))?;
+    let groups = if account.is_reserved {
+        // Not even those that /etc/group may list for an account of this name that is not there.
+        setgroups(&[])
+    } else {
+        initgroups(&std::ffi::CString::new(name.as_str()).unwrap_or_default(), gid)
+    };
+    groups.map_err(io::Error::from).map_err(cannot(format!("take the groups of {name}")))?;
+    setgid(gid).map_err(io::Error::from).map_err(cannot(format!("take the group of {name}")))?;
+    setuid(Uid::from_raw(account.uid)).map_err(io::Error::from).map_err(cannot(format!("become {name}")))?;
     // A change of identity makes a process dumpable by its new owner's setting again (prctl(2)).
     prctl::set_dumpable(false).map_err(io::Error::from).map_err(cannot("close its memory to others"))
 }
 
 /// Starts the server as a child and lives as long as it does.
-fn serve(orders: &Orders, socket: &UnixStream) -> Result<ExitCode, Failure> {
+fn serve(orders: &Orders, socket: &UnixStream, filters: &Filters) -> Result<ExitCode, Failure> {
     let mut signals = signal_hook::iterator::Signals::new([
         nix::libc::SIGTERM,
         nix::libc::SIGINT,
@@ -237,8 +246,9 @@ fn serve(orders: &Orders, socket: &UnixStream) -> Result<ExitCode, Failure> {
         nix::libc::SIGCHLD,
     ])
     .map_err(cannot("watch for signals"))?;
-    let mut command = prepare(orders)?;
-    let child = command.process_group(0).spawn().map_err(cannot(format!("execute {}", orders.program)))?;
+    let mut command = prepare(orders, filters)?;
+    let child =
+        command.process_group(0).spawn().map_err(own::cannot_at("execute", Path::new(&orders.program)))?;
     drop(command);
     // Said by closing, as exec would; the descriptor itself goes with this process.
     socket.shutdown(std::net::Shutdown::Both).map_err(cannot("say that the server runs"))?;

@@ -2,14 +2,13 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::future::poll_fn;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
 use crate::system::clock;
@@ -69,68 +68,102 @@ enum Wait {
     Quiet,
 }
 
-/// Passes the run's output on until it exits.
-// Polled by hand: futures for the parts would make every idle run's task twice as large.
-#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice; see life.rs")]
-pub(super) fn pass_on<'a>(
-    death: &'a Awaited<Arc<OwnedFd>>,
-    streams: &'a mut Streams,
+/// Passes the run's output on until it exits, and gives back what may still be read.
+///
+/// Written by hand: there is one for every run and nearly all are idle, and what the compiler makes
+/// of an `async fn` is more than twice as large.
+pub(super) struct PassOn<'a> {
+    /// None if it cannot be waited for: then it counts as over.
+    death: Option<Awaited<&'a OwnedFd>>,
+    streams: Streams,
     sink: &'a dyn Output,
-) -> impl Future<Output = ()> + Send + 'a {
-    async move {
-        let Streams { output, ear } = streams;
-        let mut timer: Option<(Wait, Pin<Box<Sleep>>)> = None;
-        // The two take turns, so that neither waits for ever.
-        let mut ear_first = false;
+    timer: Option<(Wait, Pin<Box<Sleep>>)>,
+    /// The two streams take turns, so that neither waits for ever.
+    ear_first: bool,
+}
+
+impl<'a> PassOn<'a> {
+    pub(super) fn new(death: Option<Awaited<&'a OwnedFd>>, streams: Streams, sink: &'a dyn Output) -> Self {
+        Self { death, streams, sink, timer: None, ear_first: false }
+    }
+
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let Self { death, streams: Streams { output, ear }, sink, timer, ear_first } = self;
+        if death.as_ref().is_none_or(|death| death.poll(cx).is_ready()) {
+            return Poll::Ready(Next::Exited);
+        }
+        if let Some((wait, sleep)) = timer
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Next::Time(*wait));
+        }
+        if matches!(timer, Some((Wait::Flood, _))) {
+            return Poll::Pending;
+        }
+        let mut heard = |cx: &mut Context<'_>| match ear {
+            Some(ear) => poll_heard(ear, *sink, cx).map(Next::Heard),
+            None => Poll::Pending,
+        };
+        *ear_first = !*ear_first;
+        if *ear_first && let ready @ Poll::Ready(_) = heard(cx) {
+            return ready;
+        }
+        if let Some(output) = output
+            && let Poll::Ready(read) = poll_read(output, *sink, cx)
+        {
+            return Poll::Ready(Next::Read(read));
+        }
+        if *ear_first { Poll::Pending } else { heard(cx) }
+    }
+
+    fn wait(&mut self, wait: Wait, time: Duration) {
+        self.timer = Some((wait, Box::pin(sleep(time))));
+    }
+}
+
+impl Future for PassOn<'_> {
+    type Output = Streams;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Streams> {
+        let this = &mut *self;
         loop {
-            ear_first = !ear_first;
-            let next = poll_fn(|cx| {
-                if death.poll(cx).is_ready() {
-                    return Poll::Ready(Next::Exited);
+            let others_turn = match ready!(this.next(cx)) {
+                Next::Exited => {
+                    let ended = Streams { output: None, ear: None };
+                    return Poll::Ready(std::mem::replace(&mut this.streams, ended));
                 }
-                if let Some((wait, sleep)) = &mut timer
-                    && sleep.as_mut().poll(cx).is_ready()
-                {
-                    return Poll::Ready(Next::Time(*wait));
+                Next::Time(Wait::Flood) => {
+                    this.wait(Wait::Quiet, QUIET);
+                    false
                 }
-                if matches!(timer, Some((Wait::Flood, _))) {
-                    return Poll::Pending;
-                }
-                let mut heard = |cx: &mut Context<'_>| match ear {
-                    Some(ear) => poll_heard(ear, sink, cx).map(Next::Heard),
-                    None => Poll::Pending,
-                };
-                if ear_first && let ready @ Poll::Ready(_) = heard(cx) {
-                    return ready;
-                }
-                if let Some(output) = output
-                    && let Poll::Ready(read) = poll_read(output, sink, cx)
-                {
-                    return Poll::Ready(Next::Read(read));
-                }
-                if ear_first { Poll::Pending } else { heard(cx) }
-            });
-            match next.await {
-                Next::Exited => return,
-                Next::Time(Wait::Flood) => timer = Some((Wait::Quiet, Box::pin(sleep(QUIET)))),
                 Next::Time(Wait::Quiet) => {
-                    sink.rest();
-                    timer = None;
+                    this.sink.rest();
+                    this.timer = None;
+                    false
                 }
-                Next::Read(Ok((0, _)) | Err(_)) => *output = None,
+                Next::Read(Ok((0, _)) | Err(_)) => {
+                    this.streams.output = None;
+                    false
+                }
                 Next::Heard(Ok((0, _)) | Err(_)) => {
-                    if let Some(ear) = ear.take() {
+                    if let Some(ear) = this.streams.ear.take() {
                         ear.end();
                     }
+                    false
                 }
                 Next::Read(Ok((_, true))) | Next::Heard(Ok((_, Logged::TooMuch))) => {
-                    timer = Some((Wait::Flood, Box::pin(sleep(FLOODED))));
+                    this.wait(Wait::Flood, FLOODED);
+                    false
                 }
-                Next::Heard(Ok((_, Logged::Nothing))) => tokio::task::yield_now().await,
+                Next::Heard(Ok((_, Logged::Nothing))) => true,
                 Next::Read(Ok((_, false))) | Next::Heard(Ok((_, Logged::Some))) => {
-                    timer = Some((Wait::Quiet, Box::pin(sleep(QUIET))));
-                    tokio::task::yield_now().await;
+                    this.wait(Wait::Quiet, QUIET);
+                    true
                 }
+            };
+            if others_turn {
+                // Polled once: it wakes us when the others have had theirs.
+                ready!(pin!(yield_now()).poll(cx));
             }
         }
     }

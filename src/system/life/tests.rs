@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 use super::super::launcher::Launcher;
-use super::super::process::News;
+use super::super::process::{News, Shared};
 use super::*;
 use crate::model::Moment;
 use crate::system::account;
@@ -40,19 +40,16 @@ fn beginning(spec: Arc<Spec>) -> Beginning {
 
 fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedReceiver<News>) {
     let (tell, news) = mpsc::unbounded_channel();
-    let dir = RunDir::of(runs, RunId(1));
-    (
-        Arc::new(Life::new(
-            RunId(1),
-            dir,
-            Held::Session,
-            (runs.join("tmp"), account::own_uid()),
-            None,
-            tell,
-            (launcher, Arc::new(Hub::new().unwrap())),
-        )),
-        news,
-    )
+    let shared = Shared {
+        state: runs.to_owned(),
+        runtime: runs.to_owned(),
+        runs: runs.to_owned(),
+        news: tell,
+        launcher,
+        hub: Arc::new(Hub::new().unwrap()),
+    };
+    let marked = (runs.join("tmp"), account::own_uid());
+    (Arc::new(Life::new(RunId(1), Held::Session, marked, None, Arc::new(shared))), news)
 }
 
 #[tokio::test]
@@ -67,7 +64,7 @@ async fn a_run_that_is_killed_while_it_waits_for_the_launcher_does_not_wait_for_
     task.await.unwrap();
     assert!(matches!(news.recv().await.unwrap().what, What::Exited(Exit::NotStarted(_))));
     assert_eq!(news.recv().await.unwrap().what, What::Gone);
-    assert!(!life.dir.path().exists());
+    assert!(!life.dir().path().exists());
 }
 
 #[tokio::test]
@@ -94,7 +91,7 @@ async fn the_output_of_a_run_that_was_found_dead_is_ended_before_it_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, _other_end) = Launcher::mute();
     let (life, mut news) = life(dir.path(), launcher);
-    life.dir.create(false).unwrap();
+    life.dir().create(false).unwrap();
     let ends = Arc::new(Ends::default());
     let task = tokio::spawn(resume(Arc::clone(&life), (i32::MAX, false), Arc::clone(&ends) as _, None));
     assert_eq!(news.recv().await.unwrap().what, What::Exited(Exit::Unknown));

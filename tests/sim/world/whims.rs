@@ -162,7 +162,7 @@ impl<C: Core> World<'_, C> {
             let answers = process.ready_in.is_some();
             seat.ledger.adopt(run, version, self.now);
             let spec = self.stage.spec(seat.number, seat.tenant, version);
-            let origin = Origin { spec: spec.id, plan: spec.plan };
+            let origin = Origin { spec: spec.id, plan: spec.plan() };
             let id = self.stage.id(seat.number, seat.tenant);
             self.core.adopt(id, RunId(run), origin, moment(self.now));
             let wait = seat.rng.below(6);

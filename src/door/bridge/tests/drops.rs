@@ -1,5 +1,7 @@
 //! Clients that leave, clients that do not read, and a process that does not.
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt;
 
 use super::*;
@@ -164,4 +166,83 @@ async fn a_client_that_leaves_in_the_middle_of_its_message_leaves_nothing() {
         }
     };
     timeout(LIMIT, free).await.unwrap();
+}
+
+#[tokio::test]
+async fn answers_that_clients_do_not_read_are_bounded_however_many_they_are() {
+    let (world, mut process) = up_with(config::Door { max_connections: 64, ..limits() }).await;
+    let text = "x".repeat(8 << 20);
+    let mut deaf = Vec::new();
+    for id in 0..12 {
+        let mut client = world.in_session().await;
+        client.send(&call(id)).await;
+        let asked = process.hear_of("tools/call").await;
+        process.answer(&asked, &json!({ "text": text }));
+        // It is told that there is an answer, and takes it no further.
+        client.wires.until("content-length: ").await.expect("an answer");
+        deaf.push(client);
+    }
+    assert!(world.bridge.owed.bytes() <= 64 << 20, "{}", world.bridge.owed.bytes());
+    let mut client = world.in_session().await;
+    client.send(&call(1)).await;
+    let asked = process.hear_of("tools/call").await;
+    process.answer(&asked, &json!({ "text": text }));
+    assert!(client.answer().await.1["error"]["message"].as_str().unwrap().contains("too much waits"));
+    client.send(&call(2)).await;
+    let asked = process.hear_of("tools/call").await;
+    process.answer(&asked, &json!({}));
+    assert!(client.answer().await.1["result"].is_object(), "a small one passes");
+
+    drop(deaf);
+    for id in 3.. {
+        client.send(&call(id)).await;
+        let asked = process.hear_of("tools/call").await;
+        process.answer(&asked, &json!({ "text": text }));
+        // Each of those who left is noticed by its own connection.
+        if client.answer().await.1["result"].is_object() {
+            break;
+        }
+    }
+    assert!(world.bridge.owed.bytes() < 9 << 20);
+}
+
+#[tokio::test]
+async fn a_process_that_asks_and_does_not_read_is_not_answered_without_end() {
+    let (world, mut process) = up(legacy()).await;
+    let id = "x".repeat(1000);
+    for n in 0..10_000 {
+        process.say(&json!({"jsonrpc": "2.0", "id": format!("{n}-{id}"), "method": "ping"}));
+    }
+    let held = world.bridge.at(None).unwrap().turn(|state, _| state.held());
+    assert!(held < 2 << 20, "{held}");
+
+    let mut client = world.client().await;
+    client.send(&initialize(VERSION)).await;
+    let mut answered = 0;
+    while answered < 1000 {
+        answered += u32::from(process.hear().await["result"].is_object());
+    }
+    let (_, body) = loop {
+        tokio::select! {
+            answer = client.answer() => break answer,
+            _pong = process.hear() => {}
+        }
+    };
+    assert!(body["result"].is_object(), "when it reads, its clients are served");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_sessions_whose_clients_vanish() {
+    let (mut world, _process) = up(legacy()).await;
+    for _ in 0..20 {
+        let mut client = world.in_session().await;
+        client.get("").await;
+    }
+    world.bridge.configure(Stdio { session_idle: Duration::from_millis(1), ..legacy() });
+    for _ in 0..20 {
+        world.word("Forget").await;
+    }
+    assert_eq!(world.bridge.sessions(), 0);
+    let line = world.bridge.at(None).unwrap();
+    assert_eq!(line.turn(|state, _| (state.readers(), state.names.len())), (0, 0));
 }

@@ -61,7 +61,15 @@ fn modern() -> Stdio {
 
 /// A bridge whose process is up.
 async fn up(stdio: Stdio) -> (World, Process) {
-    let mut world = world_with(limits(), stdio);
+    up_in(world_with(limits(), stdio)).await
+}
+
+/// A world of the usual era with these limits.
+async fn up_with(limits: config::Door) -> (World, Process) {
+    up_in(world_with(limits, legacy())).await
+}
+
+async fn up_in(mut world: World) -> (World, Process) {
     let mut process = world.attach(None);
     process.open().await;
     world.word("Opened").await;

@@ -208,7 +208,7 @@ fn what_nobody_can_come_back_for_is_not_kept() {
         }
     }
     let (streams, shelves) = stage.exchange.streams.size();
-    assert!(streams <= streams::MAX_ENDED + 1 && shelves == 1, "{streams}");
+    assert!(streams <= super::super::bounds::MAX_ENDED + 1 && shelves == 1, "{streams}");
 }
 
 #[test]
@@ -232,6 +232,24 @@ fn a_client_that_cancels_is_heard_and_what_comes_after_it_is_nobodys() {
     stage.answer(&asked, "{}");
     stage.answer(&other, "{}");
     assert_eq!((stage.exchange.counts().unclaimed, stage.exchange.calls.len()), (1, 0));
+}
+
+#[test]
+fn a_cancelled_call_that_makes_nobody_ask_is_in_nobodys_way() {
+    let mut stage = Stage::legacy();
+    let (a, b) = (stage.client("a", r#"{"elicitation":{}}"#), stage.client("b", r#"{"elicitation":{}}"#));
+    stage.call(a, "1", "tools/list");
+    stage.exchange.end_session(a);
+    assert_eq!(
+        (stage.take_sent().method(), stage.take_sent().method()),
+        ("tools/list", "notifications/cancelled")
+    );
+    let stream = stage.call(b, "1", "tools/call");
+    let other = stage.take_sent();
+    stage.line(r#"{"jsonrpc":"2.0","id":7,"method":"elicitation/create","params":{}}"#);
+    stage.nothing_sent();
+    assert_eq!(stage.next(stream).method(), "elicitation/create");
+    stage.answer(&other, "{}");
 }
 
 #[test]
@@ -358,4 +376,28 @@ fn an_isolated_process_is_opened_by_its_client_and_again_after_it_ended() {
     stage.answer(&again, result);
     assert_eq!(stage.take_sent().method(), "notifications/initialized");
     assert_eq!(stage.next(get).method(), "notifications/tools/list_changed");
+}
+
+#[test]
+fn the_client_of_an_isolated_process_that_says_late_that_it_is_modern_is_answered_all_the_same() {
+    let mut stage = Stage::new(Settings { isolated: true, ..settings() });
+    stage.exchange.attach(100, None, stage.now);
+    let discover = stage.take_sent();
+    let (key, stream) = stage.begin("a", "{}");
+    stage.exchange.expire(stage.now + Duration::from_secs(3));
+    let initialize = stage.take_sent();
+    assert_eq!(initialize.method(), "initialize");
+    stage.answer(&discover, r#"{"supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}"#);
+    assert_eq!(stage.raw(stream), None, "it may speak both");
+    stage.answer_error(&initialize, -32022);
+    let answer = stage.next(stream);
+    let expected = (&json!("i"), &json!("2025-03-26"));
+    assert_eq!((&answer["id"], &answer["result"]["protocolVersion"]), expected);
+    let stream = stage.call(key, "1", "tools/list");
+    let asked = stage.take_sent();
+    assert!(asked["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"].is_string(), "{asked}");
+    stage.answer(&asked, r#"{"tools":[]}"#);
+    assert_eq!(stage.next(stream)["id"], 1);
+    stage.exchange.end_session(key);
+    stage.is_empty();
 }

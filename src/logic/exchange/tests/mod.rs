@@ -1,5 +1,6 @@
 //! The exchange, with a process that is a script.
 
+mod bounds;
 mod legacy;
 mod modern;
 mod worlds;
@@ -29,6 +30,7 @@ pub(super) fn settings() -> Settings {
         modern: None,
         max_sessions: 16,
         session_idle: Duration::from_secs(3600),
+        seal: Some(Seal::new([7; 32])),
         version: "0.0.0",
     }
 }
@@ -82,7 +84,7 @@ impl Stage {
     pub(super) fn settle(&mut self) {
         for deed in self.exchange.deeds() {
             match deed {
-                Deed::Send(line) => {
+                Deed::Send(line) | Deed::Reply(line) => {
                     assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
                     self.sent.push(serde_json::from_slice(&line).unwrap());
                 }
@@ -183,7 +185,10 @@ impl Stage {
         let e = &self.exchange;
         let sizes = (e.calls.len(), e.turns.size(), e.asks.size(), e.listens.size());
         assert_eq!(sizes, (0, 0, 0, 0), "{:?}", e.calls);
+        assert_eq!(e.waiting, 0);
         assert_eq!((e.streams.size(), e.by_id.len()), ((0, 0), e.sessions.len()));
+        assert_eq!(e.timed.size(), 0);
+        assert!(e.idle.size() <= 2 * e.sessions.len());
     }
 }
 

@@ -85,16 +85,178 @@ fn a_modern_clients_call_is_put_into_the_terms_of_a_legacy_process_and_its_answe
     }
 }
 
+/// A call of a modern client that can be asked; `more` are members of its params.
+fn guest_call(stage: &mut Stage, id: &str, more: &str) -> StreamKey {
+    stage.stream(From::Modern, &format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"t"{more},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{"elicitation":{{}}}},"progressToken":{id}}}}}}}"#
+    ))
+}
+
+/// A call that comes back with answers, which are members of `inputResponses`.
+fn back(stage: &mut Stage, id: &str, given: &Value, answers: &str) -> StreamKey {
+    guest_call(stage, id, &format!(r#","requestState":{given},"inputResponses":{{{answers}}}"#))
+}
+
+fn question(id: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{"message":{id}}}}}"#)
+}
+
+/// What a client was answered instead of a result, read to the end.
+fn asked_for(stage: &mut Stage, stream: StreamKey) -> Value {
+    let (text, last, status) = stage.raw(stream).expect("nothing came");
+    assert!(last && status == 200, "{text}");
+    let result: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(result["result"]["resultType"], "input_required", "{text}");
+    result["result"].clone()
+}
+
 #[test]
-fn a_server_that_asks_a_modern_client_is_refused_and_the_next_client_falls_back() {
+fn what_a_legacy_process_asks_during_a_modern_clients_call_is_asked_by_its_answer() {
     let mut stage = Stage::legacy();
-    stage.modern_call("1", "tools/call", "");
-    stage.take_sent();
-    stage.line(r#"{"jsonrpc":"2.0","id":7,"method":"elicitation/create","params":{}}"#);
-    assert_eq!(stage.take_sent()["error"]["code"], -32601);
+    let stream = guest_call(&mut stage, "1", "");
+    let sent = stage.take_sent();
+    stage.line(&question("\"q\""));
+    let asked = asked_for(&mut stage, stream);
+    let expected = json!({"1": {"method": "elicitation/create", "params": {"message": "q"}}});
+    assert_eq!(asked["inputRequests"], expected);
+    stage.nothing_sent();
+    assert_eq!(stage.exchange.in_flight(), 1, "the process works on it");
+    // What it asks meanwhile is asked next.
+    stage.line(&question("8"));
+    let stream = back(&mut stage, "\"b\"", &asked["requestState"], "\"1\":{\n\"action\":\"accept\"}");
+    assert_eq!(stage.take_sent(), json!({"jsonrpc": "2.0", "id": "q", "result": {"action": "accept"}}));
+    let again = asked_for(&mut stage, stream);
+    assert_eq!(
+        again["inputRequests"],
+        json!({"2": {"method": "elicitation/create", "params": {"message": 8}}})
+    );
+    assert_ne!(asked["requestState"], again["requestState"]);
+    let stream = back(&mut stage, "3", &again["requestState"], "\"1\":{},\"2\":{\"action\":\"decline\"}");
+    assert_eq!(stage.take_sent(), json!({"jsonrpc": "2.0", "id": 8, "result": {"action": "decline"}}));
+    stage.line(&format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{},"progress":1}}}}"#,
+        sent["id"]
+    ));
+    assert_eq!(stage.next(stream)["params"]["progressToken"], 3);
+    stage.answer(&sent, r#"{"content":[]}"#);
+    let expected = json!({"jsonrpc": "2.0", "id": 3, "result": {"content": [], "resultType": "complete"}});
+    assert_eq!(stage.next(stream), expected);
+    // The next client learns the same of the server as the first one.
     let stream = stage.modern_call("2", "server/discover", "");
-    let (text, _, status) = stage.raw(stream).unwrap();
-    assert!(status == 400 && text.contains("-32601"), "{status} {text}");
+    assert_eq!(stage.next(stream)["result"]["resultType"], "complete");
+    stage.is_empty();
+}
+
+#[test]
+fn an_answer_that_comes_while_its_modern_client_is_away_waits_for_it_and_holds_up_nobody() {
+    let mut stage = Stage::legacy();
+    let stream = guest_call(&mut stage, "1", "");
+    let sent = stage.take_sent();
+    stage.line(&question("7"));
+    let asked = asked_for(&mut stage, stream);
+    let other = guest_call(&mut stage, "1", "");
+    stage.nothing_sent();
+    stage.line(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":7}}"#);
+    stage.answer(&sent, r#"{"of":"the first"}"#);
+    let next = stage.take_sent();
+    // It is there even when the process is not.
+    stage.exchange.lost(stage.now);
+    assert_eq!(stage.next(other)["error"]["code"], -32000);
+    assert_ne!(next["id"], sent["id"]);
+    let stream = back(&mut stage, "2", &asked["requestState"], "\"1\":{}");
+    let answer = stage.next(stream);
+    assert_eq!((&answer["id"], &answer["result"]["of"]), (&json!(2), &json!("the first")));
+    stage.nothing_sent();
+    stage.is_empty();
+}
+
+#[test]
+fn nobody_takes_up_a_call_with_a_state_that_was_not_given_out_or_is_used_up() {
+    let mut stage = Stage::legacy();
+    let stream = guest_call(&mut stage, "1", "");
+    let sent = stage.take_sent();
+    stage.line(&question("7"));
+    let asked = asked_for(&mut stage, stream);
+    for state in [json!("x"), json!(""), json!(7), json!({})] {
+        let stream = back(&mut stage, "2", &state, "\"1\":{}");
+        assert_eq!(stage.next(stream)["error"]["code"], -32602, "{state}");
+    }
+    // Without all answers it is asked again, under another state.
+    let stream = back(&mut stage, "2", &asked["requestState"], "\"9\":{}");
+    let again = asked_for(&mut stage, stream);
+    assert_eq!(again["inputRequests"], asked["inputRequests"]);
+    stage.nothing_sent();
+    let stream = back(&mut stage, "2", &again["requestState"], "\"1\":{}");
+    stage.take_sent();
+    let late = back(&mut stage, "4", &again["requestState"], "\"1\":{}");
+    assert_eq!(stage.next(late)["error"]["code"], -32602);
+    stage.answer(&sent, "{}");
+    assert_eq!(stage.next(stream)["id"], 2);
+    stage.nothing_sent();
+    stage.is_empty();
+}
+
+#[test]
+fn a_modern_client_that_does_not_come_back_is_given_up_and_the_process_hears_of_it() {
+    let mut stage = Stage::legacy();
+    let stream = guest_call(&mut stage, "1", "");
+    let sent = stage.take_sent();
+    stage.line(&question("7"));
+    asked_for(&mut stage, stream);
+    let at = stage.exchange.deadline().unwrap();
+    assert_eq!(at, stage.now + Duration::from_secs(300));
+    stage.exchange.expire(at);
+    assert_eq!(stage.take_sent()["error"]["code"], -32603);
+    let cancelled = stage.take_sent();
+    assert_eq!(
+        (cancelled.method(), &cancelled["params"]["requestId"]),
+        ("notifications/cancelled", &sent["id"])
+    );
+    stage.exchange.expire(at + Duration::from_secs(30));
+    stage.is_empty();
+    // The process ends: what its client comes back with finds nothing.
+    let stream = guest_call(&mut stage, "1", "");
+    stage.take_sent();
+    stage.line(&question("7"));
+    let asked = asked_for(&mut stage, stream);
+    stage.exchange.lost(stage.now);
+    let stream = back(&mut stage, "2", &asked["requestState"], "\"1\":{}");
+    assert_eq!(stage.next(stream)["error"]["code"], -32602);
+    stage.is_empty();
+}
+
+#[test]
+fn a_modern_client_is_asked_only_what_it_declared_and_only_if_it_alone_can_be_meant() {
+    let mut stage = Stage::legacy();
+    let stream = stage.modern_call("1", "tools/call", "");
+    let first = stage.take_sent();
+    stage.line(&question("7"));
+    assert_eq!(stage.take_sent()["error"]["code"], -32601, "it declared nothing");
+    // From now on one at a time is with the process of those that can be asked.
+    let (one, two) = (guest_call(&mut stage, "1", ""), guest_call(&mut stage, "1", ""));
+    stage.nothing_sent();
+    stage.answer(&first, "{}");
+    stage.next(stream);
+    let sent = stage.take_sent();
+    stage.nothing_sent();
+    stage.line(r#"{"jsonrpc":"2.0","id":7,"method":"sampling/createMessage","params":{}}"#);
+    assert_eq!(stage.take_sent()["error"]["code"], -32601, "it did not declare that");
+    stage.line(&question("7"));
+    asked_for(&mut stage, one);
+    assert_eq!(stage.raw(two), None);
+    stage.answer(&sent, "{}");
+    let sent = stage.take_sent();
+    stage.line(&question("7"));
+    asked_for(&mut stage, two);
+    stage.answer(&sent, "{}");
+    // Before it is known that the process asks, two can be meant.
+    let mut stage = Stage::legacy();
+    for _ in 0..2 {
+        guest_call(&mut stage, "1", "");
+        stage.take_sent();
+    }
+    stage.line(&question("7"));
+    assert_eq!(stage.take_sent()["error"]["code"], -32603);
 }
 
 #[test]
@@ -230,6 +392,19 @@ fn what_a_modern_process_needs_for_a_legacy_clients_call_is_asked_on_its_stream(
     for _ in 0..=32 {
         let asked = stage.take_sent();
         stage.answer(&asked, r#"{"resultType":"input_required","requestState":"s"}"#);
+    }
+    assert_eq!(stage.next(stream)["error"]["code"], -32603);
+    // Nor is what its client answers kept without end.
+    let stream = stage.call(key, "1", "tools/call");
+    let asked = stage.take_sent();
+    stage.answer(
+        &asked,
+        r#"{"resultType":"input_required","inputRequests":{"n":{"method":"elicitation/create"},"m":{"method":"elicitation/create"}}}"#,
+    );
+    for _ in 0..2 {
+        let (asked, padding) = (stage.next(stream), "x".repeat(17 << 20));
+        let reply = format!(r#"{{"jsonrpc":"2.0","id":{},"result":"{padding}"}}"#, asked["id"]);
+        stage.post(From::Session(key), &reply);
     }
     assert_eq!(stage.next(stream)["error"]["code"], -32603);
     stage.exchange.end_session(key);

@@ -9,11 +9,13 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use super::*;
+use crate::model::cage::Allow;
 use crate::model::config::{
-    self, Access, Containment, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server,
-    Stop, Template, Transport,
+    self, Access, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop,
+    Template, Transport,
 };
 use crate::model::file::{EnvFile, FileState, SecretBytes};
+use crate::model::spec::Home;
 use crate::model::{Secret, Spec};
 
 fn user(name: &str) -> UserName {
@@ -51,6 +53,7 @@ fn server() -> Server {
             max_wait: Duration::from_secs(60),
             stable: Duration::from_secs(60),
         },
+        allow: Allow::default(),
         limits: Limits::default(),
     }
 }
@@ -71,8 +74,11 @@ fn config(servers: &[(&str, Server)]) -> Config {
             unix: false,
         },
         log: Log { max_size: 1 << 20, keep: 3, max_rate: 1 << 20 },
-        daemon: Daemon { containment: Containment::Auto, cgroup_root: None },
-        servers: servers.iter().map(|(name, server)| (name.parse().unwrap(), server.clone())).collect(),
+        daemon: Daemon::default(),
+        servers: servers
+            .iter()
+            .map(|(name, server)| (name.parse().unwrap(), Arc::new(server.clone())))
+            .collect(),
     }
 }
 
@@ -80,6 +86,7 @@ fn config(servers: &[(&str, Server)]) -> Config {
 struct World {
     roster: Roster,
     ports: Ports,
+    uids: Uids,
     accounts: RefCell<BTreeMap<String, Account>>,
     /// The name service is down.
     no_names: bool,
@@ -96,6 +103,7 @@ impl World {
         let mut world = Self {
             roster,
             ports: Ports::default(),
+            uids: Uids::default(),
             accounts: RefCell::default(),
             no_names: false,
             is_root: true,
@@ -107,7 +115,8 @@ impl World {
     }
 
     fn account(&self, name: &str, uid: u32) {
-        let account = Account { name: name.to_owned(), uid, gid: uid, home: format!("/home/{name}").into() };
+        let home = format!("/home/{name}").into();
+        let account = Account { name: name.to_owned(), uid, gid: uid, home, is_reserved: false };
         self.accounts.borrow_mut().insert(name.to_owned(), account);
     }
 
@@ -148,8 +157,8 @@ impl World {
 
     fn of(&mut self, whom: &Whom) -> BTreeMap<InstanceId, Listed> {
         let accounts = self.accounts();
-        let Self { roster, ports, is_root, removing, .. } = self;
-        roster.resolve(whom, ports, &host(&accounts, *is_root, removing))
+        let Self { roster, ports, uids, is_root, removing, .. } = self;
+        roster.resolve(whom, ports, uids, &host(&accounts, *is_root, removing))
     }
 
     fn for_session(&self, id: &InstanceId, base: SpecId) -> Option<Spec> {
@@ -174,10 +183,15 @@ fn host<'a>(accounts: Accounts<'a>, is_root: bool, removing: &'a BTreeSet<UserNa
     Host {
         blocked: &NONE,
         accounts,
+        uids: Facts {
+            named: &|uid| Ok((uid == 65_537).then(|| "the group devs".to_owned())),
+            is_used: &|_, _| false,
+        },
         state: Path::new("/var/lib/mcpsup"),
         runtime: Path::new("/run/mcpsup"),
         is_root,
         digest_key: &[7; 32],
+        cage: &|_, _| Arc::default(),
         removing,
     }
 }
@@ -190,7 +204,11 @@ fn spec(listed: &Listed) -> Arc<Spec> {
 }
 
 fn env(listed: &Listed) -> BTreeMap<String, String> {
-    spec(listed).env.iter().map(|(name, value)| (name.to_string(), value.reveal().to_owned())).collect()
+    // What everybody has besides is the same wherever they are at home.
+    let id = InstanceId::new(user("alice"), "notes".parse().unwrap());
+    let home = Home::of(&id, Path::new("/var/lib/mcpsup"), Path::new("/run/mcpsup"));
+    let spec = spec(listed);
+    spec.environment(&home).into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
 }
 
 fn said(listed: &Listed) -> Vec<String> {

@@ -117,8 +117,13 @@ fn names_that_steer_the_loader_are_for_root_alone() {
     }
 }
 
+/// The uid that an instance runs as.
+fn uid(listed: &Listed) -> Option<u32> {
+    spec(listed).account.as_ref().map(|account| account.uid)
+}
+
 #[test]
-fn as_root_a_user_runs_as_the_account_of_their_name_and_never_as_root_by_a_name() {
+fn as_root_a_user_runs_as_the_account_of_their_name_else_as_a_uid_of_their_own_and_never_as_root() {
     let mut world = World::new();
     world.account("alice", 1001);
     world.account("toor", 0);
@@ -129,18 +134,77 @@ fn as_root_a_user_runs_as_the_account_of_their_name_and_never_as_root_by_a_name(
         ("zoe", Some(GOOD)),
         ("bob", Some(&format!("{GOOD}MCPSUP_RUN_AS=svc\n"))),
     ]);
-    let accounts: Vec<_> = world
-        .all()
-        .values()
-        .map(|listed| (spec(listed).account.clone().map(|it| it.uid), listed.owner_uid))
-        .collect();
-    assert_eq!(
-        accounts,
-        [(Some(1001), Some(1001)), (Some(900), Some(900)), (None, Some(0)), (None, Some(0))]
-    );
+    let uids: Vec<_> = world.all().values().map(|listed| (uid(listed), listed.owner_uid)).collect();
+    // 65537 is a group's.
+    let expected = [1001, 900, 65_536, 65_538].map(|uid| (Some(uid), Some(uid)));
+    assert_eq!(uids, expected);
+    let zoe = world.one("zoe");
+    let account = spec(&zoe).account.clone().unwrap();
+    assert_eq!((&*account.name, account.gid, account.is_reserved), ("zoe", 65_538, true));
+    assert_eq!(env(&zoe)["USER"], "zoe");
+    assert_eq!(env(&zoe)["HOME"], "/var/lib/mcpsup/instances/zoe/notes");
+    // As an ordinary user everybody is the daemon's own user.
     world.is_root = false;
     world.files(&[("alice", Some("TOKEN=tok-2\n"))]);
     assert_eq!(spec(&world.one("alice")).account, None);
+}
+
+#[test]
+fn who_is_removed_and_comes_back_has_the_uid_they_had_and_nobody_else_gets_it() {
+    let mut world = World::new();
+    world.files(&[("alice", Some(GOOD))]);
+    assert_eq!(uid(&world.one("alice")), Some(65_536));
+    world.files(&[("bob", Some(GOOD))]);
+    assert_eq!(uid(&world.one("bob")), Some(65_538));
+    world.files(&[("alice", Some(GOOD)), ("bob", None)]);
+    assert_eq!(uid(&world.one("alice")), Some(65_536));
+}
+
+#[test]
+fn root_is_whom_the_configuration_calls_root_and_nobody_else() {
+    let mut world = World::new();
+    world.account("root", 0);
+    world.account("toor", 0);
+    world.files(&[("root", Some(GOOD)), ("alice", Some(&format!("{GOOD}MCPSUP_RUN_AS=root\n")))]);
+    assert_eq!(uid(&world.one("root")), Some(65_536), "a file of that name does not say so");
+    assert_eq!(uid(&world.one("alice")), Some(0));
+    let listed = world.alice(&format!("{GOOD}MCPSUP_RUN_AS=toor\n"));
+    assert_eq!(
+        said(&listed),
+        [
+            "env.d/alice.env:2: MCPSUP_RUN_AS names root by another name; say MCPSUP_RUN_AS=root if that is meant"
+        ]
+    );
+    let mut world = World::new();
+    world.account("toor", 0);
+    assert_eq!(world.alice(&format!("{GOOD}MCPSUP_RUN_AS=toor\n")).want, Want::Keep);
+}
+
+#[test]
+fn an_account_with_a_uid_that_was_reserved_for_another_is_nobodys_to_run_as() {
+    let mut world = World::new();
+    world.files(&[("alice", Some(GOOD))]);
+    assert_eq!(uid(&world.one("alice")), Some(65_536));
+    world.account("bob", 65_536);
+    world.account("svc", 65_536);
+    world.files(&[
+        ("alice", None),
+        ("bob", Some(GOOD)),
+        ("carol", Some(&format!("{GOOD}MCPSUP_RUN_AS=svc\n"))),
+    ]);
+    for (name, text) in [
+        (
+            "bob",
+            "env.d/bob.env: the account bob has uid 65536, which was reserved for alice; give the account another",
+        ),
+        (
+            "carol",
+            "env.d/carol.env:2: MCPSUP_RUN_AS names an account whose uid was reserved for alice; give that another",
+        ),
+    ] {
+        let listed = world.one(name);
+        assert_eq!((said(&listed), listed.want), (vec![text.to_owned()], Want::Keep));
+    }
 }
 
 #[test]
@@ -176,8 +240,10 @@ fn nobody_runs_as_root_because_the_name_service_is_down() {
     world.no_names = false;
     let everybody = ["alice", "bob", "zoe"].map(user);
     assert_eq!(world.look_up_again(false), BTreeSet::from(everybody));
-    let uid = |listed: &Listed| spec(listed).account.as_ref().map(|account| account.uid);
-    assert_eq!(["alice", "bob", "zoe"].map(|name| uid(&world.one(name))), [Some(1001), Some(900), None]);
+    assert_eq!(
+        ["alice", "bob", "zoe"].map(|name| uid(&world.one(name))),
+        [Some(1001), Some(900), Some(65_536)]
+    );
 
     // One who has none is asked after now and then.
     world.account("zoe", 1002);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::SessionName;
 use crate::model::config::{Era, Sessions, Stdio};
-use crate::model::spec::Way;
+use crate::model::spec::Home;
 
 #[test]
 fn a_process_gets_its_environment_from_nothing_and_its_port_last() {
@@ -11,7 +11,7 @@ fn a_process_gets_its_environment_from_nothing_and_its_port_last() {
     world.account("alice", 1001);
     let listed = world.alice("TOKEN=tok-1234567\nNOTES_PORT=4242\nMCPSUP_ENABLED=true\nWHO=me\nSHORT=abc\n");
     let spec = spec(&listed);
-    assert_eq!((listed.door, spec.backend(), listed.owner_uid), (Some(4242), Some(20000), Some(1001)));
+    assert_eq!((listed.door, spec.backend, listed.owner_uid), (Some(4242), Some(20000), Some(1001)));
     let expected = [
         ("HOME", "/home/alice"),
         ("LANG", "C.UTF-8"),
@@ -24,11 +24,14 @@ fn a_process_gets_its_environment_from_nothing_and_its_port_last() {
         ("USER", "alice"),
         ("WHO", "me"),
     ];
-    let is: Vec<_> = spec.env.iter().map(|(name, value)| (&**name, value.reveal())).collect();
+    let id = InstanceId::new(user("alice"), "notes".parse().unwrap());
+    let home = Home::of(&id, Path::new("/var/lib/mcpsup"), Path::new("/run/mcpsup"));
+    let env = spec.environment(&home);
+    let is: Vec<_> = env.iter().map(|(name, value)| (*name, &**value)).collect();
     assert_eq!(is, expected);
     assert_eq!((&*spec.program, spec.args[0].reveal()), ("/opt/notes", "20000"));
-    assert_eq!(spec.working_dir, Path::new("/var/lib/mcpsup/instances/alice/notes"));
-    assert_eq!(spec.runtime_dir, Path::new("/run/mcpsup/instances/alice/notes"));
+    assert_eq!(spec.start_dir(&home), Path::new("/var/lib/mcpsup/instances/alice/notes"));
+    assert_eq!(home.runtime_dir, Path::new("/run/mcpsup/instances/alice/notes"));
     let secrets: Vec<_> = spec.secrets.iter().map(Secret::reveal).collect();
     assert_eq!(secrets, ["tok-1234567"]);
 }
@@ -52,8 +55,8 @@ fn a_change_of_what_the_process_cannot_notice_restarts_nobody() {
     changed.path = "/other".to_owned();
     world.roster.set_config(Ok(config(&[("notes", changed.clone())])));
     let after = world.one("alice");
-    assert_eq!((spec(&after).id, spec(&after).plan.stop.grace), (spec(&before).id, Duration::from_secs(1)));
-    assert_eq!(after.path, "/other");
+    assert_eq!((spec(&after).id, spec(&after).server.stop.grace), (spec(&before).id, Duration::from_secs(1)));
+    assert_eq!(after.path(), "/other");
     changed.limits.memory = Some(1);
     world.roster.set_config(Ok(config(&[("notes", changed)])));
     assert_ne!(spec(&world.one("alice")).id, spec(&before).id);
@@ -80,7 +83,7 @@ fn a_moved_backend_makes_another_spec() {
     let ranges = world.roster.config().unwrap().ports.clone();
     world.ports.move_backend(&ranges, &id, &BTreeSet::from([20000])).unwrap();
     let after = world.one("alice");
-    assert_eq!((spec(&after).backend(), env(&after)["NOTES_PORT"].as_str()), (Some(20001), "20001"));
+    assert_eq!((spec(&after).backend, env(&after)["NOTES_PORT"].as_str()), (Some(20001), "20001"));
     assert_ne!(spec(&after).id, spec(&before).id);
 }
 
@@ -94,6 +97,10 @@ fn nothing_in_a_spec_can_stand_for_something_else() {
         env: env.iter().map(|(name, value)| ((*name).into(), Secret::new(*value))).collect(),
         ..base.clone()
     };
+    let with_server = |server: Server| Spec { server: Arc::new(server), ..base.clone() };
+    let with_limits = |limits| with_server(Server { limits, ..(*base.server).clone() });
+    let with_stdio =
+        |stdio| with_server(Server { transport: Transport::Stdio(stdio), ..(*base.server).clone() });
     let specs = [
         with_args(&[]),
         with_args(&[""]),
@@ -103,18 +110,23 @@ fn nothing_in_a_spec_can_stand_for_something_else() {
         with_env(&[("A", "B=C")]),
         with_env(&[("A=B", "C")]),
         with_env(&[("A", "B"), ("C", "")]),
-        Spec { limits: Limits { memory: Some(0), ..Limits::default() }, ..base.clone() },
-        Spec { limits: Limits { tasks: Some(0), ..Limits::default() }, ..base.clone() },
-        Spec { way: Way::Http { backend: 1 }, ..base.clone() },
-        Spec { way: Way::Stdio(Stdio::of(Sessions::Shared)), ..base.clone() },
-        Spec { way: Way::Stdio(Stdio::of(Sessions::Isolated)), ..base.clone() },
-        Spec { way: Way::Stdio(Stdio { era: Era::Modern, ..Stdio::of(Sessions::Shared) }), ..base.clone() },
-        base,
+        with_limits(Limits { memory: Some(0), ..Limits::default() }),
+        with_limits(Limits { tasks: Some(0), ..Limits::default() }),
+        Spec { backend: Some(1), ..base.clone() },
+        with_stdio(Stdio::of(Sessions::Shared)),
+        with_stdio(Stdio::of(Sessions::Isolated)),
+        with_stdio(Stdio { era: Era::Modern, ..Stdio::of(Sessions::Shared) }),
+        Spec { working_dir: Some(Path::new("/srv").into()), ..base.clone() },
+        base.clone(),
     ];
-    let digests: BTreeSet<_> = specs.iter().map(|spec| digest::of(spec, &[7; 32])).collect();
+    let id = InstanceId::new(user("alice"), "notes".parse().unwrap());
+    let session = id.session(SessionName::new(1));
+    let home = |id| Home::of(id, Path::new("/var/lib/mcpsup"), Path::new("/run/mcpsup"));
+    let digests: BTreeSet<_> = specs.iter().map(|spec| digest::of(spec, &home(&id), &[7; 32])).collect();
     assert_eq!(digests.len(), specs.len());
-    let other_key = digest::of(&specs[0], &[8; 32]);
-    assert!(!digests.contains(&other_key));
+    for other in [digest::of(&base, &home(&id), &[8; 32]), digest::of(&base, &home(&session), &[7; 32])] {
+        assert!(!digests.contains(&other));
+    }
 }
 
 #[test]
@@ -128,7 +140,7 @@ fn a_stdio_process_has_a_door_and_no_port_of_its_own() {
     world.roster.set_config(Ok(config(&[("notes", stdio)])));
     let listed = world.alice("TOKEN=tok-1234567\nNOTES_PORT=4242\n");
     let spec = spec(&listed);
-    assert_eq!((listed.door, listed.path.as_str(), spec.backend()), (Some(4242), "/mcp", None));
+    assert_eq!((listed.door, listed.path(), spec.backend), (Some(4242), "/mcp", None));
     assert_eq!(spec.stdio(), Some(Stdio::of(Sessions::Shared)));
     assert!(!env(&listed).contains_key("NOTES_PORT"), "it is where the door is, and nobody else's to know");
 }
@@ -148,8 +160,8 @@ fn a_session_gets_what_its_instance_was_given_and_directories_of_its_own() {
     let session = world.for_session(&id, base.id).unwrap();
     assert_eq!(session.args[0].reveal(), "00000000000000a1");
     assert_eq!(base.args[0].reveal(), "main");
-    assert!(session.state_dir.ends_with("instances/alice/notes+00000000000000a1"));
-    assert_ne!((session.id, &session.runtime_dir), (base.id, &base.runtime_dir));
+    assert!(id.place().ends_with("instances/alice/notes+00000000000000a1"));
+    assert_ne!(session.id, base.id);
     assert!(session.env.iter().any(|(name, value)| &**name == "TOKEN" && value.reveal() == "tok-1234567"));
 
     // A file that breaks changes nothing for sessions either; one that changes makes another spec.

@@ -57,7 +57,10 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
             let mut world = World::new();
             world.roster.set_config(Ok(config(&servers)));
             world.account("svc", 900);
-            // Which ports are given depends on who came first; from then on they are theirs.
+            // Which ports and uids are given depends on who came first; from then on they are theirs.
+            for (name, uid) in names.iter().zip(70_000..) {
+                world.uids.found(&user(name), uid);
+            }
             let ids = names.iter().flat_map(|name| {
                 servers.iter().map(|(server, _)| InstanceId::new(user(name), server.parse().unwrap()))
             });

@@ -20,7 +20,7 @@ async fn until(world: &mut World, watcher: &mut Watcher, text: Option<&str>) {
             Some(FileState::Read(file)) => {
                 last = Some(String::from_utf8(file.bytes.to_vec()).unwrap());
             }
-            Some(FileState::Unchanged | FileState::Refused(_)) => {}
+            Some(FileState::Unchanged | FileState::Refused(_) | FileState::Sealed(..)) => {}
             None => last = None,
         }
         if last.as_deref() == text && look.again_at.is_none() {

@@ -5,6 +5,8 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::calls::Stage as Stages;
+use super::super::what::What;
 use super::*;
 use crate::logic::frame::{self, Kind, Outcome, members};
 use process::Asked;
@@ -13,6 +15,13 @@ const WORLDS: u64 = 1500;
 const STEPS: usize = 250;
 /// Ids and tokens that all clients use; each is told from the others by its spelling.
 const IDS: [&str; 6] = ["1", "2", "\"1\"", "\"2\"", "1.0", "\"\\u0031x\""];
+
+/// What modern clients say in `_meta`.
+const MODERN: [&str; 3] = [
+    "",
+    r#","io.modelcontextprotocol/logLevel":"debug""#,
+    r#","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}}"#,
+];
 
 /// splitmix64, as in tests/sim.
 pub(super) struct Dice(u64);
@@ -77,6 +86,8 @@ struct World {
     questions: BTreeMap<String, usize>,
     /// Questions a client has to answer: its id there.
     to_answer: Vec<(usize, String)>,
+    /// Calls of modern clients that were answered with a question: number, and the state to come back with.
+    to_retry: Vec<(usize, usize, String)>,
     answered: BTreeSet<usize>,
     number: usize,
     seen: usize,
@@ -120,6 +131,7 @@ impl World {
             asked: Vec::new(),
             questions: BTreeMap::new(),
             to_answer: Vec::new(),
+            to_retry: Vec::new(),
             answered: BTreeSet::new(),
             number: 0,
             seen: 0,
@@ -139,11 +151,7 @@ impl World {
             let id = IDS[self.dice.roll(IDS.len())];
             self.number += 1;
             let method = ["tools/call", "tools/call", "tools/list"][self.dice.roll(3)];
-            let level = if self.clients[client].is_none() && self.dice.one_in(2) {
-                r#","io.modelcontextprotocol/logLevel":"debug""#
-            } else {
-                ""
-            };
+            let level = if self.clients[client].is_some() { "" } else { MODERN[self.dice.roll(3)] };
             bodies.push(format!(
                 r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"owner":{client},"number":{},"_meta":{{"progressToken":{id}{level}}}}},"id":{id}}}"#,
                 self.number
@@ -253,13 +261,20 @@ impl World {
                         None => panic!("{client} asked nothing like {text}"),
                     },
                 };
+                if text.contains("input_required") {
+                    assert!(self.clients[client].is_none(), "a legacy client gets {text}");
+                    let (_, state) = text.split_once(r#""requestState":""#).unwrap();
+                    let state = state.split('"').next().unwrap();
+                    self.to_retry.push((client, call.number, state.to_owned()));
+                    return;
+                }
                 assert!(self.answered.insert(call.number), "twice: {text}");
                 if let Outcome::Error(error) = outcome {
                     assert!(error.contains("-32") || error.contains("\"number\""), "{text}");
                 }
             }
             Kind::Request { id, .. } => {
-                assert!(self.clients[client].is_some(), "a modern client is asked nothing");
+                assert!(self.clients[client].is_some(), "a modern client is asked by answers only");
                 self.to_answer.push((client, id.to_owned()));
             }
             Kind::Notification { method } => {
@@ -274,8 +289,44 @@ impl World {
         }
     }
 
+    /// A modern client comes back with what it was asked; or with something it made up.
+    fn retry(&mut self) {
+        if self.to_retry.is_empty() {
+            return;
+        }
+        let at = self.dice.roll(self.to_retry.len());
+        let (client, number, state) = if self.dice.one_in(8) {
+            let (client, number, state) = self.to_retry[at].clone();
+            (client, number, state.chars().rev().collect())
+        } else {
+            self.to_retry.swap_remove(at)
+        };
+        let id = IDS[self.dice.roll(IDS.len())];
+        let names = ["1", "2", "3", "4", "5", "6", "7", "8"];
+        let answers = names.map(|name| format!(r#""{name}":{{"owner":{client}}}"#)).join(",");
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"owner":{client},"number":{number},"requestState":"{state}","inputResponses":{{{answers}}},"_meta":{{"progressToken":{id}{}}}}}}}"#,
+            MODERN[2]
+        );
+        let Posted::Stream(stream) = self.post(client, &body) else { panic!("a call is answered") };
+        self.readers.insert(stream, Reader { client, last: None, connected: true, modern: true });
+        let made_up = self.to_retry.iter().any(|(_, other, _)| *other == number);
+        if made_up {
+            let Next::Message { message, .. } = self.stage.exchange.next(stream) else {
+                panic!("no refusal")
+            };
+            assert!(String::from_utf8(message).unwrap().contains("-32602"));
+            self.readers.remove(&stream);
+        } else {
+            self.open.push(Open { client, id, number, stream });
+        }
+    }
+
     /// A client answers what it was asked.
     fn reply(&mut self) {
+        if self.dice.one_in(2) {
+            self.retry();
+        }
         if self.to_answer.is_empty() {
             return;
         }
@@ -387,7 +438,20 @@ impl World {
             _ => {}
         }
         self.hear();
-        self.stage.exchange.expire(self.stage.now);
+        let exchange = &mut self.stage.exchange;
+        exchange.expire(self.stage.now);
+        // What is kept in order says the same as a look at everything.
+        assert_eq!(exchange.deadline(), exchange.deadline_of_all());
+        exchange.streams.size();
+        let kept = exchange.calls.values().map(Call::kept).sum::<usize>();
+        let answers = exchange.asks.rounds.values().map(super::super::rounds::Round::bytes).sum::<usize>();
+        assert_eq!(exchange.waiting, kept + answers);
+        let there = |call: &&Call| match call.stage {
+            Stages::Sent => call.what != What::Listen,
+            Stages::Parked { is_over, .. } => !is_over,
+            Stages::Waits | Stages::Asks | Stages::Ghost(_) => false,
+        };
+        assert_eq!(exchange.in_flight(), exchange.calls.values().filter(there).count());
     }
 
     /// No more faults: all that is open is answered, and nothing is left.
@@ -400,8 +464,10 @@ impl World {
         for round in 0..10_000 {
             self.hear();
             self.read(true);
-            while !self.to_answer.is_empty() {
+            while !self.to_answer.is_empty() || !self.to_retry.is_empty() {
                 self.reply();
+                self.hear();
+                self.read(true);
             }
             self.hear();
             let Some(Asked { id, client, number, .. }) = self.asked.pop() else { break };

@@ -1,0 +1,323 @@
+//! An MCP server that attacks: what a hostile or hijacked server could try against another user.
+//!
+//! `intruder --port N` serves three tools. `prepare` leaves what others might reach (a file in the
+//! state directory and in `/tmp`, System V shared memory, Unix sockets by path and by name).
+//! `attack` takes `{"attack": "read", "path": "/…", "pid": 1, "port": 1}` and tries it in a fresh
+//! process; its answer begins with `open` if the attack got through, else with `closed`. `pid` says
+//! its own as the kernel's first `/proc` shows it.
+//!
+//! `intruder --try NAME [PATH [PID [PORT]]]` does the same outside any server, for comparison.
+//! `intruder --without namespaces,landlock PROGRAM ARG…` runs a program as on a kernel that lacks
+//! those.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
+#![expect(clippy::disallowed_methods, reason = "an attacker keeps to no rule")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSliceMut, Read};
+use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+use serde_json::{Value, json};
+
+use common::{Outcome, Tools};
+
+/// The key of the shared memory that `prepare` makes.
+const SHM_KEY: usize = 0x6d63_7073;
+/// The directory of what `prepare` leaves in `/tmp`, and the name of its abstract socket; both end
+/// with the number of the port, so that tests do not meet each other's.
+const LEFT: &str = "mcpsup-intruder-";
+
+/// A system call with numbers for arguments; the answer, or why not.
+#[expect(unsafe_code, reason = "the calls that are attacked have no safe wrapper")]
+fn call(number: libc::c_long, arguments: [usize; 4]) -> io::Result<i64> {
+    let [a, b, c, d] = arguments;
+    // SAFETY: every caller passes numbers and null pointers only, and none of these calls writes
+    // through a null pointer: the kernel answers EFAULT.
+    let answer = unsafe { libc::syscall(number, a, b, c, d, 0_usize) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// What is attacked.
+#[derive(Debug, Clone, Default)]
+struct Aim {
+    path: PathBuf,
+    pid: i32,
+    port: u16,
+}
+
+impl Aim {
+    fn of(&self, file: &str) -> PathBuf {
+        format!("/proc/{}/{file}", self.pid).into()
+    }
+
+    fn number(&self) -> usize {
+        usize::try_from(self.pid).unwrap_or(0)
+    }
+
+    fn process(&self) -> Result<rustix::process::Pid, Box<dyn Error>> {
+        rustix::process::Pid::from_raw(self.pid).ok_or_else(|| "no pid".into())
+    }
+}
+
+type Try = Result<(), Box<dyn Error>>;
+type Attack = (&'static str, fn(&Aim) -> Try);
+
+/// All attacks, by name.
+const ATTACKS: &[Attack] = &[
+    ("read", |aim| read(&aim.path)),
+    ("find", |aim| {
+        let entries = fs::read_dir(aim.path.parent().ok_or("which directory?")?)?;
+        let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        match names.iter().find(|name| Some(name.as_os_str()) == aim.path.file_name()) {
+            Some(_) => Ok(()),
+            None => Err(format!("it is not among {names:?}").into()),
+        }
+    }),
+    ("write", |aim| {
+        Ok(OpenOptions::new().write(true).create(true).truncate(false).open(&aim.path).map(drop)?)
+    }),
+    ("stat", |aim| Ok(fs::symlink_metadata(&aim.path).map(drop)?)),
+    ("chmod", |aim| Ok(fs::set_permissions(&aim.path, fs::Permissions::from_mode(0o600))?)),
+    ("touch", |aim| {
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+        Ok(rustix::fs::utimensat(rustix::fs::CWD, &aim.path, &times, rustix::fs::AtFlags::empty())?)
+    }),
+    ("watch", |aim| {
+        use rustix::fs::inotify;
+        let notify = inotify::init(inotify::CreateFlags::empty())?;
+        Ok(inotify::add_watch(&notify, &aim.path, inotify::WatchFlags::CREATE).map(drop)?)
+    }),
+    ("environ", |aim| read(&aim.of("environ"))),
+    ("cmdline", |aim| read(&aim.of("cmdline"))),
+    ("memory", |aim| {
+        // Before the address is looked at, it is decided who may.
+        let memory = File::open(aim.of("mem"))?;
+        memory.read_at(&mut [0], 1 << 12).map(drop).or_else(of_no_matter)
+    }),
+    ("root", |aim| Ok(fs::read_dir(aim.of("root")).map(drop)?)),
+    ("descriptors", |aim| Ok(fs::read_link(aim.of("fd/0")).map(drop)?)),
+    ("process_vm_readv", |aim| {
+        let mut byte = [0];
+        let remote = [nix::sys::uio::RemoteIoVec { base: 1 << 12, len: 1 }];
+        let pid = nix::unistd::Pid::from_raw(aim.pid);
+        let read = nix::sys::uio::process_vm_readv(pid, &mut [IoSliceMut::new(&mut byte)], &remote);
+        read.map(drop).map_err(io::Error::from).or_else(of_no_matter)
+    }),
+    ("ptrace", |aim| {
+        const SEIZE: usize = 0x4206;
+        Ok(call(libc::SYS_ptrace, [SEIZE, aim.number(), 0, 0]).map(drop)?)
+    }),
+    ("pidfd_getfd", |aim| {
+        let process = rustix::process::pidfd_open(aim.process()?, rustix::process::PidfdFlags::empty())?;
+        let taken = rustix::process::pidfd_getfd(process, 0, rustix::process::PidfdGetfdFlags::empty());
+        Ok(taken.map(drop)?)
+    }),
+    ("signal", |aim| Ok(rustix::process::kill_process(aim.process()?, rustix::process::Signal::CONT)?)),
+    ("limits", |aim| Ok(call(libc::SYS_prlimit64, [aim.number(), 0, 0, 0]).map(drop)?)),
+    ("priority", |aim| Ok(call(libc::SYS_setpriority, [0, aim.number(), 5, 0]).map(drop)?)),
+    ("processors", |aim| {
+        let now = rustix::thread::sched_getaffinity(None)?;
+        Ok(rustix::thread::sched_setaffinity(Some(aim.process()?), &now)?)
+    }),
+    ("keyring", |_| {
+        const USER_KEYRING: usize = usize::MAX - 3;
+        Ok(call(libc::SYS_keyctl, [0, USER_KEYRING, 1, 0]).map(drop)?)
+    }),
+    ("shared memory", |_| Ok(call(libc::SYS_shmget, [SHM_KEY, 4096, 0, 0]).map(drop)?)),
+    ("io_uring", |_| call(libc::SYS_io_uring_setup, [1, 0, 0, 0]).map(drop).or_else(of_no_matter)),
+    ("user namespace", |_| {
+        Ok(call(libc::SYS_unshare, [usize::try_from(libc::CLONE_NEWUSER)?, 0, 0, 0]).map(drop)?)
+    }),
+    ("unix socket", |aim| Ok(UnixStream::connect(&aim.path).map(drop)?)),
+    ("abstract socket", |aim| {
+        let name = SocketAddr::from_abstract_name(format!("{LEFT}{}", aim.port))?;
+        Ok(UnixStream::connect_addr(&name).map(drop)?)
+    }),
+    ("tcp", |aim| Ok(TcpStream::connect(("127.0.0.1", aim.port)).map(drop)?)),
+    ("listen", |aim| Ok(TcpListener::bind(("127.0.0.1", aim.port)).map(drop)?)),
+    ("new privileges", |_| {
+        let status = fs::read_to_string("/proc/self/status")?;
+        let says = |field: &str| status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
+        let none = |field| says(field).is_some_and(|bits| bits.bytes().all(|digit| digit == b'0'));
+        let has_none = none("CapEff:") && none("CapPrm:") && none("CapInh:") && none("CapAmb:");
+        if says("NoNewPrivs:") == Some("1") && has_none { Err("there are none".into()) } else { Ok(()) }
+    }),
+    ("core dump", |_| match rustix::process::getrlimit(rustix::process::Resource::Core).maximum {
+        Some(0) => Err("limited to nothing".into()),
+        _ => Ok(()),
+    }),
+    ("files for others", |aim| {
+        let path = aim.path.join("made");
+        let mode = File::create(&path)?.metadata()?.permissions().mode();
+        fs::remove_file(path)?;
+        if mode & 0o077 != 0 { Ok(()) } else { Err(format!("its mode is {mode:o}").into()) }
+    }),
+];
+
+fn read(path: &Path) -> Try {
+    match File::open(path)?.read(&mut [0; 64])? {
+        0 => Err("nothing in it".into()),
+        _ => Ok(()),
+    }
+}
+
+/// An address that is not there was looked for, so it was allowed to.
+fn of_no_matter(error: io::Error) -> Result<(), Box<dyn Error>> {
+    match error.raw_os_error() {
+        Some(libc::EFAULT | libc::EIO) => Ok(()),
+        _ => Err(error.into()),
+    }
+}
+
+/// What became of an attack.
+fn attack(name: &str, aim: &Aim) -> String {
+    match ATTACKS.iter().find(|(known, _)| *known == name).map(|(_, attack)| attack(aim)) {
+        Some(Ok(())) => "open".to_owned(),
+        Some(Err(why)) => format!("closed: {why}"),
+        None => format!("there is no attack {name:?}"),
+    }
+}
+
+/// The same in a process that has nothing else to do, so that no attack changes the next.
+fn attack_afresh(arguments: &Value) -> io::Result<String> {
+    let text = |name: &str| arguments[name].as_str().unwrap_or_default().to_owned();
+    let number = |name: &str| arguments[name].as_u64().unwrap_or_default().to_string();
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--try").args([text("attack"), text("path"), number("pid"), number("port")]);
+    let output = command.output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Leaves things about.
+#[derive(Debug, Default)]
+struct Prepared {
+    _sockets: Vec<UnixListener>,
+}
+
+impl Prepared {
+    /// What of it could be left; the rest is nobody's to reach.
+    fn new(port: u16) -> (Self, Vec<String>) {
+        let mut left = Vec::new();
+        let mut note = |what: &str, done: bool| left.extend(done.then(|| what.to_owned()));
+        note("secret", fs::write("secret", "alice's own\n").is_ok());
+        note("tmp", fs::write(format!("/tmp/{LEFT}{port}"), "alice's own\n").is_ok());
+        note("shared memory", call(libc::SYS_shmget, [SHM_KEY, 4096, 0o1600, 0]).is_ok());
+        let socket = UnixListener::bind("socket");
+        note("unix socket", socket.is_ok());
+        let name = SocketAddr::from_abstract_name(format!("{LEFT}{port}"));
+        let by_name = name.and_then(|name| UnixListener::bind_addr(&name));
+        note("abstract socket", by_name.is_ok());
+        (Self { _sockets: [socket, by_name].into_iter().flatten().collect() }, left)
+    }
+}
+
+struct Intruder {
+    port: u16,
+    prepared: std::cell::RefCell<Prepared>,
+}
+
+impl Tools for Intruder {
+    const NAME: &'static str = "intruder";
+
+    fn list(&self) -> Value {
+        let schema = json!({ "type": "object" });
+        ["prepare", "attack"]
+            .map(|name| json!({ "name": name, "description": "for tests", "inputSchema": schema }))
+            .into_iter()
+            .collect()
+    }
+
+    async fn call(&self, tool: &str, arguments: &Value) -> Option<Outcome> {
+        match tool {
+            "prepare" => {
+                let (prepared, left) = Prepared::new(self.port);
+                *self.prepared.borrow_mut() = prepared;
+                Some(Outcome::Text(left.join("\n")))
+            }
+            "attack" => Some(match attack_afresh(arguments) {
+                Ok(said) => Outcome::Text(said),
+                Err(error) => Outcome::Failed(error.to_string()),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Becomes a program for which this kernel lacks something.
+fn without(what: &str, program: &[String]) -> Result<(), Box<dyn Error>> {
+    let deny = |rules: BTreeMap<i64, Vec<SeccompRule>>, number: i32| {
+        let answer = SeccompAction::Errno(u32::try_from(number)?);
+        let filter =
+            SeccompFilter::new(rules, SeccompAction::Allow, answer, std::env::consts::ARCH.try_into()?)?;
+        let program: BpfProgram = filter.try_into()?;
+        seccompiler::apply_filter(&program)?;
+        Ok::<_, Box<dyn Error>>(())
+    };
+    for lacking in what.split(',') {
+        match lacking {
+            "namespaces" => {
+                let flag = u64::try_from(libc::CLONE_NEWUSER)?;
+                let is_set = SeccompCmpOp::MaskedEq(flag);
+                let user = SeccompCondition::new(0, SeccompCmpArgLen::Qword, is_set, flag)?;
+                let rule = vec![SeccompRule::new(vec![user])?];
+                deny([(libc::SYS_clone, rule.clone()), (libc::SYS_unshare, rule)].into(), libc::EPERM)?;
+                // Its flags are in memory.
+                deny([(libc::SYS_clone3, vec![])].into(), libc::ENOSYS)?;
+            }
+            "nothing" => {}
+            "landlock" => deny([(libc::SYS_landlock_create_ruleset, vec![])].into(), libc::ENOSYS)?,
+            other => return Err(format!("nobody can be without {other:?}").into()),
+        }
+    }
+    let (program, arguments) = program.split_first().ok_or("which program?")?;
+    Err(Command::new(program).args(arguments).exec().into())
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let word = |at: usize| words.get(at).map_or("", String::as_str);
+    let done = match word(0) {
+        "--try" => {
+            let aim = Aim {
+                path: word(2).into(),
+                pid: word(3).parse().unwrap_or(0),
+                port: word(4).parse().unwrap_or(0),
+            };
+            println!("{}", attack(word(1), &aim));
+            Ok(())
+        }
+        "--without" => without(word(1), words.get(2..).unwrap_or_default()),
+        "--port" => serve(word(1)),
+        other => Err(format!("there is no switch {other:?}").into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("intruder: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn serve(port: &str) -> Result<(), Box<dyn Error>> {
+    let listener = common::listen(port).await?;
+    let port = port.parse()?;
+    common::serve(listener, Intruder { port, prepared: std::cell::RefCell::default() }).await;
+    Ok(())
+}

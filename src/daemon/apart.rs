@@ -1,0 +1,161 @@
+//! What keeps users apart on this host, and what of that is to be said.
+//!
+//! [`Site::promises`] decides what is said; here it is found out what the host allows, for the
+//! daemon and for `mcpsup check` in the same way.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use crate::logic::access;
+use crate::logic::cage::{Cages, Site};
+use crate::logic::instance::Want;
+use crate::model::Config;
+use crate::model::cage::{Apart, Ground, Promise};
+use crate::model::config::Server;
+use crate::system::containment::{self, Containment};
+use crate::system::ground;
+use crate::system::places::Places;
+
+use super::Daemon;
+
+/// What a daemon would keep apart here if the caller started it. What is tried is undone.
+///
+/// # Errors
+///
+/// When what `[daemon] containment` asks for cannot be had, or nothing can be tried.
+pub fn foresee(places: &Places, config: &Config) -> io::Result<Apartness> {
+    let ground = ground::look()?;
+    let name = format!("check-{}", std::process::id());
+    let asked = &config.daemon;
+    let containment = containment::choose(asked.containment, asked.cgroup_root.as_deref(), &name, &ground)?;
+    if let Containment::Cgroup(root) = &containment {
+        root.remove()?;
+    }
+    let site = site(ground, &containment, places, config);
+    Ok(Apartness { apart: site.apart(), refusal: site.refusal() })
+}
+
+/// What is said, and why nothing would be started if so.
+#[derive(Debug)]
+pub struct Apartness {
+    /// What is said.
+    pub apart: Apart,
+    /// `[daemon] isolation` asks for more.
+    pub refusal: Option<String>,
+}
+
+/// The site of a daemon, for this configuration.
+pub(super) fn site(ground: Ground, containment: &Containment, places: &Places, config: &Config) -> Site {
+    // A link would lead around what only its name hides.
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs];
+    // What listens there acts for whoever is logged in.
+    let sessions = std::iter::once("/run/user".into());
+    Site {
+        ground,
+        tree: containment.into(),
+        hidden: ours.into_iter().map(|path| real(path)).chain(sessions).collect(),
+        isolation: config.daemon.isolation,
+        unlimited: unlimited(containment, config),
+    }
+}
+
+/// What each server's limits lack here: `limits of server "x" not enforced on this host: memory`.
+fn unlimited(containment: &Containment, config: &Config) -> Vec<String> {
+    let lacking = |server: &Server| match containment {
+        Containment::Cgroup(root) => root.lacks(&server.limits),
+        Containment::Namespace | Containment::Session => {
+            let limits = server.limits;
+            let asked = [
+                ("memory", limits.memory.is_some()),
+                ("cpu", limits.cpu.is_some()),
+                ("tasks", limits.tasks.is_some()),
+            ];
+            asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
+        }
+    };
+    let servers = config.servers.iter().map(|(name, server)| (name, lacking(server)));
+    let short = servers.filter(|(_, lacking)| !lacking.is_empty());
+    short
+        .map(|(name, lacking)| {
+            format!("limits of server \"{name}\" not enforced on this host: {}", lacking.join(", "))
+        })
+        .collect()
+}
+
+impl Daemon {
+    /// Takes what the configuration says of isolation. What runs goes on as it was begun.
+    pub(super) fn keep_apart(&mut self) {
+        self.site.isolation = self.config.daemon.isolation;
+        self.site.unlimited = unlimited(self.processes.containment(), &self.config);
+        self.cages = Cages::new(&self.site, &self.config);
+        if let Some(refusal) = self.site.refusal() {
+            tracing::error!("{refusal}; nothing is started");
+        }
+    }
+
+    /// Says them in the log.
+    pub(super) fn log_promises(&self) {
+        for Promise { what, kept, by } in self.site.promises() {
+            if kept {
+                tracing::info!(by, "kept: {what}");
+            } else {
+                tracing::warn!(why = by, "not kept: {what}");
+            }
+        }
+    }
+
+    /// Things an administrator should know.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        notes.extend(access::notes(&self.config));
+        notes.extend(self.shared_uids());
+        notes.extend(self.sources.watcher.problem().map(str::to_owned));
+        notes.extend(self.site.unlimited.iter().cloned());
+        notes.extend(self.site.refusal());
+        for (name, server) in &self.config.servers {
+            if server.secrets_in_argv {
+                notes.push(format!("server \"{name}\" says secrets_in_argv: its arguments may show credentials to every user of this host"));
+            }
+            let given = opened(server);
+            if !given.is_empty() {
+                notes.push(format!("server \"{name}\" is allowed more than others: {}", given.join(", ")));
+            }
+        }
+        let as_root: BTreeSet<&str> = self
+            .fleet
+            .iter()
+            .filter(|(_, instance)| runs_as_root(instance.wanted()))
+            .map(|(id, _)| id.user.as_str())
+            .collect();
+        if !as_root.is_empty() {
+            let users: Vec<&str> = as_root.into_iter().collect();
+            notes.push(format!(
+                "servers run as root, as MCPSUP_RUN_AS says: those of {}; without root's rights, but they see each other's arguments",
+                users.join(", ")
+            ));
+        }
+        if let Containment::Session = self.processes.containment() {
+            notes.push("process trees are kept together by session only (no cgroup v2 that this daemon may use): one that detaches on purpose may be left behind".to_owned());
+        }
+        notes
+    }
+}
+
+/// What `[server.NAME.allow]` gives away.
+fn opened(server: &Server) -> Vec<String> {
+    let allow = &server.allow;
+    let flags = [
+        ("unix_sockets", server.opens_unix_sockets()),
+        ("namespaces", allow.namespaces),
+        ("modes", allow.modes),
+    ];
+    let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned());
+    let written = allow.write.iter().map(|path| format!("write {}", path.display()));
+    flags.chain(written).collect()
+}
+
+fn runs_as_root(want: &Want) -> bool {
+    matches!(want, Want::Always(spec) if spec.account.as_ref().is_some_and(|account| account.uid == 0))
+}

@@ -1,0 +1,173 @@
+//! What is done and what is said, on hosts that have more and less.
+
+use super::*;
+
+fn fails(why: &str) -> Tried {
+    Tried::Fails(why.to_owned())
+}
+
+/// Root on a kernel that has everything.
+fn all() -> Site {
+    Site {
+        ground: Ground {
+            accounts: Tried::Works,
+            bounding: Tried::Works,
+            landlock: 7,
+            calls: Tried::Works,
+            mounts: Tried::Works,
+            pids: Tried::Works,
+            hidepid: Tried::Works,
+            through_user: false,
+        },
+        tree: Tree::Cgroup,
+        hidden: vec!["/etc/mcpsup/env.d".into()],
+        isolation: Isolation::Auto,
+        unlimited: Vec::new(),
+    }
+}
+
+/// An ordinary user on the same kernel.
+fn ordinary() -> Site {
+    let mut site = all();
+    site.ground.accounts = fails("the daemon does not run as root");
+    site.ground.bounding = fails("not permitted");
+    site.ground.hidepid = fails("it takes CAP_SYS_ADMIN");
+    site.ground.through_user = true;
+    site.tree = Tree::PidNamespace;
+    site
+}
+
+/// The same without user namespaces.
+fn bare() -> Site {
+    let mut site = ordinary();
+    site.ground.mounts = fails("no user namespaces");
+    site.ground.pids = fails("no user namespaces");
+    site.tree = Tree::Session;
+    site
+}
+
+fn broken(site: &Site) -> Vec<String> {
+    site.promises().into_iter().filter(|promise| !promise.kept).map(|promise| promise.what).collect()
+}
+
+#[test]
+fn the_tier_is_the_strongest_thing_that_separates_users() {
+    assert_eq!(all().tier(), Tier::Accounts);
+    assert_eq!(ordinary().tier(), Tier::Namespaces);
+    assert_eq!(bare().tier(), Tier::Landlock);
+    let mut less = bare();
+    less.ground.landlock = 0;
+    assert_eq!(less.tier(), Tier::None);
+    let mut less = ordinary();
+    less.ground.calls = fails("no seccomp");
+    // Mounts alone are undone by whoever can make namespaces.
+    assert_eq!(less.tier(), Tier::None);
+}
+
+#[test]
+fn a_host_that_has_everything_keeps_every_promise() {
+    assert_eq!(broken(&all()), Vec::<String>::new());
+    assert_eq!(broken(&ordinary()), Vec::<String>::new());
+    assert_eq!(Site { isolation: Isolation::Require, ..all() }.refusal(), None);
+}
+
+#[test]
+fn what_is_not_kept_is_said_with_what_would_keep_it() {
+    let expected = ["killed whole", "processes unseen by others", "private /tmp and IPC"];
+    assert_eq!(broken(&bare()), expected);
+    let of = |what: &str| bare().promises().into_iter().find(|promise| promise.what == what).unwrap().by;
+    assert!(of("private /tmp and IPC").contains("(no user namespaces); root has them"));
+    let mut old = bare();
+    old.ground.landlock = 5;
+    assert!(broken(&old).contains(&"no signals to others".to_owned()));
+    let mut short = all();
+    short.unlimited = vec!["limits of server \"x\" not enforced on this host: memory".into()];
+    assert_eq!(broken(&short), ["limits"]);
+}
+
+#[test]
+fn a_promise_is_kept_by_a_layer_only_if_the_cage_has_that_layer() {
+    for site in [all(), ordinary(), bare()] {
+        for without in 0..5 {
+            let mut site = site.clone();
+            let gone = match without {
+                0 => {
+                    site.ground.landlock = 0;
+                    "Landlock"
+                }
+                1 => {
+                    site.ground.calls = fails("no");
+                    "seccomp"
+                }
+                2 => {
+                    site.ground.mounts = fails("no");
+                    "mount namespace"
+                }
+                3 => {
+                    site.ground.hidepid = fails("no");
+                    "hidepid"
+                }
+                _ => {
+                    site.tree = Tree::Session;
+                    "pid namespace"
+                }
+            };
+            let cage = site.cage(&Allow::default(), site.ground.accounts.works());
+            for promise in site.promises().into_iter().filter(|promise| promise.kept) {
+                assert!(!promise.by.contains(gone), "{gone} is gone, and yet: {promise}");
+            }
+            assert_eq!(cage.landlock, site.ground.landlock);
+            assert_eq!(cage.calls.is_some(), site.ground.calls.works());
+        }
+    }
+}
+
+#[test]
+fn less_than_is_asked_for_is_refused_and_the_refusal_says_what_is_missing() {
+    let refusal = |site: Site, isolation| Site { isolation, ..site }.refusal();
+    assert_eq!(refusal(bare(), Isolation::Auto), None);
+    assert_eq!(refusal(all(), Isolation::AtLeast(Tier::Landlock)), None);
+    assert_eq!(refusal(bare(), Isolation::AtLeast(Tier::Landlock)), None);
+    assert_eq!(
+        refusal(bare(), Isolation::AtLeast(Tier::Namespaces)).unwrap(),
+        "isolation = \"namespaces\" cannot be had here, only \"landlock\": no user namespaces"
+    );
+    assert_eq!(
+        refusal(ordinary(), Isolation::AtLeast(Tier::Accounts)).unwrap(),
+        "isolation = \"accounts\" cannot be had here, only \"namespaces\": the daemon does not run as root"
+    );
+    assert!(refusal(bare(), Isolation::Require).unwrap().contains("killed whole: by session only"));
+    // And what is refused is refused to every run, should the configuration say so later.
+    let late = Site { isolation: Isolation::Require, ..bare() };
+    assert_eq!(late.cage(&Allow::default(), false).refused, late.refusal());
+}
+
+#[test]
+fn who_has_no_account_is_refused_where_accounts_are_asked_for() {
+    for isolation in [Isolation::Require, Isolation::AtLeast(Tier::Accounts)] {
+        let site = Site { isolation, ..all() };
+        assert_eq!(site.cage(&Allow::default(), true).refused, None);
+        assert!(site.cage(&Allow::default(), false).refused.unwrap().contains("MCPSUP_RUN_AS"));
+    }
+    assert_eq!(all().cage(&Allow::default(), false).refused, None);
+}
+
+#[test]
+fn runs_that_share_an_account_may_call_less() {
+    let calls = |site: Site, has_account| site.cage(&Allow::default(), has_account).calls.unwrap();
+    let own = calls(all(), true);
+    assert!(own.namespaces && !own.unix_sockets && !own.others && !own.modes && !own.ipc);
+    let shared = calls(bare(), false);
+    assert!(shared.namespaces && shared.unix_sockets && shared.others && shared.modes && shared.ipc);
+    // Namespaces do for the last three.
+    let inside = calls(ordinary(), false);
+    assert!(inside.unix_sockets && !inside.others && !inside.modes && !inside.ipc);
+}
+
+#[test]
+fn a_server_is_allowed_what_its_table_says_and_nothing_else() {
+    let allow = Allow { unix_sockets: true, listen: vec![3334], ..Allow::default() };
+    let (more, plain) = (ordinary().cage(&allow, false), ordinary().cage(&Allow::default(), false));
+    let calls = plain.calls.map(|calls| Calls { unix_sockets: false, ..calls });
+    assert_eq!(more, Cage { calls, listen: vec![3334], ..plain });
+}

@@ -1,0 +1,116 @@
+//! Opening and making sealed files: an env file that is encrypted at rest.
+//!
+//! `alice.env.cred` is systemd-creds(1)'s, whose key is the host's (a TPM's too, where there is
+//! one); `alice.env.age` is age's, with a key of the state directory, where this program was built
+//! with the feature `age`. Plain text is only ever in our memory and in pipes.
+//!
+//! Both are blocking: the daemon's loop has another thread do it.
+
+#[cfg(feature = "age")]
+mod age;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::tool;
+use crate::model::UserName;
+use crate::model::file::{Seal, SecretBytes};
+
+/// The largest plain text in bytes, as for an env file that is not sealed.
+const LARGEST: usize = 64 * 1024;
+/// The largest sealed file: base64 makes four bytes of three, and there are heads.
+pub const LARGEST_SEALED: usize = 128 * 1024;
+/// How long a tool may take: a TPM needs a second or two.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const CREDS: &str = "systemd-creds";
+
+/// What opens and makes sealed files.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    /// Where age's key is; systemd's is systemd's business.
+    key: PathBuf,
+}
+
+impl Keeper {
+    /// The one of the daemon whose state directory this is.
+    #[must_use]
+    pub fn of(state: &Path) -> Self {
+        Self { key: state.join("seal.key") }
+    }
+
+    /// What the sealed file of `user` says.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be opened, for people; a wrong key is one of them.
+    pub fn open(&self, seal: Seal, user: &UserName, sealed: &[u8]) -> Result<SecretBytes, String> {
+        let plain = match seal {
+            Seal::Creds => {
+                let name = format!("--name={}", name_in(user));
+                tool::run(CREDS, &["decrypt", &name, "-", "-"], sealed, LARGEST, PATIENCE)
+            }
+            Seal::Age => age_open(&self.key, sealed, LARGEST),
+        };
+        plain.map_err(|why| format!("cannot be unsealed: {why}"))
+    }
+
+    /// `plain` as the sealed file of `user`, which was opened again to see that it can be.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be made, for people.
+    pub fn close(&self, seal: Seal, user: &UserName, plain: &[u8]) -> Result<Vec<u8>, String> {
+        let sealed = match seal {
+            Seal::Creds => {
+                let name = format!("--name={}", name_in(user));
+                let made = tool::run(CREDS, &["encrypt", &name, "-", "-"], plain, LARGEST_SEALED, PATIENCE);
+                made.map(|sealed| sealed.to_vec())
+            }
+            Seal::Age => age_close(&self.key, plain),
+        };
+        let sealed = sealed.map_err(|why| format!("cannot be sealed: {why}"))?;
+        if sealed.len() > LARGEST_SEALED {
+            return Err("cannot be sealed: it is too large".to_owned());
+        }
+        if **self.open(seal, user, &sealed)? == *plain {
+            Ok(sealed)
+        } else {
+            Err("cannot be sealed: what was sealed opens to something else".to_owned())
+        }
+    }
+
+    /// How a file is sealed here where nobody said how: by systemd-creds if it is there, else by age.
+    ///
+    /// # Errors
+    ///
+    /// When this host and this program know no way.
+    pub fn usual(&self) -> Result<Seal, String> {
+        match tool::run(CREDS, &["--version"], b"", LARGEST, PATIENCE) {
+            Ok(_) => Ok(Seal::Creds),
+            Err(_) if cfg!(feature = "age") => Ok(Seal::Age),
+            Err(why) => Err(format!("{why}; and this mcpsup was built without the feature age")),
+        }
+    }
+}
+
+/// The name that is sealed in: who has it open cannot be told that it is somebody else's.
+fn name_in(user: &UserName) -> String {
+    format!("{user}.env")
+}
+
+#[cfg(feature = "age")]
+use age::{close as age_close, open as age_open};
+
+#[cfg(not(feature = "age"))]
+fn age_open(_: &Path, _: &[u8], _: usize) -> Result<SecretBytes, String> {
+    Err(NO_AGE.to_owned())
+}
+
+#[cfg(not(feature = "age"))]
+fn age_close(_: &Path, _: &[u8]) -> Result<Vec<u8>, String> {
+    Err(NO_AGE.to_owned())
+}
+
+#[cfg(not(feature = "age"))]
+const NO_AGE: &str = "this mcpsup was built without the feature age";

@@ -1,0 +1,164 @@
+//! docs/ beside the program: every message that docs/troubleshooting.md quotes still stands in the
+//! sources, every command is one that the program takes, every file is one that it reads, and every
+//! link leads somewhere. Reads src and docs as text.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first thing that is wrong")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use mcpsup::cli::args::Cli;
+use mcpsup::logic::{config, envfile};
+
+/// The shortest piece of a message that tells it from others.
+const TELLING: usize = 7;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below `dir` whose name ends in `.ending`.
+fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.extension().is_some_and(|it| it == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The pages for administrators, with their text.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut pages = files(&root().join("docs"), "md");
+    pages.push(root().join("examples/servers/README.md"));
+    pages.push(root().join("CONTRIBUTING.md"));
+    pages.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The text of the program's own files as its messages are printed: escapes resolved, lines that go
+/// on joined, tests left out.
+fn sources() -> String {
+    let is_test =
+        |path: &Path| path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs");
+    let mut all = String::new();
+    for path in files(&root().join("src"), "rs").into_iter().filter(|path| !is_test(path)) {
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let code: String = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        // A backslash at the end of a line swallows the break and the blanks after it.
+        all.extend(code.split("\\\n").map(str::trim_start));
+    }
+    all.replace("\\\"", "\"").replace("\\\\", "\\").replace("{{", "{").replace("}}", "}")
+}
+
+/// The messages of a page: the first column of its tables, where that is code.
+fn messages(page: &str) -> Vec<&str> {
+    page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
+}
+
+#[test]
+fn every_message_that_is_explained_still_stands_in_the_sources() {
+    let sources = sources();
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let messages = messages(&page);
+    assert!(messages.len() > 150, "{}", messages.len());
+    let mut gone = Vec::new();
+    for message in messages {
+        // What differs is shown as `…`; the mend, after a semicolon, may be another text of the program.
+        let pieces: Vec<&str> = message
+            .split('…')
+            .flat_map(|piece| piece.split("; "))
+            .map(|piece| piece.trim_matches(' '))
+            .collect();
+        let longest = pieces.iter().map(|piece| piece.len()).max().unwrap_or(0);
+        if longest < TELLING || !pieces.iter().all(|piece| sources.contains(piece)) {
+            gone.push(message);
+        }
+    }
+    assert!(gone.is_empty(), "docs/troubleshooting.md explains what nobody says any more: {gone:#?}");
+}
+
+/// The blocks of a page that are marked as `kind`.
+fn blocks<'p>(page: &'p str, kind: &str) -> Vec<&'p str> {
+    let open = format!("```{kind}\n");
+    page.split(open.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn every_command_is_one_that_the_program_takes() {
+    let mut seen = 0;
+    for (path, page) in pages() {
+        for line in blocks(&page, "sh").into_iter().chain(blocks(&page, "text")).flat_map(str::lines) {
+            let line = line.trim().trim_start_matches("$ ").trim_start_matches("sudo ");
+            // Comments, and what a shell makes of the rest, are not for the parser.
+            let line = line.split([';', '|', '&', '>', '#', '(']).next().unwrap_or("");
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if words.first() != Some(&"mcpsup") || words.get(1).is_some_and(|word| word.ends_with(':')) {
+                continue;
+            }
+            seen += 1;
+            if let Err(error) = Cli::try_parse_from(&words)
+                && error.use_stderr()
+            {
+                panic!("{}: {line}: {error}", path.display());
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn every_file_that_is_shown_is_one_that_the_program_reads() {
+    for (path, page) in pages() {
+        for block in blocks(&page, "toml") {
+            // Parts of a file are read with a server, whose keys they may be.
+            let has_server = block.contains("[server.");
+            let rest = "[server.rest]\ncommand = ['rest']\ntransport = 'stdio'\n";
+            let text = if has_server { block.to_owned() } else { format!("{block}\n{rest}") };
+            let read = config::parse(&text, "mcpsup.toml");
+            assert!(read.is_ok(), "{}: {read:?}\n{block}", path.display());
+        }
+        for block in blocks(&page, "env") {
+            let read = envfile::parse(block.as_bytes(), "alice.env");
+            assert!(read.is_ok(), "{}: {:?}\n{block}", path.display(), read.err());
+        }
+    }
+}
+
+/// What GitHub makes of a heading: its letters in lower case, `-` for blanks, nothing for the rest.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for (path, page) in pages() {
+        for target in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, section) = target.split_once('#').unwrap_or((target, ""));
+            let to = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(to.exists(), "{}: {target}", path.display());
+            if !section.is_empty() {
+                let text = fs::read_to_string(&to).unwrap();
+                let has = text
+                    .lines()
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| anchor(line.trim_start_matches('#')) == section);
+                assert!(has, "{}: {target}", path.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A hostile server of bob's against alice, the daemon and the machine, in every tier that this
+//! kernel can be made to show: what gets through is exactly what README.md says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use mcpsup::model::cage::{Apart, Tier};
+
+use crate::host::{Host, example, text};
+use crate::seen;
+use crate::tree::{NOBODY, bring, give_to_nobody};
+
+/// One attack: what it is called here, what the intruder calls it, and on what.
+#[derive(Debug, Clone)]
+struct Attack {
+    name: String,
+    kind: &'static str,
+    path: PathBuf,
+    pid: i32,
+    port: u16,
+}
+
+impl Attack {
+    fn json(&self) -> String {
+        let Self { kind, path, pid, port, .. } = self;
+        serde_json::json!({ "attack": kind, "path": path, "pid": pid, "port": port }).to_string()
+    }
+}
+
+/// By process.
+const ON_A_PROCESS: [&str; 12] = [
+    "environ",
+    "memory",
+    "root",
+    "descriptors",
+    "cmdline",
+    "process_vm_readv",
+    "ptrace",
+    "pidfd_getfd",
+    "signal",
+    "limits",
+    "priority",
+    "processors",
+];
+/// Those that want to look into its memory.
+const OF_MEMORY: [&str; 7] =
+    ["environ", "memory", "root", "descriptors", "process_vm_readv", "ptrace", "pidfd_getfd"];
+/// On nobody in particular.
+const ON_THE_MACHINE: [&str; 6] =
+    ["keyring", "shared memory", "io_uring", "user namespace", "new privileges", "core dump"];
+
+fn intruders(more: &str) -> String {
+    format!(
+        "[server.intruder]\ncommand = [{:?}, \"--port\", \"{{port}}\"]\ntransport = \"http\"\n{more}\n",
+        example("intruder")
+    )
+}
+
+/// Two users of the intruder, who share an account unless their files say otherwise.
+struct Scene {
+    host: Host,
+    /// A directory that everybody may write to, outside everything of the host's.
+    commons: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(daemon: &str) -> Self {
+        Self::with(daemon, "")
+    }
+
+    fn with(daemon: &str, server: &str) -> Self {
+        let host = Host::new("");
+        host.configure(&format!("{daemon}\n{}", intruders(server)));
+        let commons = tempfile::Builder::new().prefix("mcpsup-it-commons-").tempdir().unwrap();
+        std::fs::set_permissions(commons.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        Self { host, commons }
+    }
+
+    /// Saves both files and waits until both are up; alice leaves things about.
+    fn begin(&self, alice: &str, bob: &str) {
+        self.host.save("alice", &format!("{alice}\nTOKEN=alices-own-token\n"));
+        self.host.save("bob", &format!("{bob}\nTOKEN=bobs-own-token\n"));
+        if seen::is_root() && self.host.path().join("bin").exists() {
+            give_to_nobody(self.host.path());
+        }
+        self.host.ok(&["reload"]);
+        self.host.until_all_up(2);
+        self.host.call("alice", "prepare", "{}").unwrap();
+    }
+
+    /// Starts the daemon as an ordinary user, on a kernel that lacks this.
+    fn start_as_nobody(&mut self, without: &str) {
+        bring(&self.host, "intruder");
+        give_to_nobody(self.host.path());
+        let mcpsup = self.host.path().join("bin/mcpsup");
+        let wrapper = self.host.path().join("bin/intruder");
+        let mut command = Command::new(if without.is_empty() { &mcpsup } else { &wrapper });
+        if !without.is_empty() {
+            command.args(["--without", without]).arg(mcpsup);
+        }
+        command.uid(NOBODY).gid(NOBODY);
+        self.host.spawn_by(command);
+        self.host.until("the daemon answers", || self.host.cli(&["status"]).status.success());
+    }
+
+    fn pid_of(&self, user: &str) -> i32 {
+        let host = &self.host;
+        host.until_some("its server is seen", || seen::servers(host).get(user).map(|pids| pids[0]))
+    }
+
+    fn attacks(&self) -> Vec<Attack> {
+        let host = &self.host;
+        let alice = self.pid_of("alice");
+        let words = std::fs::read_to_string(format!("/proc/{alice}/cmdline")).unwrap();
+        let port: u16 = words.split('\0').nth(2).unwrap().parse().unwrap();
+        let none = || Attack { name: String::new(), kind: "", path: "".into(), pid: 0, port };
+        let env = host.env_dir().join("alice.env");
+        let own = host.path().join("state/instances/alice/intruder");
+        let state = host.path().join("state");
+        let mut all = Vec::new();
+        for (name, kind, path) in [
+            ("read alice.env", "read", env.clone()),
+            ("write alice.env", "write", env.clone()),
+            ("stat alice.env", "stat", env.clone()),
+            ("chmod alice.env", "chmod", env.clone()),
+            ("touch alice.env", "touch", env),
+            ("find alice in env.d", "find", host.env_dir().join("alice.env")),
+            ("watch env.d", "watch", host.env_dir()),
+            ("add to env.d", "write", host.env_dir().join("mallory")),
+            ("read alice's state", "read", own.join("secret")),
+            ("find alice's file in her state", "find", own.join("secret")),
+            ("add to alice's state", "write", own.join("planted")),
+            ("find the daemon's ports", "find", state.join("ports.json")),
+            ("find alice among all", "find", state.join("instances/alice")),
+            ("add to the daemon's state", "write", state.join("planted")),
+            ("find alice's run among the records", "find", host.path().join("run/runs/1")),
+            ("find alice's log", "find", host.path().join("logs/alice/intruder.log")),
+            ("the control socket", "unix socket", host.path().join("run/control.sock")),
+            ("alice's unix socket", "unix socket", own.join("socket")),
+            ("alice's file in /tmp", "read", format!("/tmp/mcpsup-intruder-{port}").into()),
+            ("write elsewhere", "write", self.commons.path().join("planted")),
+            ("files for others", "files for others", ".".into()),
+        ] {
+            all.push(Attack { name: name.into(), kind, path, ..none() });
+        }
+        for (whose, pid) in [("alice", alice), ("the daemon", host.daemon_pid())] {
+            all.extend(ON_A_PROCESS.map(|kind| {
+                let name = format!("{kind} of {whose}");
+                Attack { name, kind, pid, ..none() }
+            }));
+        }
+        all.extend(ON_THE_MACHINE.map(|kind| Attack { name: kind.into(), kind, ..none() }));
+        for (name, kind, port) in [
+            ("alice's abstract socket", "abstract socket", port),
+            ("alice's port", "tcp", port),
+            ("listen on a port of others", "listen", port + 100),
+        ] {
+            all.push(Attack { name: name.into(), kind, port, ..none() });
+        }
+        all
+    }
+
+    /// What each attack comes to from inside bob's run.
+    fn attacked_by_bob(&self) -> BTreeMap<String, String> {
+        let said = |attack: &Attack| self.host.call("bob", "attack", &attack.json()).unwrap();
+        self.attacks().iter().map(|attack| (attack.name.clone(), said(attack))).collect()
+    }
+
+    /// And from a process of the same account outside any run.
+    fn attacked_from_outside(&self, uid: u32) -> BTreeMap<String, String> {
+        let said = |attack: &Attack| {
+            let mut command = Command::new(self.host.path().join("bin/intruder"));
+            command.args(["--try", attack.kind]).arg(&attack.path);
+            command.args([attack.pid.to_string(), attack.port.to_string()]);
+            command.current_dir(self.commons.path()).uid(uid).gid(uid);
+            text(&command.output().unwrap().stdout).trim().to_owned()
+        };
+        self.attacks().iter().map(|attack| (attack.name.clone(), said(attack))).collect()
+    }
+
+    fn apart(&self) -> Apart {
+        self.host.status().apart.unwrap()
+    }
+
+    /// What of the promises is not kept.
+    fn not_kept(&self) -> Vec<String> {
+        self.apart().promises.into_iter().filter(|one| !one.kept).map(|one| one.what).collect()
+    }
+}
+
+#[track_caller]
+fn assert_open(said: &BTreeMap<String, String>, expected: &[&str]) {
+    for (name, answer) in said {
+        assert!(answer == "open" || answer.starts_with("closed"), "{name}: {answer:?}");
+    }
+    let open: BTreeSet<&str> =
+        said.iter().filter(|(_, said)| *said == "open").map(|(name, _)| name.as_str()).collect();
+    let expected: BTreeSet<&str> = expected.iter().copied().collect();
+    let [more, less] = [open.difference(&expected), expected.difference(&open)].map(Vec::from_iter);
+    assert!(
+        more.is_empty() && less.is_empty(),
+        "open and should not be: {more:?}\nclosed and should not be: {less:?}\n{said:#?}"
+    );
+}
+
+/// True if this kernel has what the tier takes; says so if not.
+fn has(scene: &Scene, tier: Tier) -> bool {
+    let apart = scene.apart();
+    let has = apart.tier == tier;
+    if !has {
+        eprintln!("skipped: this kernel has only the tier {}:\n{}", apart.tier, apart.lines(true).join("\n"));
+    }
+    has
+}
+
+/// Who listens on loopback can be connected to by everybody on the host; the same for all tiers.
+const PORT: &str = "alice's port";
+
+#[test]
+fn a_hostile_server_reaches_nothing_of_anothers_account() {
+    if !seen::is_root() {
+        return;
+    }
+    for containment in ["session", "pid-namespace", "cgroup"] {
+        if containment == "cgroup" && !seen::has_cgroups() {
+            continue;
+        }
+        let mut scene = Scene::new(&format!("[daemon]\ncontainment = \"{containment}\""));
+        std::fs::set_permissions(scene.host.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        scene.host.start();
+        scene.begin("MCPSUP_RUN_AS=daemon", "MCPSUP_RUN_AS=nobody");
+        if has(&scene, Tier::Accounts) {
+            assert_open(&scene.attacked_by_bob(), &[PORT]);
+        }
+    }
+}
+
+#[test]
+fn a_hostile_server_reaches_nothing_of_one_that_runs_as_root_as_well() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut scene = Scene::new("");
+    scene.host.start();
+    scene.begin("", "");
+    if has(&scene, Tier::Accounts) {
+        // `/proc` hides other accounts, and these two have none.
+        let seen = ["cmdline of alice", "cmdline of the daemon"];
+        assert_open(&scene.attacked_by_bob(), &[&[PORT][..], &seen].concat());
+    }
+}
+
+#[test]
+fn a_server_writes_where_its_table_lets_it_and_nowhere_else() {
+    if !seen::is_root() {
+        return;
+    }
+    for daemon in ["", "[daemon]\ncontainment = \"session\""] {
+        let commons = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(commons.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let allow = format!("[server.intruder.allow]\nwrite = [{:?}]\n", commons.path());
+        let mut scene = Scene::with(daemon, &allow);
+        scene.host.start();
+        scene.begin("", "");
+        let write = |dir: &std::path::Path| {
+            let arguments = serde_json::json!({ "attack": "write", "path": dir.join("made") });
+            scene.host.call("bob", "attack", &arguments.to_string()).unwrap()
+        };
+        assert_eq!(write(commons.path()), "open");
+        assert!(commons.path().join("made").exists(), "it is the host's directory and no other");
+        assert!(write(scene.commons.path()).starts_with("closed"));
+    }
+}
+
+#[test]
+fn a_hostile_server_reaches_nothing_where_an_ordinary_user_has_namespaces() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut scene = Scene::new("");
+    scene.start_as_nobody("");
+    scene.begin("", "");
+    if has(&scene, Tier::Namespaces) {
+        assert_open(&scene.attacked_by_bob(), &[PORT]);
+    }
+}
+
+#[test]
+fn without_namespaces_a_hostile_server_learns_names_and_times_and_changes_nothing() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut scene = Scene::new("");
+    scene.start_as_nobody("namespaces");
+    scene.begin("", "");
+    if has(&scene, Tier::Landlock) {
+        assert_open(
+            &scene.attacked_by_bob(),
+            &[PORT, "stat alice.env", "watch env.d", "cmdline of alice", "cmdline of the daemon"],
+        );
+        assert!(scene.not_kept().contains(&"processes unseen by others".to_owned()));
+    }
+}
+
+/// The attacks are real: without a cage they get through.
+#[test]
+fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
+    if !seen::is_root() {
+        return;
+    }
+    // Alice herself can leave sockets about, for the comparison.
+    let mut scene = Scene::with("", "[server.intruder.allow]\nunix_sockets = true\n");
+    scene.start_as_nobody("namespaces,landlock");
+    scene.begin("", "");
+    assert_eq!(scene.apart().tier, Tier::None);
+    let not_kept = scene.not_kept();
+    for what in ["memory and environment closed to others", "no signals to others", "writes to its own only"]
+    {
+        assert!(not_kept.iter().any(|one| one == what), "{what}: {not_kept:?}");
+    }
+    let outside = scene.attacked_from_outside(NOBODY);
+    for (name, said) in &outside {
+        // The daemon closes its own memory, alice's run has no right to leave shared memory about,
+        // and kernels differ in what they have.
+        let varies = [
+            "keyring",
+            "shared memory",
+            "io_uring",
+            "user namespace",
+            "ptrace of alice",
+            "pidfd_getfd of alice",
+        ];
+        let closed = OF_MEMORY.iter().any(|kind| *name == format!("{kind} of the daemon"));
+        if !varies.contains(&name.as_str()) {
+            assert_eq!(said != "open", closed, "{name}: {said}");
+        }
+    }
+    // The filter of system calls and what a process gives up by itself are all there is left.
+    let open = |name: &&str| {
+        let stopped = ["chmod", "touch", "core dump", "files for others", "new privileges"];
+        let filtered = ["ptrace", "process_vm_readv", "pidfd_getfd", "limits", "priority", "processors"];
+        outside[*name] == "open"
+            && ![&stopped[..], &filtered, &["keyring", "shared memory", "io_uring", "user namespace"]]
+                .concat()
+                .iter()
+                .any(|kind| name.starts_with(kind))
+    };
+    let open: Vec<&str> = outside.keys().map(String::as_str).filter(open).collect();
+    assert_open(&scene.attacked_by_bob(), &open);
+}
+
+#[test]
+fn a_host_that_has_less_than_is_asked_for_starts_nothing_and_says_what_is_missing() {
+    if !seen::is_root() {
+        return;
+    }
+    for (asked, without, missing) in [
+        ("accounts", "", "the daemon does not run as root"),
+        ("namespaces", "namespaces", "namespace"),
+        ("landlock", "namespaces,landlock", "this kernel has no Landlock"),
+        ("require", "namespaces", "killed whole"),
+    ] {
+        let mut scene = Scene::new(&format!("[daemon]\nisolation = \"{asked}\""));
+        bring(&scene.host, "intruder");
+        give_to_nobody(scene.host.path());
+        let wrapper = scene.host.path().join("bin/intruder");
+        let mut command = Command::new(&wrapper);
+        let mcpsup = scene.host.path().join("bin/mcpsup");
+        let lacking = if without.is_empty() { "nothing" } else { without };
+        command.args(["--without", lacking]).arg(&mcpsup).uid(NOBODY).gid(NOBODY);
+        scene.host.spawn_by(command);
+        assert!(!scene.host.wait_for_end().success());
+        let log = scene.host.log();
+        assert!(log.contains(&format!("isolation = \"{asked}\" cannot be had here")), "{log}");
+        assert!(log.contains(missing), "{missing}: {log}");
+
+        let config = scene.host.path().join("mcpsup.toml");
+        let mut check = Command::new(&wrapper);
+        check.args(["--without", lacking]).arg(&mcpsup).arg("--config").arg(config).arg("check");
+        let check = check.uid(NOBODY).gid(NOBODY).output().unwrap();
+        let said = text(&check.stdout);
+        assert_eq!(check.status.code(), Some(1), "{said}{}", text(&check.stderr));
+        assert!(said.contains(missing), "{said}");
+    }
+}
+
+#[test]
+fn an_attack_that_is_not_there_is_no_attack_that_failed() {
+    let output = Command::new(example("intruder")).args(["--try", "no such thing"]).output().unwrap();
+    assert!(text(&output.stdout).starts_with("there is no attack"));
+}
