@@ -29,7 +29,7 @@ impl fmt::Debug for SpecId {
 impl Spec {
     /// Something to run, for tests that do not care what.
     pub(crate) fn example() -> Self {
-        use crate::model::config::{Limits, Probe, Ready};
+        use crate::model::config::{Access, Limits, Probe, Ready};
         let second = std::time::Duration::from_secs(1);
         let server = Server {
             command: Vec::new(),
@@ -40,7 +40,7 @@ impl Spec {
             port_env: None,
             path: "/mcp".into(),
             working_dir: None,
-            access: crate::model::config::Access::Owner,
+            access: Access::Owner,
             secrets_in_argv: false,
             ready: Ready { probe: Probe::Tcp, timeout: second },
             stop: Stop { signal: 15, grace: second },

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpsup::door::bridge::{Bridge, Word};
-use mcpsup::door::{self, Behind, Door};
+use mcpsup::door::{self, Behind, Door, Gate};
+use mcpsup::logic::access::Guard;
 use mcpsup::logic::era::{self, Heads, Post};
 use mcpsup::logic::exchange::{Deed, Exchange, From, Head, Next, Posted, SessionKey, Settings, StreamKey};
 use mcpsup::logic::frame::{self, Body, Frame, Kind, Splice};
@@ -368,7 +369,11 @@ impl House {
         let (hub, door) = runtime.block_on(async {
             let hub = Hub::new().unwrap();
             let listener = hub.add(socket::listen(here, 0).unwrap()).unwrap();
-            let door = Door::open(listener, settings, instance, Behind::Stdio(bridge)).unwrap();
+            let door =
+                Door::open(listener, settings, instance, Behind::Stdio(bridge), Arc::default()).unwrap();
+            // It says nothing otherwise but that nobody may come in.
+            let guard = Guard { access: limits::Access::Open, ..Guard::default() };
+            door.guard(Gate { guard, token: None });
             (hub, door)
         });
         Self { runtime, door, _hub: hub, _words: words }
