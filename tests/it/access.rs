@@ -467,6 +467,9 @@ fn a_process_on_a_socket_of_its_own_is_reached_through_its_door_alone() {
         nix::sys::signal::Signal::SIGKILL,
     )
     .unwrap();
+    // What a dying process has taken is answered with an error, and not sent again.
+    let dead = format!("/proc/{}", before.pid.unwrap());
+    host.until("it is dead", || !Path::new(&dead).exists());
     assert_eq!(as_uid(uid(ALICE), || whoami(alice, "")).status, 200);
     host.ok(&["restart", "alice"]);
     let before = host.until_state("alice", StateName::Up);
