@@ -2,7 +2,7 @@
 //!
 //! The smallest client that can be of use: `initialize`, then `tools/call`, and the text of the
 //! answer on stdout. Exit status 0: the tool answered; 1: it did not, and stderr says why; 2: wrong
-//! use. `http://` only.
+//! use. `http://` only. What `mcpsup headers` prints may stand in the variable `MCP_HEADERS`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An open connection, and the session the server gave, if it gave one.
 struct Client {
     url: Uri,
+    /// What the door is to know us by.
+    authorization: Option<String>,
     session: Option<hyper::header::HeaderValue>,
 }
 
@@ -46,6 +48,9 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream")
             .header("MCP-Protocol-Version", VERSION);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         if let Some(session) = &self.session {
             request = request.header("Mcp-Session-Id", session);
         }
@@ -82,8 +87,19 @@ fn result_of(answer: Option<Value>) -> Result<Value, String> {
     }
 }
 
+/// From the headers in `MCP_HEADERS`, as `mcpsup headers` prints them: not an argument, which everybody
+/// could read.
+fn authorization() -> Result<Option<String>, String> {
+    let Some(headers) = std::env::var_os("MCP_HEADERS").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let headers: Value = serde_json::from_str(&headers.to_string_lossy())
+        .map_err(|_| "MCP_HEADERS is not what mcpsup headers prints")?;
+    Ok(headers["Authorization"].as_str().map(str::to_owned))
+}
+
 async fn call(url: Uri, tool: &str, arguments: Value) -> Result<String, String> {
-    let mut client = Client { url, session: None };
+    let mut client = Client { url, authorization: authorization()?, session: None };
     let about = json!({ "name": "call", "version": env!("CARGO_PKG_VERSION") });
     let params = json!({ "protocolVersion": VERSION, "capabilities": {}, "clientInfo": about });
     let hello = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });

@@ -316,8 +316,8 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn serve(port: &str) -> Result<(), Box<dyn Error>> {
-    let port = port.parse()?;
     let listener = common::listen(port).await?;
+    let port = port.parse()?;
     common::serve(listener, Intruder { port, prepared: std::cell::RefCell::default() }).await;
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! | variable | |
 //! |---|---|
 //! | `NOTES_PORT` | where to listen (`port_env = "NOTES_PORT"`) |
+//! | `NOTES_SOCKET` | the same, on a Unix socket (`NOTES_SOCKET = "{socket}"`) |
 //! | `NOTES_TOKEN` | the user's credential; without it the server does not start |
 //! | `NOTES_DIR` | where the notes are kept (`NOTES_DIR = "{state_dir}"`) |
 //! | `NOTES_USER` or `USER` | whose notes they are (`NOTES_USER = "{user}"`) |
@@ -115,10 +116,10 @@ impl Notes {
 
 async fn run() -> Result<(), String> {
     let notes = Notes::from_environment()?;
-    let port = std::env::var("NOTES_PORT").ok().and_then(|port| port.parse().ok());
-    let port = port.ok_or("NOTES_PORT is not set to a port")?;
-    let listener = common::listen(port).await?;
-    eprintln!("notes: listening on 127.0.0.1:{port} for {}", notes.user);
+    let place = std::env::var("NOTES_SOCKET").or_else(|_| std::env::var("NOTES_PORT"));
+    let place = place.map_err(|_| "neither NOTES_PORT nor NOTES_SOCKET is set")?;
+    let listener = common::listen(&place).await?;
+    eprintln!("notes: listening on {place} for {}", notes.user);
     common::serve(listener, notes).await;
     Ok(())
 }

@@ -258,7 +258,7 @@ async fn serve(switches: &Switches) -> Result<(), String> {
     }
     let port = switches.port.ok_or("--port is missing")?;
     tokio::time::sleep(switches.late).await;
-    let listener = common::listen(port).await?;
+    let listener = common::listen(&port.to_string()).await?;
     common::serve(listener, Unruly::default()).await;
     Ok(())
 }

@@ -48,17 +48,24 @@
 //!             ▼                      │                        which a next daemon finds it again
 //!   ports.json, log lines, doors     └─ what it writes ──▶ logic::redact ──▶ system::logfile
 //!
-//!   an AI client ──▶ door: listener ▸ Host, Origin ─┬▶ wait ▸ whose socket is it? ──▶ an http server
-//!                                                  │
-//!                                                  └▶ door::bridge ▸ logic::exchange ▸ system::pipes
-//!                                                     HTTP, streams  ids, eras, sessions   │ lines
-//!                                                                                          ▼
-//!                                                                                  a stdio server
+//!   an AI client ──▶ door: whose connection is it? ▸ Host, Origin ▸ may they?
+//!                      │
+//!                      ├▶ wait ▸ whose socket is it? ──▶ an http server
+//!                      │
+//!                      └▶ door::bridge ▸ logic::exchange ▸ system::pipes
+//!                         HTTP, streams  ids, eras, sessions   │ lines
+//!                                                              ▼
+//!                                                      a stdio server
 //! ```
 //!
 //! A stdio server's stdout is protocol: [`system::pipes`] cuts it into lines, and the
 //! [exchange](logic::exchange) of its [bridge](door::bridge) says whose each is. The exchange is pure,
 //! as the fleet is: one process, any number of clients, no I/O and no clock.
+//!
+//! Who may come in at a door is [`logic::access::Guard`]'s to say: by the uid that
+//! [`system::socket::client_of`] finds at the other end of the connection, or by a
+//! [token](logic::token). The [`daemon`] makes the guards anew whenever a user, an account or the
+//! configuration changes, and each request is asked.
 //!
 //! A client that speaks only stdio comes in by another way, `mcpsup connect`: [`control`] asks the loop
 //! whether it may, and hands its requests to the same service behind the [`door`].
@@ -73,7 +80,7 @@
 //! | folder | is | may name |
 //! |---|---|---|
 //! | [`model`] | nouns: [user and server](model::name), [secret](model::secret), [spec](model::spec), [run](model::run), [configuration](model::config), [status](model::status), [port map](model::portmap) | nothing |
-//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`uids`](logic::uids), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), [`selfserve`](logic::selfserve), [`cage`](logic::cage), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
+//! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`uids`](logic::uids), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`token`](logic::token), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), [`selfserve`](logic::selfserve), [`cage`](logic::cage), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
 //! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`ground`](system::ground), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`trust`](system::trust), [`logfile`](system::logfile), [`places`](system::places), [`seal`](system::seal) | model |
 //! | [`control`] | the control socket: [`protocol`](control::protocol), [`server`](control::server), [`client`](control::client), and the [passage](control::passage) to an instance | model, system |
 //! | [`door`] | the listening socket of each instance, which outlives every run behind it; the [bridge](door::bridge) to a stdio server | model, logic, system |
@@ -102,6 +109,8 @@
 //! * Under root's daemon no process is root unless the configuration says `root`, and a uid is one
 //!   user's as long as files of it exist.
 //! * A file that others read is replaced whole ([`system::files`]), never written in place.
+//! * Nobody comes in at a door unless something says that they may: a door that was told nothing lets
+//!   nobody in. A uid that is several users' says nothing of any of them.
 //! * A port belongs to one user until they are removed and their last process has ended; a door
 //!   never closes because a run ends.
 //! * Every queue, buffer, line and body has a limit, and reaching it is an answer, not a crash.

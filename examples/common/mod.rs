@@ -20,7 +20,8 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, ORIGIN}
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::time::Sleep;
 
 const MODERN: &str = "2026-07-28";
@@ -56,25 +57,53 @@ pub(crate) enum Outcome {
     Events(u32, Duration),
 }
 
-/// Listens on a port of 127.0.0.1.
-pub(crate) async fn listen(port: u16) -> Result<TcpListener, String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
+/// What a server listens on.
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A client's connection.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+/// Listens on a port of 127.0.0.1, or on the Unix socket that the path is of.
+pub(crate) async fn listen(place: &str) -> Result<Listener, String> {
+    if place.starts_with('/') {
+        let listener = UnixListener::bind(place).map(Listener::Unix);
+        return listener.map_err(|error| format!("cannot listen on {place}: {error}"));
+    }
+    let port: u16 = place.parse().map_err(|_| format!("{place} is neither a port nor a path"))?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map(Listener::Tcp);
     listener.map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}"))
 }
 
+impl Listener {
+    async fn accept(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                drop(stream.set_nodelay(true));
+                Box::new(stream)
+            }
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
 /// Serves `tools` until the process ends.
-pub(crate) async fn serve<T: Tools + 'static>(listener: TcpListener, tools: T) {
+pub(crate) async fn serve<T: Tools + 'static>(listener: Listener, tools: T) {
     let tools = Rc::new(tools);
     let local = tokio::task::LocalSet::new();
     local
         .run_until(async {
             loop {
-                let Ok((stream, _)) = listener.accept().await else {
+                let Ok(stream) = listener.accept().await else {
                     // Out of descriptors, most likely: some will come back.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 };
-                drop(stream.set_nodelay(true));
                 let tools = Rc::clone(&tools);
                 let service = hyper::service::service_fn(move |request| {
                     let tools = Rc::clone(&tools);

@@ -90,7 +90,13 @@ fail() {
 }
 
 mcpsup() { "$bin/mcpsup" --config "$scratch/mcpsup.toml" "$@"; }
-call() { "$bin/examples/call" "$@"; }
+# With the token of the user whose door it is: where one uid serves both, as here, it says nothing of
+# who calls.
+call() {
+    bearer=$(mcpsup headers "$1")
+    shift
+    MCP_HEADERS=$bearer "$bin/examples/call" "$@"
+}
 random() { od -An -N12 -tx1 /dev/urandom | tr -d ' \n'; }
 # The URL as it stands in the snippet that is printed for the user's client.
 url_of() { mcpsup client "$1" --for claude-code 2>/dev/null | sed -n 's/.*"url": *"\([^"]*\)".*/\1/p' | head -n 1; }
@@ -141,16 +147,16 @@ bob=$(url_of bob)
 say 'Each calls the tools at the URL of their snippet'
 for user in alice bob; do
     case $user in alice) url=$alice ;; *) url=$bob ;; esac
-    printf '%-5s > %-10s %s\n' "$user" whoami "$(call "$url" whoami)"
-    printf '%-5s > %-10s %s\n' "$user" add_note "$(call "$url" add_note "{\"text\": \"a note of $user's\"}")"
+    printf '%-5s > %-10s %s\n' "$user" whoami "$(call "$user" "$url" whoami)"
+    printf '%-5s > %-10s %s\n' "$user" add_note "$(call "$user" "$url" add_note "{\"text\": \"a note of $user's\"}")"
 done
 for user in alice bob; do
     case $user in alice) url=$alice ;; *) url=$bob ;; esac
-    notes=$(call "$url" list_notes)
+    notes=$(call "$user" "$url" list_notes)
     printf '%-5s > %-10s %s\n' "$user" list_notes "$notes"
     [ "$notes" = "a note of $user's" ] || fail "$user sees what is not theirs"
 done
-[ "$(call "$alice" whoami | sed 's/^[^ ]* //')" != "$(call "$bob" whoami | sed 's/^[^ ]* //')" ] ||
+[ "$(call alice "$alice" whoami | sed 's/^[^ ]* //')" != "$(call bob "$bob" whoami | sed 's/^[^ ]* //')" ] ||
     fail 'alice and bob have the same credentials'
 echo 'Each has their own credentials and their own notes.'
 
@@ -165,7 +171,7 @@ echo 'No token is in a log or in the port map.'
 if [ -t 0 ] && [ "${DEMO_ONCE:-0}" != 1 ]; then
     say 'It goes on until Ctrl-C. In another terminal:'
     echo "  $bin/mcpsup --config $scratch/mcpsup.toml status --watch"
-    echo "  $bin/examples/call $alice list_notes"
+    echo "  MCP_HEADERS=\$($bin/mcpsup --config $scratch/mcpsup.toml headers alice) $bin/examples/call $alice list_notes"
     trap 'exit 0' INT
     wait "$daemon" || fail 'the daemon ended'
 fi

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueHint};
 
 use super::{
-    add, check, client, completions, connect, edit, init, logs, man, ports, reload, remove, seal, status,
-    steer, wish,
+    add, check, client, completions, connect, edit, headers, init, logs, man, ports, reload, remove, seal,
+    status, steer, wish,
 };
 
 /// The exit status, for every page of help.
@@ -76,6 +76,8 @@ pub enum Verb {
     Client(client::Args),
     /// Speak MCP on stdin and stdout with an instance, for clients that speak only that
     Connect(connect::Args),
+    /// Print the header with which a client comes in at a user's door, as JSON
+    Headers(headers::Args),
     /// Set a credential of your own: typed and not shown, or from the standard input
     Set(wish::Variable),
     /// Remove a credential of your own
@@ -127,6 +129,9 @@ mod tests {
             "mcpsup ports --json",
             "mcpsup connect alice/notes",
             "mcpsup connect",
+            "mcpsup headers",
+            "mcpsup headers alice/notes",
+            "mcpsup headers alice --lasting --renew",
             "mcpsup client alice --stdio",
             "mcpsup remove alice --no-wait --timeout 2m",
             "mcpsup reload",
@@ -195,7 +200,7 @@ mod tests {
     fn a_verb_that_is_not_there_yet_is_not_listed() {
         let command = Cli::command();
         let listed: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
-        for verb in ["launch", "headers", "token", "audit", "doctor"] {
+        for verb in ["launch", "token", "audit", "doctor"] {
             assert!(!listed.contains(&verb), "{verb}");
         }
     }

@@ -13,6 +13,7 @@ use super::Outcome;
 use super::print::{Paint, clean};
 use super::session::Session;
 use crate::daemon::apart;
+use crate::logic::access;
 use crate::logic::roster::{Host, Roster};
 use crate::logic::uids::Facts;
 use crate::logic::{config, envfile};
@@ -47,6 +48,8 @@ pub struct Examined {
     pub problems: Vec<Problem>,
     /// The env files that could be parsed, by the names they are known as.
     pub files: Vec<(String, Variables)>,
+    /// What is right, and should be known all the same.
+    pub notes: Vec<String>,
     /// Names in env.d that are nobody's file, and why.
     pub ignored: Vec<(String, String)>,
 }
@@ -56,8 +59,9 @@ pub struct Examined {
 pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examined {
     let mut examined = Examined::default();
     let config = read_config(places);
-    if let Err(problems) = &config {
-        examined.problems.clone_from(problems);
+    match &config {
+        Ok(config) => examined.notes = access::notes(config),
+        Err(problems) => examined.problems.clone_from(problems),
     }
     let own_uid = |user: &UserName| account::uid_of(user.as_str());
     let mut look = EnvDir::new(&places.env_dir).look(clock::now(), Complete::All, &own_uid);
@@ -189,6 +193,7 @@ struct Length<'a> {
 struct Report<'a> {
     problems: &'a [Problem],
     files: Vec<Lengths<'a>>,
+    notes: &'a [String],
     ignored: BTreeMap<&'a str, &'a str>,
     /// How far a daemon of the caller's would keep users apart here.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,6 +213,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         let report = Report {
             problems: &examined.problems,
             files: lengths(&examined.files),
+            notes: &examined.notes,
             ignored: ignored.collect(),
             apart: apart.as_ref(),
         };
@@ -250,6 +256,9 @@ fn tell(examined: &Examined, verbose: bool, session: &Session) -> anyhow::Result
         for variable in &file.variables {
             print.line(&format!("  {}  {} bytes", variable.name, variable.bytes))?;
         }
+    }
+    for note in &examined.notes {
+        print.aside(&format!("note: {}", clean(note)));
     }
     for (name, why) in &examined.ignored {
         print.aside(&format!("{} is left alone: {why}", shown(&session.places, name)));

@@ -21,6 +21,7 @@ pub mod completions;
 pub mod connect;
 pub mod daemon;
 pub mod edit;
+pub mod headers;
 pub mod init;
 pub mod logs;
 pub mod man;
@@ -130,6 +131,7 @@ fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {
         Verb::Ports(args) => ports::run(args, session),
         Verb::Client(args) => client::run(args, session),
         Verb::Connect(args) => connect::run(args, session),
+        Verb::Headers(args) => headers::run(args, session),
         Verb::Set(args) => wish::set(args, session),
         Verb::Unset(args) => wish::unset(args, session),
         Verb::Enable(args) => wish::enable(args, session),

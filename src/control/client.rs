@@ -66,6 +66,9 @@ fn service(path: &Path) -> &'static str {
     if path.starts_with("/run/mcpsup") { "mcpsup.service" } else { "mcpsup daemon" }
 }
 
+/// Headers by name, values readable: for whoever asked, and nobody else.
+pub type Headers = std::collections::BTreeMap<String, String>;
+
 /// The way to one daemon.
 #[derive(Debug)]
 pub struct Client {
@@ -151,6 +154,17 @@ impl Client {
     /// [`ClientError`]
     pub fn remove(&self, user: &UserName) -> Result<Accepted, ClientError> {
         self.call(Method::DELETE, &format!("/v1/users/{user}"), Bytes::new(), PATIENCE)
+    }
+
+    /// What to send with requests to a user's doors: the JSON object that header helpers print.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]
+    pub fn headers(&self, target: &Target, lasting: bool, renew: bool) -> Result<Headers, ClientError> {
+        let body = serde_json::to_vec(target).map_err(|error| self.broken(&error))?;
+        let path = format!("/v1/token?lasting={lasting}&renew={renew}");
+        self.call(Method::POST, &path, body.into(), PATIENCE)
     }
 
     /// Makes the daemon read every file again.

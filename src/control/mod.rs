@@ -4,11 +4,10 @@
 //! daemon's loop as a [`protocol::Call`], [`client`] says it; [`passage`] is for requests that are not
 //! for the daemon but for an instance. Nothing here decides who may what: a
 //! call carries the caller's credentials as the kernel gave them, and the loop asks
-//! `logic::access`. [`refusals`] keeps those who are refused from filling the log.
+//! `logic::access`.
 
 pub mod client;
 pub mod passage;
 pub mod protocol;
-pub mod refusals;
 pub mod route;
 pub mod server;

@@ -8,6 +8,7 @@
 //! | `GET /v1/logs` | `user`, `server`, `lines`, `follow` | text, streamed |
 //! | `DELETE /v1/users/NAME` | | [`Accepted`]; its ports are freed once it ended; its state and logs stay |
 //! | `POST /v1/reload` | | [`Accepted`] |
+//! | `POST /v1/token` | [`Target`]; `lasting=true`, `renew=true` | `{"Authorization": "Bearer …"}`: what to come in with at that user's doors |
 //! | `POST /v1/set` | `user`, `name`; the body is the value | [`Accepted`], once it is written: what starts anew |
 //! | `POST /v1/unset` | `user`, `name` | [`Accepted`], likewise: what is stopped for it |
 //! | `POST /v1/enable`, `/v1/disable` | `user`, `server` | [`Accepted`], likewise |
@@ -26,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 use super::passage::Passage;
 use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
-use crate::model::{RunId, ServerName, UserName, Wish};
+use crate::model::{RunId, Secret, ServerName, UserName, Wish};
 
 /// Who is at the other end of the control socket, as the kernel says (`SO_PEERCRED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,15 @@ pub enum Request {
     Reload,
     /// The way to one instance.
     Mcp(Target),
+    /// A token for one user's doors.
+    Token {
+        /// Whose, and perhaps for which server alone.
+        target: Target,
+        /// The one that does not end.
+        lasting: bool,
+        /// End every one that was given out so far.
+        renew: bool,
+    },
     /// Change what this user's file says; left out, the caller's own.
     Wish(Option<UserName>, Wish),
 }
@@ -92,6 +102,8 @@ pub enum Reply {
     Log(LogHandle),
     /// To [`Request::Mcp`].
     Passage(Passage),
+    /// To [`Request::Token`].
+    Token(Secret),
 }
 
 /// The change is made in the wants; what runs follows.

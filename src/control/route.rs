@@ -11,7 +11,7 @@ use crate::model::{Secret, Wish};
 
 /// What can be asked, for whoever asked something else.
 pub const ROUTES: &str = "GET /v1/status, POST /v1/start, POST /v1/stop, POST /v1/restart, \
-                          GET /v1/ports, GET /v1/logs, DELETE /v1/users/NAME, POST /v1/reload, \
+                          GET /v1/ports, GET /v1/logs, POST /v1/token, DELETE /v1/users/NAME, POST /v1/reload, \
                           POST /v1/set, POST /v1/unset, POST /v1/enable, POST /v1/disable, \
                           POST /v1/mcp/USER/SERVER";
 
@@ -139,6 +139,13 @@ pub fn route(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> R
                 "/v1/stop" => Request::Stop(target),
                 _ => Request::Restart(target),
             }))
+        }
+        "/v1/token" => {
+            wants(Method::POST)?;
+            query.only(&["lasting", "renew"])?;
+            let (lasting, renew) = (query.number("lasting")?, query.number("renew")?);
+            let (lasting, renew) = (lasting.unwrap_or(false), renew.unwrap_or(false));
+            Ok(Ask::Once(Request::Token { target: target_of(body)?, lasting, renew }))
         }
         "/v1/reload" => {
             wants(Method::POST)?;

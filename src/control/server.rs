@@ -35,8 +35,8 @@ use tokio::time::timeout;
 
 use super::passage::Passage;
 use super::protocol::{Call, ErrorBody, Peer, Refusal, Reply, Request, Target};
-use super::refusals::Refusals;
 use super::route::{self, Ask, route};
+use crate::model::Refusals;
 use crate::model::secret::overwrite;
 use crate::system::cause::plain;
 use crate::system::tail::Tail;
@@ -205,6 +205,13 @@ async fn converse(stream: UnixStream, peer: Peer, ears: Ears, seat: Seat) {
     }
 }
 
+/// What a client that is to come in at a door sends with its requests.
+#[derive(Serialize)]
+struct Headers<'a> {
+    #[serde(rename = "Authorization")]
+    authorization: &'a str,
+}
+
 type Answer = Response<BoxBody<Bytes, io::Error>>;
 
 /// The way to the loop, and its bell.
@@ -278,7 +285,7 @@ impl Ears {
     async fn passage(&self, peer: Peer, target: Target) -> Result<Passage, Box<Answer>> {
         match self.ask(peer, Request::Mcp(target)).await? {
             Reply::Passage(passage) => Ok(passage),
-            Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Log(_) => {
+            Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Log(_) | Reply::Token(_) => {
                 Err(Box::new(refuse(StatusCode::INTERNAL_SERVER_ERROR, "no way was given".to_owned())))
             }
         }
@@ -289,6 +296,9 @@ impl Ears {
             Ok(Reply::Status(report)) => json(StatusCode::OK, &report),
             Ok(Reply::Accepted(accepted)) => json(StatusCode::ACCEPTED, &accepted),
             Ok(Reply::Ports(ports)) => json(StatusCode::OK, &ports),
+            Ok(Reply::Token(token)) => {
+                json(StatusCode::OK, &Headers { authorization: &format!("Bearer {}", token.reveal()) })
+            }
             Ok(Reply::Log(_) | Reply::Passage(_)) => {
                 refuse(StatusCode::INTERNAL_SERVER_ERROR, "that was not asked for".to_owned())
             }
@@ -311,7 +321,9 @@ impl Ears {
     async fn logs(self, peer: Peer, target: Target, lines: usize, follow: bool) -> Answer {
         let handle = match self.ask(peer, Request::Logs(target.clone())).await {
             Ok(Reply::Log(handle)) => handle,
-            Ok(Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Passage(_)) => {
+            Ok(
+                Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Passage(_) | Reply::Token(_),
+            ) => {
                 return refuse(StatusCode::INTERNAL_SERVER_ERROR, "no log was given".to_owned());
             }
             Err(answer) => return *answer,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::AbortHandle;
@@ -12,10 +13,12 @@ use crate::door::bridge::Bridge;
 use crate::logic::fleet::Effect;
 use crate::logic::instance::Want;
 use crate::model::config::Probe;
+use crate::model::spec::Home;
 use crate::model::{Exit, InstanceId, Moment, RunId, Spec};
 use crate::system::probe::{self, Listening};
 use crate::system::process::{News, What};
-use crate::system::{failpoint, socket};
+use crate::system::socket::Address;
+use crate::system::{account, failpoint, files, socket};
 
 /// Why a stdio run is not ready yet.
 const UNANSWERED: &str = "it has not answered initialize or server/discover";
@@ -23,8 +26,10 @@ const UNANSWERED: &str = "it has not answered initialize or server/discover";
 /// What the daemon knows of a run beside the core.
 pub(super) struct Current {
     pub(super) instance: InstanceId,
-    /// The port its process was told to listen on; none for stdio.
-    pub(super) backend: Option<u16>,
+    /// Whom its process runs as.
+    pub(super) uid: u32,
+    /// Where its process was told to listen; nowhere for stdio.
+    pub(super) backend: Option<Address>,
     /// Where it listens, once it answered there.
     pub(super) listening: Option<Listening>,
     /// Said by its probe; not there while none asks.
@@ -35,14 +40,14 @@ pub(super) struct Current {
 }
 
 impl Current {
-    pub(super) fn new(instance: InstanceId, backend: Option<u16>, bridge: Option<Arc<Bridge>>) -> Self {
+    /// With where it is to listen, and as whom it runs.
+    pub(super) fn new(
+        instance: InstanceId,
+        (backend, uid): (Option<Address>, u32),
+        bridge: Option<Arc<Bridge>>,
+    ) -> Self {
         let not_ready = bridge.is_some().then(|| Arc::new(Mutex::new(UNANSWERED.to_owned())));
-        Self { instance, backend, listening: None, not_ready, probe: None, bridge }
-    }
-
-    /// The address its process was told to listen on, if it was.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), self.backend?))
+        Self { instance, uid, backend, listening: None, not_ready, probe: None, bridge }
     }
 
     /// Why it is not ready yet, as the probe found last; empty if it has found nothing.
@@ -120,7 +125,16 @@ impl Daemon {
         let is_stdio = spec.stdio().is_some();
         let talk = self.bridges.partner(instance, run, None).filter(|_| is_stdio);
         let bridge = self.bridges.get(instance).filter(|_| is_stdio).cloned();
-        self.current.insert(run, Box::new(Current::new(instance.clone(), spec.backend, bridge)));
+        let uid = spec.account.as_ref().map_or_else(account::own_uid, |account| account.uid);
+        let home = Home::of(instance, &self.places.state, &self.places.runtime);
+        let backend = backend(spec.backend, spec.socket(&home));
+        if let Some(Address::Unix(path)) = &backend
+            && let Err(error) = files::remove(path)
+        {
+            tracing::warn!(error = super::store::chain(&error), "an earlier run's socket is in the way");
+        }
+        let current = Current::new(instance.clone(), (backend, uid), bridge);
+        self.current.insert(run, Box::new(current));
         let sink = self.sink_for(instance, run, &spec);
         self.processes.start(run, instance, spec, sink, talk.map(|talk| talk as _));
     }
@@ -165,19 +179,25 @@ impl Daemon {
                 Some(Want::Keep | Want::Never) | None => (Probe::Tcp, String::new()),
             };
         // A stdio process says so itself.
-        let Some(address) = current.address() else { return };
+        let Some(address) = current.backend.clone() else { return };
         let not_ready = Arc::<Mutex<String>>::default();
         current.not_ready = Some(Arc::clone(&not_ready));
         let say = self.sources.say_ready.clone();
         let task = tokio::spawn(async move {
             let say_why = |why| *not_ready.lock().unwrap_or_else(PoisonError::into_inner) = why;
-            let listening = probe::until_ready(&probe, address, &path, || look.pids(), say_why).await;
+            let listening = probe::until_ready(&probe, &address, &path, || look.pids(), say_why).await;
             if say.send(Ready { run, listening }).await.is_err() {
                 tracing::debug!(run = run.0, "ready after the end of the loop");
             }
         });
         current.probe = Some(task.abort_handle());
     }
+}
+
+/// Where a process listens that was told to.
+pub(super) fn backend(port: Option<u16>, socket: Option<PathBuf>) -> Option<Address> {
+    let on_port = |port| Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    port.map(on_port).or_else(|| Some(Address::Unix(socket?.into())))
 }
 
 /// Who listens on a backend port that should be free.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use crate::logic::access;
 use crate::logic::cage::{Cages, Site};
 use crate::logic::instance::Want;
 use crate::model::Config;
@@ -108,9 +109,8 @@ impl Daemon {
     /// Things an administrator should know.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        notes.push(
-            "doors are open to every user of this host: this version does not check who connects".to_owned(),
-        );
+        notes.extend(access::notes(&self.config));
+        notes.extend(self.shared_uids());
         notes.extend(self.sources.watcher.problem().map(str::to_owned));
         notes.extend(self.site.unlimited.iter().cloned());
         notes.extend(self.site.refusal());
@@ -146,8 +146,11 @@ impl Daemon {
 /// What `[server.NAME.allow]` gives away.
 fn opened(server: &Server) -> Vec<String> {
     let allow = &server.allow;
-    let flags =
-        [("unix_sockets", allow.unix_sockets), ("namespaces", allow.namespaces), ("modes", allow.modes)];
+    let flags = [
+        ("unix_sockets", server.opens_unix_sockets()),
+        ("namespaces", allow.namespaces),
+        ("modes", allow.modes),
+    ];
     let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned());
     let written = allow.write.iter().map(|path| format!("write {}", path.display()));
     flags.chain(written).collect()

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 
 use super::Daemon;
+use super::gates::Kind;
 use super::wishes::Job;
 use crate::control::passage::Passage;
 use crate::control::protocol::{
@@ -59,6 +60,9 @@ impl Daemon {
         for (uid, count) in self.refusals.unsaid(now) {
             tracing::warn!(uid, count, "more requests refused");
         }
+        for (uid, count) in self.doors.unsaid(now) {
+            tracing::warn!(uid, count, "more refused at doors");
+        }
     }
 
     fn decide(&mut self, peer: Peer, request: Request, now: Moment) -> Result<Answer, Refusal> {
@@ -82,6 +86,9 @@ impl Daemon {
             Request::Ports => Ok(Reply::Ports(self.port_map(*self.sources.generation.borrow()))),
             Request::Logs(target) => self.log_of(caller, &target),
             Request::Mcp(target) => self.way_to(caller, &target),
+            Request::Token { target, lasting, renew } => {
+                self.headers_for(caller, &target, Kind { lasting, renew })
+            }
             Request::Remove(user) => self.remove(caller, &user, now),
             Request::Reload => {
                 admin_only(caller)?;
@@ -104,13 +111,14 @@ impl Daemon {
     }
 
     /// The instances the caller means and may mean.
-    fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
+    pub(super) fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
         let mut meant = self.matching(target);
         let known = !meant.is_empty();
         if let Caller::User(uid) = caller {
             let owners: BTreeMap<&UserName, Option<u32>> =
                 self.listed.iter().map(|(id, listed)| (&id.user, owner(id, listed))).collect();
-            let is_nobody = is_shared(uid, owners.iter().map(|(user, owner)| (*user, *owner)));
+            let is_nobody = self.stand_in == Some(uid)
+                || is_shared(uid, owners.iter().map(|(user, owner)| (*user, *owner)));
             meant.retain(|id| !is_nobody && caller.may_see(owners.get(&id.user).copied().flatten()));
         }
         match (meant.is_empty(), &target.user) {

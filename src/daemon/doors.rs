@@ -1,21 +1,27 @@
 //! The doors of everybody who has a port, and where each leads now.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::door::bridge::Bridge;
-use crate::door::{Behind, Door, Entrance, Lead, Route, Settings};
+use crate::door::{Behind, Door, Entrance, Gate, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
-use crate::model::{InstanceId, Problem, Whom, pack};
+use crate::model::{InstanceId, Moment, Problem, Refusals, Whom, pack};
 use crate::system::ready::Hub;
-use crate::system::socket;
+use crate::system::{account, files, socket};
 
 /// Every door.
 pub(super) struct Doors {
     settings: watch::Sender<Arc<Settings>>,
+    /// Who was refused at a door lately.
+    refusals: Arc<Mutex<Refusals>>,
+    /// Where the doors in the file system are: `USER/SERVER.sock`.
+    dir: PathBuf,
     /// Where clients are waited for.
     hub: Arc<Hub>,
     open: BTreeMap<InstanceId, Open>,
@@ -46,6 +52,11 @@ struct Open {
     behind: Leads,
     /// Dropping it frees the port.
     door: Door,
+    gate: Gate,
+    /// Its user's connection alone does not let them in.
+    takes_token: bool,
+    /// Its socket in the file system, and whose that is.
+    beside: Option<(PathBuf, u32)>,
 }
 
 /// How a door is told where requests go.
@@ -68,9 +79,20 @@ impl Open {
 }
 
 impl Doors {
-    pub(super) fn new(config: &Config, hub: Arc<Hub>) -> Self {
+    /// Sockets will be below `dir`; what an earlier daemon left there goes.
+    pub(super) fn new(config: &Config, hub: Arc<Hub>, dir: PathBuf) -> Self {
         let (settings, _) = watch::channel(settings(config));
-        Self { settings, hub, open: BTreeMap::new(), taken: BTreeMap::new(), closing: BTreeSet::new() }
+        let refusals = Arc::default();
+        remove_all(&dir);
+        Self {
+            settings,
+            refusals,
+            dir,
+            hub,
+            open: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            closing: BTreeSet::new(),
+        }
     }
 
     /// Takes over changed limits; connections that are open keep theirs.
@@ -129,8 +151,70 @@ impl Doors {
             let behind = Behind::Http(route.follow());
             (Leads::Http(route), behind)
         };
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind)?;
-        Ok(Open { port: place.port, behind: leads, door })
+        let refusals = Arc::clone(&self.refusals);
+        let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind, refusals)?;
+        Ok(Open {
+            port: place.port,
+            behind: leads,
+            door,
+            gate: Gate::default(),
+            takes_token: false,
+            beside: None,
+        })
+    }
+
+    /// Every door that is open.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &InstanceId> {
+        self.open.keys()
+    }
+
+    /// True if a user's connection alone does not let them in at their door.
+    pub(super) fn takes_token(&self, id: &InstanceId) -> bool {
+        self.open.get(id).is_some_and(|open| open.takes_token)
+    }
+
+    /// Says who may come in at a door, and whether its own user needs a token; true if the latter is
+    /// news.
+    pub(super) fn guard(&mut self, id: &InstanceId, gate: Gate, takes_token: bool) -> bool {
+        let is_wanted = self.settings.borrow().limits.unix;
+        let Some(open) = self.open.get_mut(id) else { return false };
+        let is_news = open.takes_token != takes_token;
+        open.takes_token = takes_token;
+        // A socket of root's daemon is its user's; one of an ordinary user's daemon can only be theirs.
+        let owner = gate.guard.owner.filter(|_| gate.guard.admits_root).unwrap_or_else(account::own_uid);
+        if open.beside.as_ref().map(|(_, owner)| *owner) != is_wanted.then_some(owner) {
+            open.door.listen_beside(None);
+            open.beside = None;
+            let path = self.dir.join(id.user.as_str()).join(format!("{}.sock", id.server));
+            if is_wanted {
+                match socket::listen_at(&path, owner).and_then(|listener| self.hub.add(listener)) {
+                    Ok(listener) => {
+                        open.door.listen_beside(Some(listener));
+                        open.beside = Some((path, owner));
+                    }
+                    Err(cause) => {
+                        tracing::warn!(user = %id.user, server = %id.server, path = %path.display(), %cause, "no socket beside the port");
+                    }
+                }
+            } else if let Err(error) = files::remove(&path) {
+                tracing::warn!(error = super::store::chain(&error), "left behind");
+            }
+        }
+        if open.gate != gate {
+            open.door.guard(gate.clone());
+            open.gate = gate;
+        }
+        is_news
+    }
+
+    /// Whose refusals at doors were not all said, and how many more there were.
+    pub(super) fn unsaid(&self, now: Moment) -> Vec<(u32, u64)> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).unsaid(now)
+    }
+
+    /// Removes what would look like doors when the daemon has gone.
+    pub(super) fn leave(&self) {
+        remove_all(&self.dir);
     }
 
     /// Makes the table as small as it can be.
@@ -192,6 +276,24 @@ impl Doors {
     pub(super) fn close(&mut self, user: &crate::model::UserName) {
         self.drop_doors(|id, _| id.user != *user);
         self.taken.retain(|id, _| id.user != *user);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some((path, _)) = &self.beside
+            && let Err(error) = files::remove(path)
+        {
+            tracing::warn!(error = super::store::chain(&error), "left behind");
+        }
+    }
+}
+
+fn remove_all(dir: &std::path::Path) {
+    if let Err(cause) = std::fs::remove_dir_all(dir)
+        && cause.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(dir = %dir.display(), %cause, "cannot remove sockets of doors");
     }
 }
 

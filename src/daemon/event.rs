@@ -125,11 +125,15 @@ impl Daemon {
                 self.fleet.observe(run, Fact::Exited(exit));
             }
             What::Gone => {
-                self.current.remove(&run);
+                let gone = self.current.remove(&run);
                 self.older.retain(|(_, older)| *older != run);
                 self.fleet.observe(run, Fact::Gone);
                 self.processes.forget(run);
                 self.processes.reap_strays();
+                // The last of a user's under a uid: it may be another's alone from now on.
+                if gone.is_some_and(|gone| gone.uid != 0 && !self.is_listed_as(&gone.instance, gone.uid)) {
+                    self.set_gates();
+                }
             }
         }
     }
@@ -137,6 +141,8 @@ impl Daemon {
     /// Reads mcpsup.toml and every env file again. What is broken changes nothing.
     pub(super) fn reload(&mut self, now: Moment) {
         self.read_config();
+        self.tokens.reload();
+        self.set_gates();
         self.seals.retry();
         self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         tracing::info!(problems = self.problems.len(), "configuration read");
@@ -239,6 +245,12 @@ impl Daemon {
             self.look_at = self.look_at.min(now + DOOR_CLOSES_IN);
         }
         self.know_secrets();
+        self.set_gates();
+    }
+
+    /// True if the files say of this user that this is their uid.
+    fn is_listed_as(&self, id: &InstanceId, uid: u32) -> bool {
+        self.listed(id).is_some_and(|listed| listed.owner_uid == Some(uid))
     }
 
     /// Takes over what is listed of these users.

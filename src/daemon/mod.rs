@@ -16,6 +16,7 @@ mod call;
 mod calm;
 mod doors;
 mod event;
+mod gates;
 pub mod output;
 mod publish;
 mod seals;
@@ -24,6 +25,7 @@ mod slots;
 mod start;
 mod status;
 mod store;
+mod tokens;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,14 +35,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use crate::control::protocol::Call;
-use crate::control::refusals::Refusals;
 use crate::door::bridge::Word;
 use crate::logic::cage::{Cages, Site};
 use crate::logic::fleet::Fleet;
 use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
 use crate::logic::uids::Uids;
-use crate::model::{Config, InstanceId, Moment, Problem, RunId, UserName, pack};
+use crate::model::{Config, InstanceId, Moment, Problem, Refusals, RunId, UserName, pack};
 use crate::system::clock;
 use crate::system::envdir::EnvDir;
 use crate::system::envdir::watch::Watcher;
@@ -63,6 +64,7 @@ use sinks::SharedSink;
 use slots::{Draining, Own};
 use start::Ears;
 use store::Store;
+use tokens::Tokens;
 use wishes::Wished;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
@@ -89,6 +91,8 @@ pub fn run(places: &Places) -> Result<(), StartError> {
 struct Daemon {
     places: Places,
     is_root: bool,
+    /// The uid that may be anybody's, where there is one.
+    stand_in: Option<u32>,
     store: Store,
     key: [u8; 32],
     /// The last good mcpsup.toml, or what stands where nothing is said.
@@ -110,6 +114,7 @@ struct Daemon {
     trouble: BTreeMap<InstanceId, (RunId, String)>,
     sinks: BTreeMap<InstanceId, Arc<SharedSink>>,
     doors: Doors,
+    tokens: Tokens,
     bridges: Bridges,
     /// Sessions that have a process of their own.
     own: BTreeMap<InstanceId, Own>,

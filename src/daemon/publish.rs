@@ -250,6 +250,7 @@ impl Daemon {
             self.removing.remove(user);
             self.ports.remove_user(user);
             self.doors.close(user);
+            self.tokens.forget(user);
             self.bridges.drop_user(user);
             self.own.retain(|id, _| id.user != *user);
             let ids: Vec<InstanceId> =

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::act::Current;
+use super::act::{Current, backend};
 use super::apart;
 use super::bridges::{Bridges, read_opened};
 use super::calm::Calm;
@@ -19,10 +19,10 @@ use super::publish::Shown;
 use super::seals::Seals;
 use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
+use super::tokens::Tokens;
 use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
 use crate::control::protocol::Call;
-use crate::control::refusals::Refusals;
 use crate::logic;
 use crate::logic::cage::Cages;
 use crate::logic::fleet::Fleet;
@@ -31,7 +31,7 @@ use crate::logic::roster::Roster;
 use crate::logic::uids::Uids;
 use crate::model::cage::Ground;
 use crate::model::uid::UidRange;
-use crate::model::{Config, InstanceId, Problem, Whom};
+use crate::model::{Config, InstanceId, Problem, Refusals, Whom};
 use crate::system::account;
 use crate::system::clock;
 use crate::system::containment::{self, Containment};
@@ -153,8 +153,10 @@ impl Daemon {
             settling: false,
             places: places.clone(),
             is_root,
+            stand_in: account::stand_in(),
             key,
-            doors: Doors::new(&config, hub),
+            doors: Doors::new(&config, hub, places.runtime.join("doors")),
+            tokens: Tokens::new(&places.state),
             cages: Cages::new(&site, &config),
             bridges,
             own: BTreeMap::new(),
@@ -293,7 +295,11 @@ impl Daemon {
         }
         let origin = Origin { spec: record.spec, plan: record.plan.into() };
         self.fleet.adopt(&record.instance, record.run, origin, now);
-        let current = Current::new(record.instance.clone(), record.backend, bridge);
+        let current = Current::new(
+            record.instance.clone(),
+            (backend(record.backend, record.socket.clone()), record.uid),
+            bridge,
+        );
         self.current.insert(record.run, Box::new(current));
         failpoint::pass("adopt.found");
         tracing::info!(user = %record.instance.user, server = %record.instance.server, run = record.run.0, "instance found again");
@@ -317,6 +323,7 @@ impl Daemon {
             leave.push(self.places.port_map());
             self.processes.close();
         }
+        self.doors.leave();
         for file in leave {
             if let Err(error) = files::remove(&file) {
                 tracing::warn!(error = super::store::chain(&error), "left behind");

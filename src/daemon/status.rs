@@ -5,6 +5,7 @@ use crate::control::protocol::Target;
 use crate::door::{Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::logic::roster::Listed;
+use crate::model::config::Access;
 use crate::model::portmap::{Entry, PortMap};
 use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment};
@@ -54,7 +55,7 @@ impl Daemon {
         let (Some(current), owner @ Some(_)) = (current, self.processes.owner(run)) else {
             return Route::Waiting;
         };
-        let Some(listening) = current.listening else { return Route::Waiting };
+        let Some(listening) = current.listening.clone() else { return Route::Waiting };
         Route::Ready(Upstream { run, addr: listening.addr, listener_inode: listening.inode, recheck: owner })
     }
 
@@ -191,7 +192,10 @@ impl Daemon {
             State::Killing { .. } if now.since(instance.entered()).as_secs() >= 5 => {
                 Some("its processes do not end; the port is kept and nothing is started".to_owned())
             }
-            State::Up { .. } => self.note_on_sessions(id),
+            State::Up { .. } => self.note_on_sessions(id).or_else(|| {
+                let is_open = id.session.is_none() && self.access(id) == Access::Open;
+                is_open.then(|| "open to every user of this host".to_owned())
+            }),
             State::Down | State::Stopping { .. } | State::Killing { .. } => None,
         }
     }
@@ -235,6 +239,7 @@ impl Daemon {
                 server: id.server.clone(),
                 port: self.listed.get(id)?.door?,
                 url: self.url(id)?,
+                takes_token: self.doors.takes_token(id),
                 state: self.state_name(id, instance),
                 since: clock::rfc3339(instance.entered()),
             })

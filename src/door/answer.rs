@@ -1,10 +1,11 @@
 //! The door's own answers: why a request was not passed on, in words and as JSON-RPC.
 
 use bytes::Bytes;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
 use super::body::Reply;
+use crate::logic::access::Denied;
 use crate::logic::frame;
 use crate::model::UserName;
 
@@ -22,6 +23,8 @@ pub(super) enum Refusal {
     ForeignHost,
     /// A page of another site.
     ForeignOrigin,
+    /// Somebody who may not use what is this user's.
+    Denied(Denied, UserName),
     /// `[door] max_body`
     TooLarge,
     /// `max_message`
@@ -44,7 +47,12 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Malformed => StatusCode::BAD_REQUEST,
-            Self::ForeignHost | Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::Denied(Denied::NoToken | Denied::WrongToken | Denied::ExpiredToken, _) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::ForeignHost | Self::ForeignOrigin | Self::Denied(Denied::Stranger, _) => {
+                StatusCode::FORBIDDEN
+            }
             Self::TooLarge | Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::StillDown | Self::Closed(_) | Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
@@ -59,6 +67,15 @@ impl Refusal {
                 "this Host is not served here; names beside localhost stand in [door] hosts".into()
             }
             Self::ForeignOrigin => "pages of this Origin may not call this server".into(),
+            Self::Denied(denied, user) => {
+                let needs = match denied {
+                    Denied::Stranger => "this connection is not theirs and bears no token of theirs",
+                    Denied::NoToken => "it takes a token of theirs, and there was none",
+                    Denied::WrongToken => "what was presented is no token of theirs for it",
+                    Denied::ExpiredToken => "the time of the token that was presented is over",
+                };
+                format!("this door is {user}'s: {needs}; see mcpsup headers")
+            }
             Self::TooLarge => "the request body is larger than [door] max_body".into(),
             Self::TooLong => "the message is larger than max_message of this server".into(),
             Self::Crowded => "too many large messages are on their way in at once; try again".into(),
@@ -80,6 +97,7 @@ impl Refusal {
             Self::Malformed
             | Self::ForeignHost
             | Self::ForeignOrigin
+            | Self::Denied(..)
             | Self::TooLarge
             | Self::TooLong
             | Self::Slow
@@ -90,7 +108,36 @@ impl Refusal {
 
     /// What is left of a body that nobody will read must not be taken for the next request.
     fn closes(&self) -> bool {
-        matches!(self, Self::Malformed | Self::TooLarge | Self::TooLong | Self::Crowded | Self::Slow)
+        matches!(
+            self,
+            Self::Malformed | Self::Denied(..) | Self::TooLarge | Self::TooLong | Self::Crowded | Self::Slow
+        )
+    }
+
+    /// What to come with the next time (RFC 6750 §3). There is no `resource_metadata`: these tokens
+    /// are not an OAuth server's, and a client that went looking for one would find none.
+    fn challenge(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Denied(Denied::NoToken, _) => Some(HeaderValue::from_static("Bearer realm=\"mcpsup\"")),
+            Self::Denied(Denied::WrongToken, _) => Some(HeaderValue::from_static(
+                "Bearer realm=\"mcpsup\", error=\"invalid_token\", error_description=\"no token of this user for this door\"",
+            )),
+            Self::Denied(Denied::ExpiredToken, _) => Some(HeaderValue::from_static(
+                "Bearer realm=\"mcpsup\", error=\"invalid_token\", error_description=\"the token has expired\"",
+            )),
+            Self::Denied(Denied::Stranger, _)
+            | Self::Malformed
+            | Self::ForeignHost
+            | Self::ForeignOrigin
+            | Self::TooLarge
+            | Self::TooLong
+            | Self::Crowded
+            | Self::Slow
+            | Self::StillDown
+            | Self::Closed(_)
+            | Self::Stranger(_)
+            | Self::Broken => None,
+        }
     }
 
     pub(super) fn response(&self) -> Response<Reply> {
@@ -106,6 +153,9 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, seconds);
+        }
+        if let Some(challenge) = self.challenge() {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if self.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -6,18 +6,18 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{HOST, HeaderValue, ORIGIN};
+use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tracing::debug;
 
-use super::accept::Lingering;
 use super::answer::Refusal;
 use super::body::Reply;
 use super::bridge::Bridge;
 use super::proxy::Proxy;
+use super::stream::Lingering;
 use super::{Behind, Follow, Frame, Settings};
 use crate::logic::access::Hosts;
 
@@ -27,13 +27,15 @@ const BUFFER: usize = 32 * 1024;
 const HEADERS: usize = 100;
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Settings>) {
+///
+/// `peer` is whose it is, if that is known.
+pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Settings>, peer: Option<u32>) {
     if let Err(cause) = client.hurry() {
         debug!(%cause, "a client left at once");
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let guest = Guest::new(&frame, settings);
+    let guest = Guest::new(&frame, settings, peer);
     let mut route = match &frame.behind {
         Behind::Http(route) => Some(route.clone()),
         Behind::Stdio(_) => None,
@@ -77,6 +79,9 @@ async fn turned(route: &mut Option<Follow>) -> bool {
 
 /// A client's connection.
 pub(super) struct Guest {
+    frame: Arc<Frame>,
+    /// The uid whose connection it is.
+    peer: Option<u32>,
     settings: Arc<Settings>,
     way: Way,
 }
@@ -88,7 +93,7 @@ enum Way {
 }
 
 impl Guest {
-    pub(super) fn new(frame: &Arc<Frame>, settings: Arc<Settings>) -> Arc<Self> {
+    pub(super) fn new(frame: &Arc<Frame>, settings: Arc<Settings>, peer: Option<u32>) -> Arc<Self> {
         let way = match &frame.behind {
             Behind::Http(route) => {
                 let proxy = Proxy::new(frame.clone(), route.clone(), settings.clone());
@@ -96,11 +101,11 @@ impl Guest {
             }
             Behind::Stdio(bridge) => Way::Bridge(bridge.clone()),
         };
-        Arc::new(Self { settings, way })
+        Arc::new(Self { frame: frame.clone(), peer, settings, way })
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        match self.check(&request) {
+        match self.check(&request).and_then(|()| self.admit(request.headers())) {
             Ok(()) => self.pass(request).await,
             Err(refusal) => refusal.response(),
         }
@@ -112,6 +117,22 @@ impl Guest {
             Ok(()) => self.pass(request).await,
             Err(refusal) => refusal.response(),
         }
+    }
+
+    /// Whether whoever sends this may use what is behind the door.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Frame { instance, .. } = &*self.frame;
+        let (guard, judged) = {
+            let gate = self.frame.gate();
+            if gate.guard.knows(self.peer) {
+                return Ok(());
+            }
+            (gate.guard, gate.judge(instance, headers))
+        };
+        guard.admits(self.peer, judged).map_err(|denied| {
+            self.frame.tell_denied(self.peer, denied);
+            Refusal::Denied(denied, instance.user.clone())
+        })
     }
 
     async fn pass(&self, request: Request<Incoming>) -> Response<Reply> {

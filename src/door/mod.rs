@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! a client ──▶ accept ──▶ guest (one client connection) ──▶ proxy (one connection to the process)
-//!              limits     Host, Origin                       waiting, headers, whose socket is that?
+//!              limits,    Host, Origin,                      waiting, headers, whose socket is that?
+//!              whose      gate: may they come in?
+//!              is it?
 //! ```
 //!
 //! Where the process speaks lines on its standard input and output, a [`bridge`] stands in the place
@@ -21,29 +23,39 @@ mod answer;
 mod body;
 pub mod bridge;
 mod entrance;
+mod gate;
 mod guest;
 mod proxy;
 mod route;
+mod stream;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::logic::access::Denied;
 use crate::model::config;
-use crate::model::{InstanceId, RunId};
+use crate::model::{InstanceId, Refusals, RunId};
+use crate::system::clock;
+pub use crate::system::look::Held;
 use crate::system::look::Owner;
 use crate::system::ready::Awaited;
+use crate::system::socket::Address;
 
 use bridge::Bridge;
 pub use entrance::Entrance;
+pub use gate::Gate;
 pub use route::{Follow, Lead};
+pub use stream::Listener;
 
 /// Tells the sockets of the run's processes from others: a server that replaces its listener by
 /// itself (a worker that was restarted) is still the same server. Asked seldom, and not again for a
-/// socket it said yes to.
+/// socket on a port that it said yes to.
 pub type Recheck = Arc<dyn Owner>;
 
 /// What holds for every door alike.
@@ -80,7 +92,7 @@ pub struct Upstream {
     /// Which run it is; a connection to another run is not used any more.
     pub run: RunId,
     /// Where it listens.
-    pub addr: SocketAddr,
+    pub addr: Address,
     /// The listening socket that was found to be the run's when it became ready.
     pub listener_inode: u64,
     /// What to ask when another socket listens there later; `None`: nobody else is right.
@@ -98,12 +110,14 @@ pub struct Door {
     addr: SocketAddr,
     frame: Arc<Frame>,
     task: JoinHandle<()>,
+    side: Option<JoinHandle<()>>,
 }
 
 impl Door {
     /// Takes up a listening socket that does not block, and serves it; must be called on a tokio runtime.
     ///
-    /// A connection is served by the settings of the moment it came in.
+    /// A connection is served by the settings of the moment it came in. Until
+    /// [`guard`](Self::guard) says who may, nobody comes in.
     ///
     /// # Errors
     ///
@@ -113,12 +127,27 @@ impl Door {
         settings: watch::Receiver<Arc<Settings>>,
         instance: InstanceId,
         behind: Behind,
+        refusals: Arc<Mutex<Refusals>>,
     ) -> std::io::Result<Self> {
         let addr = listener.get().local_addr()?;
-        let known = Mutex::new(Known::default());
-        let frame = Arc::new(Frame { instance, settings, behind, known });
-        let task = tokio::spawn(accept::Accept::new(listener, frame.clone()));
-        Ok(Self { addr, frame, task })
+        let (known, gate) = (Mutex::default(), Mutex::default());
+        let frame = Arc::new(Frame { instance, settings, behind, known, gate, refusals });
+        let task = tokio::spawn(accept::Accept::new(Listener::Tcp(listener), frame.clone()));
+        Ok(Self { addr, frame, task, side: None })
+    }
+
+    /// Says who may come in, from the next request on.
+    pub fn guard(&self, gate: Gate) {
+        *self.frame.gate() = gate;
+    }
+
+    /// Takes up another listening socket beside the port, or none, in the place of the last one.
+    pub fn listen_beside(&mut self, listener: Option<Awaited<UnixListener>>) {
+        if let Some(task) = self.side.take() {
+            task.abort();
+        }
+        self.side = listener
+            .map(|listener| tokio::spawn(accept::Accept::new(Listener::Unix(listener), self.frame.clone())));
     }
 
     /// The way in from inside the house, to the endpoint at `path`.
@@ -143,6 +172,9 @@ impl fmt::Debug for Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(task) = &self.side {
+            task.abort();
+        }
     }
 }
 
@@ -152,6 +184,9 @@ struct Frame {
     settings: watch::Receiver<Arc<Settings>>,
     behind: Behind,
     known: Mutex<Known>,
+    gate: Mutex<Gate>,
+    /// Who was refused lately, at whatever door.
+    refusals: Arc<Mutex<Refusals>>,
 }
 
 /// What was found out about sockets on the backend port.
@@ -165,6 +200,21 @@ struct Known {
 }
 
 impl Frame {
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the log say that somebody was refused, unless it has said so often enough.
+    fn tell_denied(&self, peer: Option<u32>, denied: Denied) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        // No user has this uid (chown(2) takes it for "leave it").
+        if refusals.note(peer.unwrap_or(u32::MAX), clock::now()) {
+            let (user, server) = (&self.instance.user, &self.instance.server);
+            let uid = peer.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
+            tracing::warn!(%user, %server, uid, why = denied.as_str(), "door refused");
+        }
+    }
+
     /// True if the socket is the run's.
     fn knows(&self, upstream: &Upstream, inode: u64) -> bool {
         if inode == 0 {
@@ -173,7 +223,7 @@ impl Frame {
         if inode == upstream.listener_inode || self.remembers(upstream.run, inode) {
             return true;
         }
-        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck.owns(inode));
+        let own = upstream.recheck.as_ref().is_some_and(|recheck| recheck.owns(Held::Inode(inode)));
         if own {
             self.remember(upstream.run, inode);
         }
@@ -193,6 +243,11 @@ impl Frame {
             known.own.clear();
         }
         known.own.push(inode);
+    }
+
+    /// True if the process that listens on the run's own socket is of the run.
+    fn knows_process(upstream: &Upstream, pid: i32) -> bool {
+        upstream.recheck.as_ref().is_some_and(|recheck| recheck.owns(Held::Pid(pid)))
     }
 
     /// True the first time it is called for a stranger's socket.

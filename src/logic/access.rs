@@ -1,15 +1,21 @@
 //! Who may do what.
 //!
-//! Two questions are answered here. At a door: does this request come from where it may, by its
+//! Three questions are answered here. At a door: does this request come from where it may, by its
 //! Host and Origin headers ([`Hosts`]; DNS rebinding: a page of some site makes the browser's
 //! name for that site point at the loopback address, and then speaks to the door as if it were
-//! the site). At the control socket: may this caller see and steer that instance ([`Caller`]).
+//! the site); and may whoever sends it use what is behind ([`Guard`]). At the control socket: may
+//! this caller see and steer that instance ([`Caller`]).
+//!
+//! A uid stands for one user or for none: [`identities`] says for whom.
 //!
 //! Nothing here looks anything up: who the caller is comes from the kernel, through the edge.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::model::UserName;
+use crate::logic::token::Judged;
+use crate::model::config::Access;
+use crate::model::{Config, UserName};
 
 /// Names by which a door may be called.
 ///
@@ -112,6 +118,124 @@ impl Caller {
     }
 }
 
+/// Who gets in at one door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Guard {
+    /// What the configuration says.
+    pub access: Access,
+    /// The uid that is the user's and nobody else's; see [`identities`].
+    pub owner: Option<u32>,
+    /// Root gets in where a uid is enough: the daemon is root's.
+    pub admits_root: bool,
+}
+
+/// Why somebody does not get in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// Somebody else's socket, or nobody's any more, and no token.
+    Stranger,
+    /// A token is needed here, and there was none.
+    NoToken,
+    /// What was presented is no token of this user for this door.
+    WrongToken,
+    /// It was one.
+    ExpiredToken,
+}
+
+impl Denied {
+    /// For the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stranger => "not the owner's connection",
+            Self::NoToken => "no token",
+            Self::WrongToken => "wrong token",
+            Self::ExpiredToken => "expired token",
+        }
+    }
+}
+
+impl Guard {
+    /// True if it matters here whose socket a client's is.
+    #[must_use]
+    pub const fn asks_uid(&self) -> bool {
+        matches!(self.access, Access::Owner) && (self.owner.is_some() || self.admits_root)
+    }
+
+    /// True if a connection of this uid needs no token. `None`: nobody knows whose it is.
+    #[must_use]
+    pub fn knows(&self, peer: Option<u32>) -> bool {
+        match (self.access, peer) {
+            (Access::Open, _) => true,
+            (Access::Owner, Some(0)) => self.admits_root,
+            (Access::Owner, Some(uid)) => self.owner == Some(uid),
+            (Access::Owner, None) | (Access::Token, _) => false,
+        }
+    }
+
+    /// Whether a request may pass: `peer` is whose connection it came over, `token` what became of
+    /// what it presented.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn admits(&self, peer: Option<u32>, token: Judged) -> Result<(), Denied> {
+        if self.knows(peer) {
+            return Ok(());
+        }
+        match token {
+            Judged::Right => Ok(()),
+            Judged::Wrong => Err(Denied::WrongToken),
+            Judged::Expired => Err(Denied::ExpiredToken),
+            // A token would do at either door. Who is plainly somebody else is told so; where no uid
+            // identifies the user, that a token is what is missing.
+            Judged::None if self.owner.is_some() && self.access == Access::Owner => Err(Denied::Stranger),
+            Judged::None => Err(Denied::NoToken),
+        }
+    }
+}
+
+/// What an administrator should know of who can reach what a configuration describes.
+#[must_use]
+pub fn notes(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (name, server) in &config.servers {
+        if server.access == Access::Open {
+            notes.push(format!(
+                "server \"{name}\" says access = \"open\": every user of this host can use everybody's"
+            ));
+        }
+        if server.listens() {
+            notes.push(format!(
+                "processes of server \"{name}\" listen on ports of their own: a program of any user of this host that finds one reaches it without passing the door"
+            ));
+        }
+    }
+    if !config.ports.listen.is_loopback() {
+        let listen = config.ports.listen;
+        notes.push(format!(
+            "doors listen on {listen}, without TLS: tokens and contents can be read on the way"
+        ));
+    }
+    notes
+}
+
+/// What a uid says: whose it is alone. `uids` are those by which each user is known on this host, and
+/// those under which something of theirs runs: a uid with several users identifies none of them
+/// (PRODUCT §7), for a process of one could else pass for another. Root is everybody's and nobody's.
+pub fn identities<'a>(
+    uids: impl Iterator<Item = (&'a UserName, u32)>,
+) -> BTreeMap<u32, Option<&'a UserName>> {
+    let mut known = BTreeMap::new();
+    for (user, uid) in uids.filter(|(_, uid)| *uid != 0) {
+        let whose = known.entry(uid).or_insert(Some(user));
+        if *whose != Some(user) {
+            *whose = None;
+        }
+    }
+    known
+}
+
 /// True if `uid` is the uid of several users: then it identifies none of them (PRODUCT §7), because
 /// a process of one would see and steer what is another's.
 #[must_use]
@@ -130,6 +254,58 @@ mod tests {
         let users = [(&alice, Some(900)), (&alice, Some(900)), (&bob, Some(901)), (&bob, None)];
         assert!(!is_shared(900, users.into_iter()));
         assert!(is_shared(900, users.into_iter().chain([(&bob, Some(900))])));
+    }
+
+    #[test]
+    fn a_uid_stands_for_one_user_or_for_none() {
+        let [alice, bob]: [UserName; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
+        let known = identities(
+            [(&alice, 900), (&alice, 900), (&bob, 901), (&alice, 902), (&bob, 902), (&bob, 0)].into_iter(),
+        );
+        assert_eq!(known, BTreeMap::from([(900, Some(&alice)), (901, Some(&bob)), (902, None)]));
+    }
+
+    #[test]
+    fn a_door_knows_its_owner_and_nobody_else() {
+        let guard = Guard { access: Access::Owner, owner: Some(900), admits_root: true };
+        assert_eq!(guard.admits(Some(900), Judged::None), Ok(()));
+        assert_eq!(guard.admits(Some(0), Judged::None), Ok(()));
+        for stranger in [Some(901), Some(u32::MAX), None] {
+            assert_eq!(guard.admits(stranger, Judged::None), Err(Denied::Stranger));
+            assert_eq!(guard.admits(stranger, Judged::Wrong), Err(Denied::WrongToken));
+            assert_eq!(guard.admits(stranger, Judged::Expired), Err(Denied::ExpiredToken));
+            assert_eq!(guard.admits(stranger, Judged::Right), Ok(()));
+        }
+    }
+
+    #[test]
+    fn root_is_let_in_by_roots_daemon_alone() {
+        for owner in [Some(900), Some(0), None] {
+            let guard = Guard { access: Access::Owner, owner, admits_root: false };
+            assert!(guard.admits(Some(0), Judged::None).is_err(), "{owner:?}");
+        }
+    }
+
+    #[test]
+    fn where_no_uid_identifies_a_user_a_token_is_asked_for() {
+        let guard = Guard { access: Access::Owner, owner: None, admits_root: false };
+        assert_eq!(guard.admits(Some(900), Judged::None), Err(Denied::NoToken));
+        assert_eq!(guard.admits(None, Judged::Right), Ok(()));
+    }
+
+    #[test]
+    fn a_door_that_asks_for_a_token_asks_everybody() {
+        let guard = Guard { access: Access::Token, owner: Some(900), admits_root: true };
+        for peer in [Some(900), Some(0), Some(901), None] {
+            assert_eq!(guard.admits(peer, Judged::None), Err(Denied::NoToken));
+            assert_eq!(guard.admits(peer, Judged::Right), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_open_door_is_open() {
+        let guard = Guard { access: Access::Open, owner: None, admits_root: false };
+        assert_eq!(guard.admits(None, Judged::Wrong), Ok(()));
     }
 
     const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

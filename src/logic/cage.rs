@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::model::cage::{
     Allow, Apart, Cage, Calls, Ground, Isolation, Namespaces, Proc, Promise, Tier, Tree, Tried,
 };
+use crate::model::config::Server;
 use crate::model::{Config, ServerName};
 
 /// Caches of npm and of Python's uv, without which neither starts anything. They are the account's
@@ -268,8 +269,12 @@ impl Cages {
     /// Of every server.
     #[must_use]
     pub fn new(site: &Site, config: &Config) -> Self {
-        let both = |allow| [false, true].map(|has_account| Arc::new(site.cage(allow, has_account)));
-        Self(config.servers.iter().map(|(name, server)| (name.clone(), both(&server.allow))).collect())
+        let both = |server: &Server| {
+            // One that is to listen on a socket must be able to make one.
+            let allow = Allow { unix_sockets: server.opens_unix_sockets(), ..server.allow.clone() };
+            [false, true].map(|has_account| Arc::new(site.cage(&allow, has_account)))
+        };
+        Self(config.servers.iter().map(|(name, server)| (name.clone(), both(server))).collect())
     }
 
     /// That of a server's runs with an account of their own, or without.

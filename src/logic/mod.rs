@@ -17,4 +17,5 @@ pub mod roster;
 pub mod selfserve;
 pub mod snippet;
 pub mod template;
+pub mod token;
 pub mod uids;

@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::logic::envfile;
 use crate::model::config::{Piece, Template};
 use crate::model::env::Variables;
+use crate::model::spec::socket_in;
 use crate::model::{Secret, ServerName, SessionName, UserName};
 
 /// Why a text is not a template.
@@ -17,7 +18,7 @@ use crate::model::{Secret, ServerName, SessionName, UserName};
 pub enum NotATemplate {
     /// `{x}`, which nothing fills.
     #[error(
-        "unknown template \"{{{0}}}\"; known are {{user}}, {{server}}, {{port}}, {{state_dir}}, {{runtime_dir}}, {{session}} and {{env:NAME}}, and a brace that is meant is written {{{{ or }}}}"
+        "unknown template \"{{{0}}}\"; known are {{user}}, {{server}}, {{port}}, {{socket}}, {{state_dir}}, {{runtime_dir}}, {{session}} and {{env:NAME}}, and a brace that is meant is written {{{{ or }}}}"
     )]
     Unknown(String),
     /// `{env:…}` with something that no env file's variable is called.
@@ -41,7 +42,7 @@ impl NotATemplate {
     }
 }
 
-/// Reads a template: `{user}`, `{server}`, `{port}`, `{state_dir}`, `{runtime_dir}`, `{session}`,
+/// Reads a template: `{user}`, `{server}`, `{port}`, `{socket}`, `{state_dir}`, `{runtime_dir}`, `{session}`,
 /// `{env:NAME}`; `{{` and `}}` are braces.
 ///
 /// # Errors
@@ -82,6 +83,7 @@ fn hole(name: &str) -> Result<Piece, NotATemplate> {
         "user" => Ok(Piece::User),
         "server" => Ok(Piece::Server),
         "port" => Ok(Piece::Port),
+        "socket" => Ok(Piece::Socket),
         "state_dir" => Ok(Piece::StateDir),
         "runtime_dir" => Ok(Piece::RuntimeDir),
         "session" => Ok(Piece::Session),
@@ -152,6 +154,7 @@ pub fn fill(template: &Template, holes: &Holes<'_>) -> Result<Secret, MissingVar
                 Some(session) => Cow::Owned(session.to_string()),
                 None => Cow::Borrowed(NO_SESSION),
             },
+            Piece::Socket => Cow::Owned(socket_in(holes.runtime_dir).to_string_lossy().into_owned()),
             Piece::StateDir => holes.state_dir.to_string_lossy(),
             Piece::RuntimeDir => holes.runtime_dir.to_string_lossy(),
             Piece::Env(name) => match holes.vars.get(name) {
@@ -180,6 +183,7 @@ pub fn variables(template: &Template) -> impl Iterator<Item = &str> {
         | Piece::User
         | Piece::Server
         | Piece::Port
+        | Piece::Socket
         | Piece::StateDir
         | Piece::RuntimeDir
         | Piece::Session => None,

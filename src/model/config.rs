@@ -65,6 +65,8 @@ pub struct Door {
     /// Names besides `localhost`, `127.0.0.1`, `[::1]` and the listening address that a Host or
     /// Origin header may give. `hosts = ["mcp.example.org"]`
     pub hosts: Vec<String>,
+    /// Each door listens on a socket in the file system too. `unix = false`
+    pub unix: bool,
 }
 
 impl Default for Door {
@@ -75,6 +77,7 @@ impl Default for Door {
             max_connections: 256,
             head_timeout: Duration::from_secs(60),
             hosts: Vec::new(),
+            unix: false,
         }
     }
 }
@@ -200,6 +203,18 @@ pub struct Health {
     pub timeout: Duration,
 }
 
+/// Who may use a door (PRODUCT §7). `access = "owner"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// A connection of the user's own uid, or whoever bears a token of theirs.
+    #[default]
+    Owner,
+    /// Whoever bears a token of theirs, and nobody else.
+    Token,
+    /// Everybody who can connect.
+    Open,
+}
+
 /// `[server.NAME]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
@@ -220,6 +235,8 @@ pub struct Server {
     pub path: String,
     /// Where the process starts; its state directory unless said otherwise.
     pub working_dir: Option<Template>,
+    /// Who may use its doors. Default `"owner"`.
+    pub access: Access,
     /// `{env:…}` is allowed in `command`, where everybody's `ps` shows it.
     pub secrets_in_argv: bool,
     /// `[server.NAME.ready]`
@@ -243,8 +260,21 @@ impl Server {
 
     /// True if its process listens on a port.
     #[must_use]
-    pub const fn listens(&self) -> bool {
-        matches!(self.transport, Transport::Http)
+    pub fn listens(&self) -> bool {
+        matches!(self.transport, Transport::Http) && !self.has_socket()
+    }
+
+    /// True if its processes may make Unix sockets though they share an account with other users'.
+    #[must_use]
+    pub fn opens_unix_sockets(&self) -> bool {
+        self.allow.unix_sockets || self.has_socket()
+    }
+
+    /// True if its process listens on a Unix socket of its own.
+    #[must_use]
+    pub fn has_socket(&self) -> bool {
+        let mut texts = self.command.iter().chain(self.env.values());
+        texts.any(|text| text.0.contains(&Piece::Socket))
     }
 }
 
@@ -327,6 +357,8 @@ pub enum Piece {
     Server,
     /// `{port}`: the backend port.
     Port,
+    /// `{socket}`: the Unix socket that the process listens on instead of a port.
+    Socket,
     /// `{state_dir}`
     StateDir,
     /// `{runtime_dir}`

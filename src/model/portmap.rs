@@ -27,6 +27,9 @@ pub struct Entry {
     pub port: u16,
     /// What a client connects to.
     pub url: String,
+    /// Its user needs a token there: their connection alone does not say that it is theirs.
+    #[serde(default)]
+    pub takes_token: bool,
     /// Its state.
     pub state: StateName,
     /// Since when, RFC 3339 in UTC, whole seconds.

@@ -29,7 +29,7 @@ impl fmt::Debug for SpecId {
 impl Spec {
     /// Something to run, for tests that do not care what.
     pub(crate) fn example() -> Self {
-        use crate::model::config::{Limits, Probe, Ready};
+        use crate::model::config::{Access, Limits, Probe, Ready};
         let second = std::time::Duration::from_secs(1);
         let server = Server {
             command: Vec::new(),
@@ -40,6 +40,7 @@ impl Spec {
             port_env: None,
             path: "/mcp".into(),
             working_dir: None,
+            access: Access::Owner,
             secrets_in_argv: false,
             ready: Ready { probe: Probe::Tcp, timeout: second },
             stop: Stop { signal: 15, grace: second },
@@ -103,6 +104,14 @@ impl Spec {
         Plan { ready_timeout: ready.timeout, stop: *stop, restart: *restart }
     }
 
+    /// The Unix socket it must listen on, if it is to listen on one: in its own directory, which
+    /// nobody but its user may enter.
+    #[must_use]
+    pub fn socket(&self, home: &Home<'_>) -> Option<PathBuf> {
+        let is_http = matches!(self.server.transport, Transport::Http);
+        (is_http && self.server.has_socket()).then(|| home.socket())
+    }
+
     /// What is said of it if it is spoken with on its standard input and output.
     #[must_use]
     pub fn stdio(&self) -> Option<Stdio> {
@@ -140,6 +149,12 @@ impl Spec {
     }
 }
 
+/// Where `{socket}` is, in a run's own short-lived directory.
+#[must_use]
+pub fn socket_in(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("http.sock")
+}
+
 /// An instance, or a session of one, and where its own directories are.
 #[derive(Debug)]
 pub struct Home<'a> {
@@ -163,6 +178,12 @@ impl<'a> Home<'a> {
     #[must_use]
     pub fn tmp(&self) -> PathBuf {
         self.state_dir.join("tmp")
+    }
+
+    /// Where `{socket}` is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket_in(&self.runtime_dir)
     }
 }
 

@@ -13,6 +13,22 @@ pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The uid that the kernel shows us in the place of every uid that our user namespace does not know
+/// (`user_namespaces(7)`); none where it knows them all. So it is nobody's: whoever has it may be
+/// anybody.
+#[must_use]
+pub fn stand_in() -> Option<u32> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let number = || std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?.trim().parse().ok();
+    // A kernel that does not say what it is (there is no such file) uses 65534.
+    (!is_whole(&map)).then(|| number().unwrap_or(65_534))
+}
+
+/// True if a `uid_map` has every uid mean itself, as in the first user namespace.
+fn is_whole(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// The account of this name; none if the name service says that there is none.
 ///
 /// # Errors
@@ -83,4 +99,18 @@ pub fn is_member(uid: u32, gid: u32, group: &str) -> bool {
     let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else { return false };
     let Ok(name) = CString::new(user.name) else { return false };
     getgrouplist(&name, Gid::from_raw(gid)).is_ok_and(|groups| groups.contains(&group.gid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_every_uid_means_itself_is_none_a_stand_in() {
+        assert!(is_whole("         0          0 4294967295\n"));
+        for part in ["", "         0       1000          1\n", "0 0 65536\n", "0 0 1000\n1000 0 4294966295\n"]
+        {
+            assert!(!is_whole(part), "{part:?}");
+        }
+    }
 }

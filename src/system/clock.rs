@@ -22,6 +22,12 @@ pub fn timestamp(moment: Moment) -> Timestamp {
     Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
+/// Seconds since 1970 on the wall clock.
+#[must_use]
+pub fn unix_seconds() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
+}
+
 /// RFC 3339 in UTC, whole seconds.
 #[must_use]
 pub fn rfc3339(moment: Moment) -> String {

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use zeroize::Zeroizing;
 
+use crate::model::Secret;
 use crate::system::account;
 
 /// What we were doing to which file; the cause is the source.
@@ -160,6 +162,18 @@ pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
         Ok(bytes)
     };
     read().map_err(FileError::of("read", path))
+}
+
+/// The text of a small file of ours that is secret, without the line end; what it was read into is
+/// overwritten.
+///
+/// # Errors
+///
+/// As [`read_bounded`]; and when it is not UTF-8.
+pub fn read_secret(path: &Path, limit: usize) -> Result<Secret, FileError> {
+    let bytes = Zeroizing::new(read_bounded(path, limit)?);
+    let text = std::str::from_utf8(&bytes).map_err(|_| io::Error::other("it is not UTF-8"));
+    Ok(Secret::new(text.map_err(FileError::of("read", path))?.trim_end()))
 }
 
 /// Removes a file; one that is not there is removed already.

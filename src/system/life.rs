@@ -151,6 +151,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
     // It is our child and cannot be reaped by anybody else, so the pid still means it.
     let (identity, handle) = Identity::of(pid).map_err(cannot("see the process that was made"))?;
     life.set_leader(Leader { pid, handle, ours: true });
+    let home = Home::of(instance, &life.shared.state, &life.shared.runtime);
     let record = Record {
         run: life.run,
         instance: instance.clone(),
@@ -160,13 +161,13 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
         cgroup: group.map(|group| group.dir().to_path_buf()),
         pid_namespace: matches!(life.held, Held::Namespace),
         backend: spec.backend,
+        socket: spec.socket(&home),
         stdio: spec.stdio().map(|stdio| (stdio, spec.server.path.clone())),
         marker: life.marker.to_path_buf(),
         uid: life.uid,
     };
     dir.write(&record).map_err(cannot("write the run's record"))?;
     failpoint::pass("spawn.recorded");
-    let home = Home::of(instance, &life.shared.state, &life.shared.runtime);
     let orders = OrdersOf::new(spec, &home, dir.stdin(), dir.output(), is_stdio.then(|| dir.error()));
     send(&mut socket, &encode(&orders).map_err(cannot("write the launcher's orders"))?).await?;
     failpoint::pass("spawn.ordered");

@@ -7,19 +7,31 @@ use super::socket;
 
 /// Somebody whose sockets can be told from others'.
 pub trait Owner: Send + Sync {
-    /// True if the socket with this inode is theirs at this moment.
-    fn owns(&self, inode: u64) -> bool;
+    /// True if this socket is theirs at this moment.
+    fn owns(&self, held: Held) -> bool;
 }
 
-impl<F: Fn(u64) -> bool + Send + Sync> Owner for F {
-    fn owns(&self, inode: u64) -> bool {
-        self(inode)
+/// By what a socket is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// The inode of one that listens on a port.
+    Inode(u64),
+    /// The process that had one listen in the file system.
+    Pid(i32),
+}
+
+impl<F: Fn(Held) -> bool + Send + Sync> Owner for F {
+    fn owns(&self, held: Held) -> bool {
+        self(held)
     }
 }
 
 impl Owner for Life {
-    fn owns(&self, inode: u64) -> bool {
-        socket::owned_by(inode, self.pids())
+    fn owns(&self, held: Held) -> bool {
+        match held {
+            Held::Inode(inode) => socket::owned_by(inode, self.pids()),
+            Held::Pid(pid) => self.pids().any(|one| one == pid),
+        }
     }
 }
 

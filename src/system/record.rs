@@ -37,6 +37,9 @@ pub struct Record {
     /// The port it was told to listen on; none for a stdio server.
     #[serde(default)]
     pub backend: Option<u16>,
+    /// The Unix socket it was told to listen on; none for one with a port.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub socket: Option<PathBuf>,
     /// How it is spoken with on its standard input and output, and the path its clients reach it at;
     /// none for an http server.
     #[serde(skip_serializing_if = "Option::is_none", default)]

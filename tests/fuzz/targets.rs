@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpsup::door::bridge::{Bridge, Word};
-use mcpsup::door::{self, Behind, Door};
+use mcpsup::door::{self, Behind, Door, Gate};
+use mcpsup::logic::access::Guard;
 use mcpsup::logic::era::{self, Heads, Post};
 use mcpsup::logic::exchange::{Deed, Exchange, From, Head, Next, Posted, SessionKey, Settings, StreamKey};
 use mcpsup::logic::frame::{self, Body, Frame, Kind, Splice};
@@ -125,6 +126,7 @@ fn written(template: &Template) -> String {
         Piece::User => "{user}".to_owned(),
         Piece::Server => "{server}".to_owned(),
         Piece::Port => "{port}".to_owned(),
+        Piece::Socket => "{socket}".to_owned(),
         Piece::StateDir => "{state_dir}".to_owned(),
         Piece::RuntimeDir => "{runtime_dir}".to_owned(),
         Piece::Session => "{session}".to_owned(),
@@ -142,7 +144,7 @@ pub(crate) fn snippet(data: &[u8]) {
     };
     let kind = ClientKind::ALL[usize::from(first.wrapping_sub(b'0')) % ClientKind::ALL.len()];
     let url = "http://127.0.0.1:3456/mcp".to_owned();
-    let entries = [Entry { name: "notes".to_owned(), url: url.clone(), command: None }];
+    let entries = [Entry { name: "notes".to_owned(), url: url.clone(), command: None, helper: None }];
     let force = text.len() & 1 == 0;
     let before = snippet::find(kind, text, "notes");
     match snippet::merge(kind, text, &entries, force) {
@@ -367,7 +369,11 @@ impl House {
         let (hub, door) = runtime.block_on(async {
             let hub = Hub::new().unwrap();
             let listener = hub.add(socket::listen(here, 0).unwrap()).unwrap();
-            let door = Door::open(listener, settings, instance, Behind::Stdio(bridge)).unwrap();
+            let door =
+                Door::open(listener, settings, instance, Behind::Stdio(bridge), Arc::default()).unwrap();
+            // It says nothing otherwise but that nobody may come in.
+            let guard = Guard { access: limits::Access::Open, ..Guard::default() };
+            door.guard(Gate { guard, token: None });
             (hub, door)
         });
         Self { runtime, door, _hub: hub, _words: words }

@@ -273,7 +273,8 @@ fn a_server_that_exits_never_listens_or_listens_elsewhere_is_told_and_bobs_is_no
         })
     });
     bob.is_untouched(&host);
-    let answer = crate::wire::post(bob.0.port.unwrap(), "", &crate::wire::tool("whoami", "{}"));
+    let answer =
+        crate::wire::post(bob.0.port.unwrap(), &host.header("bob"), &crate::wire::tool("whoami", "{}"));
     assert_eq!(answer.status, 200);
 }
 

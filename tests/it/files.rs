@@ -100,7 +100,7 @@ fn a_deleted_file_stops_its_user_and_the_port_waits_for_it_over_a_daemon_restart
     let gone = host.until_state("alice", StateName::Gone);
     assert_eq!(gone.port, alice.port);
     assert!(!is_alive(i32::try_from(alice.pid.unwrap()).unwrap()));
-    let answer = wire::post(alice.port.unwrap(), "", &wire::tool("whoami", "{}"));
+    let answer = wire::post(alice.port.unwrap(), &host.header("alice"), &wire::tool("whoami", "{}"));
     assert_eq!(answer.status, 503);
     assert!(answer.body.contains("alice/notes is not configured any more"), "{}", answer.body);
     assert_eq!(host.instance("bob").run, bob.run);
@@ -114,7 +114,7 @@ fn a_deleted_file_stops_its_user_and_the_port_waits_for_it_over_a_daemon_restart
     host.until_state("bob", StateName::Up);
     let still = host.instance("alice");
     assert_eq!((still.state, still.port), (StateName::Gone, alice.port));
-    assert_eq!(wire::post(alice.port.unwrap(), "", "{}").status, 503);
+    assert_eq!(wire::post(alice.port.unwrap(), &host.header("alice"), "{}").status, 503);
 
     host.save("alice", "NOTES_TOKEN=alices-own-token\n");
     assert_eq!(host.until_state("alice", StateName::Up).port, alice.port);
@@ -129,7 +129,7 @@ fn a_disabled_file_stops_its_user_and_keeps_the_port() {
     host.save("alice", "NOTES_TOKEN=alices-own-token\nMCPSUP_ENABLED=false\n");
     let disabled = host.until_state("alice", StateName::Disabled);
     assert_eq!((disabled.port, disabled.pid), (alice.port, None));
-    let answer = wire::post(alice.port.unwrap(), "", "{}");
+    let answer = wire::post(alice.port.unwrap(), &host.header("alice"), "{}");
     assert!(answer.status == 503 && answer.body.contains("alice/notes is disabled"), "{answer:?}");
 
     host.save("alice", "NOTES_TOKEN=alices-own-token\n");

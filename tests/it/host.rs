@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use mcpsup::model::portmap::PortMap;
 use mcpsup::model::status::{InstanceStatus, StateName, StatusReport};
 
 /// How long a test waits for what must come. Long, because the machine may be busy.
@@ -282,10 +283,33 @@ impl Host {
         }
     }
 
+    /// The header line with which we come in at a user's door where our uid says nothing: where the
+    /// daemon is an ordinary user's, whose uid serves all of a test's users.
+    pub(crate) fn header(&self, user: &str) -> String {
+        if !self.needs_token(user) {
+            return String::new();
+        }
+        let headers: serde_json::Value = serde_json::from_str(&self.ok(&["headers", user])).unwrap();
+        format!("Authorization: {}\r\n", headers["Authorization"].as_str().unwrap())
+    }
+
+    /// Root needs none at doors of its own daemon.
+    fn needs_token(&self, user: &str) -> bool {
+        if !nix::unistd::geteuid().is_root() {
+            return true;
+        }
+        let map: PortMap = serde_json::from_str(&self.ok(&["ports", "--json"])).unwrap();
+        map.instances.iter().any(|one| one.user.as_str() == user && one.takes_token)
+    }
+
     /// Calls a tool at a user's door with the example client; its text.
     pub(crate) fn call(&self, user: &str, tool: &str, arguments: &str) -> Result<String, String> {
         let url = self.instance(user).url.unwrap();
-        let output = Command::new(example("call")).args([&url, tool, arguments]).output().unwrap();
+        let mut command = Command::new(example("call"));
+        if self.needs_token(user) {
+            command.env("MCP_HEADERS", self.ok(&["headers", user]));
+        }
+        let output = command.args([&url, tool, arguments]).output().unwrap();
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         if output.status.success() { Ok(out.trim_end().to_owned()) } else { Err(err) }
     }

@@ -15,6 +15,7 @@
     reason = "a test starts programs and stops at the first thing that is wrong"
 )]
 
+mod access;
 mod bad_input;
 mod cage;
 mod connect;

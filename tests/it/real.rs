@@ -77,13 +77,16 @@ fn a_real_server_is_listed_and_called_at_each_users_own_door() {
         [("alice", "this-is-alices-value", "bobs-value"), ("bob", "this-is-bobs-value", "alices-value")]
     {
         let url = host.instance(user).url.unwrap();
-        let tools = inspect(&modules, &url, "legacy", &["--method", "tools/list"]);
+        let header = host.header(user);
+        let header: &[&str] = if header.is_empty() { &[] } else { &["--header", header.trim_end()] };
+        let at_door = |era, args: &[&str]| inspect(&modules, &url, era, &[args, header].concat());
+        let tools = at_door("legacy", &["--method", "tools/list"]);
         assert!(tools.contains("echo"), "{tools}");
         let said =
             ["--method", "tools/call", "--tool-name", "echo", "--tool-arg", "message=hello through the door"];
-        assert!(inspect(&modules, &url, "auto", &said).contains("hello through the door"));
+        assert!(at_door("auto", &said).contains("hello through the door"));
         // The server prints its whole environment: the user's own, and nobody else's.
-        let env = inspect(&modules, &url, "legacy", &["--method", "tools/call", "--tool-name", "get-env"]);
+        let env = at_door("legacy", &["--method", "tools/call", "--tool-name", "get-env"]);
         assert!(env.contains(own) && !env.contains(other), "{user} sees {env}");
         // The same without the port, for a client that speaks only stdio.
         let connect = host.path().join(format!("connect-{user}"));

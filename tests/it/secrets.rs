@@ -247,3 +247,71 @@ fn the_memory_of_an_ordinary_users_daemon_belongs_to_root() {
     daemon.wait().unwrap();
     assert_eq!(owner, 0);
 }
+
+/// Every place of a process's writable memory where these bytes are.
+fn found_in_memory(pid: i32, needle: &[u8]) -> Vec<String> {
+    use std::os::unix::fs::FileExt;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut found = Vec::new();
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw")))
+    {
+        let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+        // What cannot be read (a guard, a device) holds nothing of ours.
+        if memory.read_exact_at(&mut bytes, from).is_ok() {
+            let at = bytes.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle);
+            found.extend(at.map(|(at, _)| {
+                let around = text(&bytes[at.saturating_sub(48)..(at + needle.len() + 48).min(bytes.len())]);
+                format!("{:#x} {line}: {}", from + at as u64, around.escape_debug())
+            }));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_removed_credential_is_gone_from_the_daemons_memory() {
+    if !crate::seen::is_root() {
+        return;
+    }
+    let mut host = Host::with_notes();
+    // Halves, so that this test does not find its own.
+    let (one, other) = ("s3cret-of-alice-", "0123456789abcdef");
+    let needle = [one.as_bytes(), other.as_bytes()].concat();
+    host.start();
+    host.save("bob", "NOTES_TOKEN=bobs-own-token\n");
+    host.save("alice", &format!("NOTES_TOKEN={one}{other}\n"));
+    host.until_all_up(2);
+    // Everything that handles it: a restart, a call, a status, a log line with it, a check.
+    host.call("alice", "add_note", "{\"text\":\"x\"}").unwrap();
+    host.ok(&["restart", "alice"]);
+    host.ok(&["status", "-v"]);
+    host.until_all_up(2);
+    assert!(!found_in_memory(host.daemon_pid(), &needle).is_empty(), "it is looked for in the right place");
+
+    host.delete("alice");
+    host.until_state("alice", StateName::Gone);
+    let mut left = Vec::new();
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_secs(10) {
+        left = found_in_memory(host.daemon_pid(), &needle);
+        if left.is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(left, Vec::<String>::new());
+    // Nor in that of whoever makes its processes.
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = parent.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if parent == Some(host.daemon_pid()) && name.trim() != "notes" {
+            assert_eq!(found_in_memory(pid, &needle), Vec::<String>::new(), "{name}");
+        }
+    }
+    assert_eq!(host.instance("bob").state, StateName::Up);
+}

@@ -85,6 +85,11 @@ pub(crate) fn control(socket: &Path, method: &str, path: &str, body: &str) -> An
     Answer::parse(&rest(&mut stream))
 }
 
+/// The same, if anybody listens there.
+pub(crate) fn control_if(socket: &Path, method: &str, path: &str, body: &str) -> Option<Answer> {
+    UnixStream::connect(socket).is_ok().then(|| control(socket, method, path, body))
+}
+
 /// Everything until the other side hangs up; a reset is the end as well.
 pub(crate) fn rest(stream: &mut impl Read) -> String {
     let mut bytes = Vec::new();

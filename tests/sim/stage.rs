@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpsup::model::cage::Allow;
-use mcpsup::model::config::{Limits, Probe, Ready, Restart, Server, Stop, Transport};
+use mcpsup::model::config::{Access, Limits, Probe, Ready, Restart, Server, Stop, Transport};
 use mcpsup::model::spec::Plan;
 use mcpsup::model::{InstanceId, Moment, SessionName, Spec, SpecId};
 
@@ -124,6 +124,7 @@ fn server(Plan { ready_timeout, stop, restart }: Plan) -> Server {
         port_env: None,
         path: String::new(),
         working_dir: None,
+        access: Access::Owner,
         secrets_in_argv: false,
         ready: Ready { probe: Probe::Tcp, timeout: ready_timeout },
         stop,

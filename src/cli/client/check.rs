@@ -2,18 +2,20 @@
 //!
 //! It reads, and starts what the client would start; it mends nothing. Every problem is said with the command that mends it.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{Args, Doors, Here, Mend, bases, candidates, file, refusal};
 use crate::logic::snippet::{self, Entry, Scope};
-use crate::model::UserName;
-use crate::model::config::Probe;
 use crate::model::portmap::{self, PortMap};
+use crate::model::{Secret, UserName};
+use crate::system::socket::Address;
 use crate::system::{command, probe};
 
 /// How long a server may take to answer: longer than a door holds a request for a process that
@@ -219,11 +221,24 @@ pub(super) fn answers(entry: &Entry) -> Result<(), String> {
         return by_command(words);
     }
     let (address, path) = endpoint(&entry.url)?;
+    let authorization = entry.helper.as_deref().map(ask_helper).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot ask it: {error}"))?;
-    runtime.block_on(probe::try_once(&Probe::Mcp, address, &path, LIMIT)).map_err(|error| error.to_string())
+    let address = Address::Tcp(address);
+    let asked = probe::as_client(&address, &path, authorization.as_ref(), LIMIT);
+    runtime.block_on(asked).map_err(|error| error.to_string())
+}
+
+/// Runs what the client would run for its headers.
+fn ask_helper(helper: &str) -> Result<Secret, String> {
+    let words = ["/bin/sh", "-c", helper].map(str::to_owned);
+    let said =
+        Zeroizing::new(command::ask(&words, "", LIMIT).map_err(|why| format!("its helper says {why}"))?);
+    let mut headers: BTreeMap<String, String> =
+        serde_json::from_str(&said).map_err(|_| "its helper prints no headers".to_owned())?;
+    headers.remove("Authorization").map(Secret::new).ok_or_else(|| "its helper prints no token".to_owned())
 }
 
 fn by_command(words: &[String]) -> Result<(), String> {

@@ -2,7 +2,8 @@
 //!
 //! The shapes and the merging are [`logic::snippet`](crate::logic::snippet)'s; the files are
 //! [`file`]'s. The port map says where a user's doors are, so this works while the daemon is away.
-//! No token is written: a door of this version asks for none.
+//! No token is written anywhere: where a door takes one, the client is told to ask `mcpsup headers` for
+//! it, or to start `mcpsup connect`, which needs none.
 
 mod check;
 mod file;
@@ -163,9 +164,23 @@ fn tell(
     Ok(true)
 }
 
-/// Claude Desktop knows nothing else.
-fn speaks_stdio(args: &Args) -> bool {
-    args.stdio || args.kind == ClientKind::ClaudeDesktop
+/// Claude Desktop knows nothing else; and a door that takes a token is none for a client that could
+/// only have it in its file.
+fn speaks_stdio(args: &Args, takes_token: bool) -> bool {
+    args.stdio || args.kind == ClientKind::ClaudeDesktop || (takes_token && !args.kind.has_helper())
+}
+
+/// Words as a shell takes them.
+fn shell(words: &[String]) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
+    let quoted = words.iter().map(|word| {
+        if !word.is_empty() && word.chars().all(is_plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// The doors of one user, as a client shall see them.
@@ -190,15 +205,19 @@ impl<'m> Doors<'m> {
             bail!("cannot find a port of {whose} in the port map; see mcpsup status {user}");
         }
         let names: Vec<String> = doors.iter().map(|door| snippet::entry_name(&door.server)).collect();
+        // All entries of a file are of one form.
+        let takes_token = doors.iter().any(|door| door.takes_token);
         let all = doors.iter().zip(&names).map(|(door, name)| {
             // `a.b` and `a-b` are two servers, and one name to a client.
             let twice = names.iter().filter(|other| *other == name).count() > 1;
             let name = if twice { format!("{name}-{}", door.port) } else { name.clone() };
-            let connect = || {
+            let words = |verb: &str| {
                 let who = format!("{}/{}", door.user, door.server);
-                [here.program.clone(), vec!["connect".to_owned(), who]].concat()
+                [here.program.clone(), vec![verb.to_owned(), who]].concat()
             };
-            (Entry { name, url: door.url.clone(), command: speaks_stdio(args).then(connect) }, *door)
+            let command = speaks_stdio(args, takes_token).then(|| words("connect"));
+            let helper = (takes_token && command.is_none()).then(|| shell(&words("headers")));
+            (Entry { name, url: door.url.clone(), command, helper }, *door)
         });
         Ok(Self { all: all.collect(), user })
     }
@@ -237,7 +256,7 @@ fn print(
     if args.json {
         let entries: Vec<_> = entries
             .iter()
-            .map(|entry| json!({"name": entry.name, "url": entry.url, "command": entry.command}))
+            .map(|entry| json!({"name": entry.name, "url": entry.url, "command": entry.command, "helper": entry.helper}))
             .collect();
         let answer = json!({
             "client": args.kind.as_str(),

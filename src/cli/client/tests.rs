@@ -27,6 +27,7 @@ fn door(user: &str, server: &str, port: u16) -> portmap::Entry {
         server: server.parse().unwrap(),
         port,
         url: format!("http://127.0.0.1:{port}/mcp"),
+        takes_token: false,
         state: StateName::Up,
         since: "2026-11-21T09:00:00Z".to_owned(),
     }
@@ -352,7 +353,7 @@ fn a_check_really_asks_the_server() {
                 .unwrap();
         }
     });
-    let at = |url: &str| Entry { name: "notes".to_owned(), url: url.to_owned(), command: None };
+    let at = |url: &str| Entry { name: "notes".to_owned(), url: url.to_owned(), command: None, helper: None };
     let refused = check::answers(&at(&format!("http://{address}/somewhere"))).unwrap_err();
     std::net::TcpStream::connect(address).unwrap().write_all(b"enough").unwrap();
     let heard = server.join().unwrap();
@@ -376,4 +377,11 @@ fn words_that_cannot_mean_anything_together_are_wrong_use() {
     ] {
         assert!(Line::try_parse_from(["client"].into_iter().chain(line.split(' '))).is_err(), "{line}");
     }
+}
+
+#[test]
+fn words_are_quoted_for_a_shell_where_they_have_to_be() {
+    let words = |text: &[&str]| shell(&text.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    assert_eq!(words(&["/usr/bin/mcpsup", "headers", "a.b/c-d"]), "/usr/bin/mcpsup headers a.b/c-d");
+    assert_eq!(words(&["/a b/$x", "it's", ""]), "'/a b/$x' 'it'\\''s' ''");
 }

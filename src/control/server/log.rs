@@ -100,7 +100,10 @@ impl Listener {
                 self.handle = handle;
                 true
             }
-            Ok(Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Passage(_)) | Err(_) => false,
+            Ok(
+                Reply::Status(_) | Reply::Accepted(_) | Reply::Ports(_) | Reply::Passage(_) | Reply::Token(_),
+            )
+            | Err(_) => false,
         }
     }
 }

@@ -118,6 +118,7 @@ fn pretend(
                 names.unwrap_or_else(|| ("alice".parse().unwrap(), "notes".parse().unwrap()));
             Ok(Reply::Passage(Passage::new(crate::model::InstanceId::new(user, server), echo)))
         }
+        Request::Token { .. } => Ok(Reply::Token(crate::model::Secret::new("t0k3n"))),
         Request::Remove(_) => {
             Err(Refusal { kind: RefusalKind::Failed, text: "env.d/zoe.env is still there".to_owned() })
         }

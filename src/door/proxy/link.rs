@@ -6,6 +6,8 @@
 //! question: its other end cannot change.
 
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -13,14 +15,16 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::{Frame, Upload, Upstream};
 use crate::model::{Moment, RunId};
 use crate::system::clock;
-use crate::system::socket::{self, Listener};
+use crate::system::peer;
+use crate::system::socket::{self, Address, Listener};
 
 /// How long an unused connection may be used again. Servers close theirs after some seconds
 /// without a request (gunicorn 2, Node and uvicorn 5), and a request that crosses that closing is
@@ -65,22 +69,12 @@ impl Drop for Link {
 impl Link {
     /// Connects to the run's process, and to nobody else.
     pub(super) async fn open(frame: &Frame, upstream: &Upstream) -> Result<Self, NoLink> {
-        let before = socket::listener_at(upstream.addr).map_err(|cause| down(&cause))?.ok_or(NoLink::Down)?;
-        check(frame, upstream, &before)?;
-        let stream = TcpStream::connect(upstream.addr).await.map_err(|cause| down(&cause))?;
-        check_all(frame, upstream)?;
-        stream.set_nodelay(true).map_err(|cause| down(&cause))?;
-        let io = TokioIo::new(stream);
-        let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await;
-        let (sender, connection) = handshake.map_err(|cause| down(&io::Error::other(cause)))?;
-        let task = tokio::spawn(async move {
-            if let Err(cause) = connection.await {
-                debug!(%cause, "connection to a process ended");
-            }
-        });
-        let host = HeaderValue::try_from(upstream.addr.to_string());
+        let (sender, connection) = match &upstream.addr {
+            Address::Tcp(addr) => speak(over_tcp(frame, upstream, *addr).await?).await?,
+            Address::Unix(path) => speak(over_unix(frame, upstream, path).await?).await?,
+        };
+        let host = HeaderValue::try_from(upstream.addr.host());
         let host = host.map_err(|cause| down(&io::Error::other(cause)))?;
-        let connection = task.abort_handle();
         Ok(Self { run: upstream.run, sender, connection, host, used: clock::now() })
     }
 
@@ -113,15 +107,55 @@ impl Link {
     }
 }
 
+async fn over_tcp(frame: &Frame, upstream: &Upstream, addr: SocketAddr) -> Result<TcpStream, NoLink> {
+    let before = socket::listener_at(addr).map_err(|cause| down(&cause))?.ok_or(NoLink::Down)?;
+    check(frame, upstream, &before)?;
+    let stream = TcpStream::connect(addr).await.map_err(|cause| down(&cause))?;
+    check_all(frame, upstream, addr)?;
+    stream.set_nodelay(true).map_err(|cause| down(&cause))?;
+    Ok(stream)
+}
+
+/// The kernel says of the connection itself who had its other end listen (`SO_PEERCRED`).
+async fn over_unix(frame: &Frame, upstream: &Upstream, path: &Path) -> Result<UnixStream, NoLink> {
+    let stream = UnixStream::connect(path).await.map_err(|cause| down(&cause))?;
+    let told = peer::credentials(&stream).map_err(|cause| down(&cause))?;
+    if Frame::knows_process(upstream, told.pid) {
+        return Ok(stream);
+    }
+    if frame.is_news(u64::from(told.pid.unsigned_abs())) {
+        let instance = &frame.instance;
+        warn!(
+            user = %instance.user, server = %instance.server, run = %upstream.run,
+            socket = %upstream.addr, uid = told.uid, pid = told.pid,
+            "another process listens on the run's socket; nothing is sent to it"
+        );
+    }
+    Err(NoLink::Stranger)
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+) -> Result<(SendRequest<Upload>, AbortHandle), NoLink> {
+    let handshake = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.map_err(|cause| down(&io::Error::other(cause)))?;
+    let task = tokio::spawn(async move {
+        if let Err(cause) = connection.await {
+            debug!(%cause, "connection to a process ended");
+        }
+    });
+    Ok((sender, task.abort_handle()))
+}
+
 fn down(cause: &io::Error) -> NoLink {
     debug!(%cause, "cannot connect to the process");
     NoLink::Down
 }
 
 /// Everybody who could have taken a connection to the run's address has to be the run.
-fn check_all(frame: &Frame, upstream: &Upstream) -> Result<(), NoLink> {
-    let all = socket::all_at(upstream.addr.port()).map_err(|cause| down(&cause))?;
-    let mut reached = all.iter().filter(|one| one.serves(upstream.addr.ip())).peekable();
+fn check_all(frame: &Frame, upstream: &Upstream, addr: SocketAddr) -> Result<(), NoLink> {
+    let all = socket::all_at(addr.port()).map_err(|cause| down(&cause))?;
+    let mut reached = all.iter().filter(|one| one.serves(addr.ip())).peekable();
     // Closed meanwhile: then it cannot be said who took the connection.
     reached.peek().ok_or(NoLink::Down)?;
     reached.try_for_each(|one| check(frame, upstream, one))
@@ -135,7 +169,7 @@ fn check(frame: &Frame, upstream: &Upstream, listener: &Listener) -> Result<(), 
         let (instance, holder) = (&frame.instance, socket::holder_of(listener));
         warn!(
             user = %instance.user, server = %instance.server, run = %upstream.run,
-            port = upstream.addr.port(), %holder,
+            address = %upstream.addr, %holder,
             "another process listens on the backend port; nothing is sent to it"
         );
     }

@@ -1,6 +1,7 @@
 //! Doors with small processes behind them. The processes are tasks of this test, so "the run's own
 //! socket" is a matter of its inode alone.
 
+mod access;
 mod limits;
 mod passing;
 mod routes;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
+use crate::logic::access::Guard;
 use crate::system::ready::Hub;
 use crate::system::socket;
 
@@ -25,7 +27,7 @@ struct World {
     door: Door,
     route: Lead,
     settings: watch::Sender<Arc<Settings>>,
-    _hub: Hub,
+    hub: Hub,
 }
 
 pub(in crate::door) fn settings() -> config::Door {
@@ -35,6 +37,7 @@ pub(in crate::door) fn settings() -> config::Door {
         max_connections: 8,
         head_timeout: LIMIT,
         hosts: Vec::new(),
+        unix: false,
     }
 }
 
@@ -45,13 +48,15 @@ fn world(limits: config::Door, first: Route) -> World {
     let instance = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
     let hub = Hub::new().unwrap();
     let listener = hub.add(socket::listen(here, 0).unwrap()).unwrap();
-    let door = Door::open(listener, seen, instance, Behind::Http(route.follow())).unwrap();
-    World { door, route, settings, _hub: hub }
+    let door = Door::open(listener, seen, instance, Behind::Http(route.follow()), Arc::default()).unwrap();
+    let guard = Guard { access: config::Access::Open, ..Guard::default() };
+    door.guard(Gate { guard, token: None });
+    World { door, route, settings, hub }
 }
 
 fn ready(run: u64, addr: SocketAddr) -> Route {
     let listener_inode = socket::listener_at(addr).unwrap().unwrap().inode;
-    Route::Ready(Upstream { run: RunId(run), addr, listener_inode, recheck: None })
+    Route::Ready(Upstream { run: RunId(run), addr: Address::Tcp(addr), listener_inode, recheck: None })
 }
 
 /// One connection of a client or of a process, read message by message.

@@ -129,9 +129,9 @@ async fn a_listener_that_the_server_replaced_itself_is_asked_about_once() {
     let Route::Ready(upstream) = ready(1, process.addr) else { panic!() };
     let (inode, asked) = (upstream.listener_inode, Arc::new(AtomicUsize::new(0)));
     let count = asked.clone();
-    let recheck: Recheck = Arc::new(move |found: u64| {
+    let recheck: Recheck = Arc::new(move |found: Held| {
         count.fetch_add(1, SeqCst);
-        found == inode
+        found == Held::Inode(inode)
     });
     let world =
         world(settings(), Route::Ready(Upstream { listener_inode: 1, recheck: Some(recheck), ..upstream }));
@@ -175,7 +175,7 @@ async fn a_request_that_meets_a_dead_process_waits_for_the_next() {
 
 #[tokio::test]
 async fn requests_that_wait_for_an_instance_that_is_removed_are_answered() {
-    let World { door, route, settings: _settings, _hub } = world(settings(), Route::Waiting);
+    let World { door, route, settings: _settings, hub: _hub } = world(settings(), Route::Waiting);
     let mut client = Line::new(TcpStream::connect(door.addr()).await.unwrap());
     client.say(GET).await;
 

@@ -106,6 +106,7 @@ fn door(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Door {
     let max_body = table.take("max_body").and_then(|e| e.size(report));
     let max_connections = table.take("max_connections").and_then(|e| e.count(1, report));
     let head_timeout = table.take("head_timeout").and_then(|e| e.span_of_time(report));
+    let unix = table.take("unix").and_then(|entry| entry.flag(report));
     let hosts = table.take("hosts").and_then(|entry| {
         let what = "a list of host names without scheme, port or path: [\"mcp.example.org\"]";
         entry.read(what, report, |value| {
@@ -120,6 +121,7 @@ fn door(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Door {
         max_connections: max_connections.unwrap_or(usual.max_connections),
         head_timeout: head_timeout.unwrap_or(usual.head_timeout),
         hosts: hosts.unwrap_or(usual.hosts),
+        unix: unix.unwrap_or(usual.unix),
     }
 }
 

@@ -10,7 +10,7 @@ use super::spelling::shown;
 use super::table::{Entry, Table};
 use super::{life, stdio};
 use crate::logic::{envfile, template};
-use crate::model::config::{Credential, Piece, Server, Template, Transport};
+use crate::model::config::{Access, Credential, Piece, Server, Template, Transport};
 
 /// What one server says; `None` only where a problem has been reported.
 pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Server> {
@@ -27,7 +27,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
     let port_env = port_entry.as_ref().and_then(|entry| variable_name(entry, report));
     let path = table.take("path").and_then(|e| url_path(&e, report));
     let working_dir = working_dir(&mut table, transport, report);
-    access(&mut table, report);
+    let access = table.take("access").and_then(|entry| access(&entry, report));
     let ready = life::ready(table.table("ready", "[server.NAME.ready]", report), transport, report);
     let stop = life::stop(table.table("stop", "[server.NAME.stop]", report), report);
     let restart = life::restart(table.table("restart", "[server.NAME.restart]", report), report);
@@ -37,10 +37,16 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
 
     let (command, transport) = (command?, transport?);
     let told = port_entry.is_some() || command.iter().chain(env.values()).any(template::mentions_port);
+    let has_socket = command.iter().chain(env.values()).any(|text| text.0.contains(&Piece::Socket));
     match transport {
+        Transport::Http if told && has_socket => report.missing(
+            Some(&place),
+            "{socket} and a port are two ways to listen, and the door takes one: remove {port} and port_env, or {socket}",
+        ),
+        Transport::Http if has_socket => {}
         Transport::Http if !told => report.missing(
             Some(&place),
-            "nothing tells the process its port; name the variable it reads, port_env = \"PORT\", or write {port} in command or env",
+            "nothing tells the process its port; name the variable it reads, port_env = \"PORT\", or write {port} in command or env (or {socket}, if it can listen on a Unix socket)",
         ),
         Transport::Http | Transport::Stdio(_) => {}
     }
@@ -53,6 +59,7 @@ pub(super) fn read(entry: Entry<'_, '_>, report: &mut Report<'_>) -> Option<Serv
         port_env,
         path: path.unwrap_or_else(|| "/mcp".to_owned()),
         working_dir,
+        access: access.unwrap_or_default(),
         secrets_in_argv,
         ready,
         stop,
@@ -204,7 +211,8 @@ fn working_dir(
     let absolute = match found.0.first() {
         Some(Piece::Text(text)) => text.starts_with('/'),
         Some(Piece::StateDir | Piece::RuntimeDir) => true,
-        Some(Piece::User | Piece::Server | Piece::Port | Piece::Session | Piece::Env(_)) | None => false,
+        Some(Piece::User | Piece::Server | Piece::Port | Piece::Socket | Piece::Session | Piece::Env(_))
+        | None => false,
     };
     if !absolute {
         report.say(
@@ -215,18 +223,14 @@ fn working_dir(
     Some(found)
 }
 
-fn access(table: &mut Table<'_, '_>, report: &mut Report<'_>) {
-    let Some(entry) = table.take("access") else {
-        return;
-    };
-    match entry.value.get_ref().as_str() {
-        Some("open") => {}
-        Some(known @ ("owner" | "token")) => report.say(
-            &entry.value.span(),
-            format!("access \"{known}\" is not enforced by this version yet; leave it out, or say \"open\""),
-        ),
-        Some(_) | None => report.say(&entry.value.span(), "access takes \"open\""),
-    }
+fn access(entry: &Entry<'_, '_>, report: &mut Report<'_>) -> Option<Access> {
+    let what = "\"owner\" (the user's own uid, or a token of theirs), \"token\" (a token, always) or \"open\" (everybody on this host)";
+    entry.text(what, report, |text| match text {
+        "owner" => Some(Access::Owner),
+        "token" => Some(Access::Token),
+        "open" => Some(Access::Open),
+        _ => None,
+    })
 }
 
 /// A text with holes; `quotable` says whether a message may show a hole that is not known, and the

@@ -130,6 +130,9 @@ pub(super) fn hole_out_of_place(template: &Template, transport: Transport) -> Op
     if !has_port && template::mentions_port(template) {
         return Some("{port} is where an http process listens; a stdio process has none; remove it");
     }
+    if !has_port && template.0.contains(&Piece::Socket) {
+        return Some("{socket} is where an http process listens; a stdio process needs none; remove it");
+    }
     if !has_session && template.0.contains(&Piece::Session) {
         return Some(
             "{session} is only for a process of one session: transport = \"stdio\" with sessions = \"isolated\"",

@@ -1,7 +1,7 @@
 //! What mcpsup.toml may say, and what is said about one that is wrong.
 
 use super::*;
-use crate::model::config::{Era, Health, Limits, Piece, Probe, Sessions, Stdio, Template, Transport};
+use crate::model::config::{Access, Era, Health, Limits, Piece, Probe, Sessions, Stdio, Template, Transport};
 
 /// A server that is right, to put other things beside.
 const NOTES: &str = "[server.notes]\ncommand = [\"/opt/notes\", \"{port}\"]\ntransport = \"http\"\n";
@@ -282,10 +282,16 @@ fn an_http_server_has_to_learn_its_port_from_somewhere() {
 }
 
 #[test]
-fn what_this_version_does_not_have_is_said_plainly() {
-    refused_in_server("access = \"owner\"", &["4:10: access \"owner\" is not enforced by this version yet"]);
-    refused_in_server("access = \"token\"", &["4:10: is not enforced"]);
-    refused_in_server("access = \"world\"", &["4:10: access takes \"open\""]);
+fn a_door_is_its_owners_unless_said_otherwise() {
+    let access = |more: &str| {
+        let text = format!("[server.a]\ncommand = [\"x\"]\ntransport = \"http\"\nport_env = \"P\"\n{more}\n");
+        parse(&text, "f").unwrap().servers.into_values().next().unwrap().access
+    };
+    assert_eq!(access(""), Access::Owner);
+    assert_eq!(access("access = \"owner\""), Access::Owner);
+    assert_eq!(access("access = \"token\""), Access::Token);
+    assert_eq!(access("access = \"open\""), Access::Open);
+    refused_in_server("access = \"world\"", &["4:10: access takes \"owner\" (the user's own uid"]);
 }
 
 fn stdio(lines: &str) -> Stdio {
@@ -451,4 +457,21 @@ fn a_large_file_of_noise_is_answered() {
         let said = said(&noise.repeat(50_000 / noise.len()));
         assert!((1..=101).contains(&said.len()), "{noise:?}: {}", said.len());
     }
+}
+
+#[test]
+fn a_process_that_listens_on_a_socket_has_no_port() {
+    let http = |more: &str| format!("[server.a]\ntransport = \"http\"\n{more}\n");
+    let socket = parse(&http("command = [\"x\", \"--uds\", \"{socket}\"]"), "f").unwrap();
+    let socket = &socket.servers[&"a".parse().unwrap()];
+    assert!(socket.has_socket() && !socket.listens());
+    for both in
+        ["command = [\"x\", \"{socket}\", \"{port}\"]", "command = [\"x\", \"{socket}\"]\nport_env = \"P\""]
+    {
+        let problems = parse(&http(both), "f").unwrap_err();
+        assert!(problems[0].text.contains("two ways to listen"), "{problems:?}");
+    }
+    let stdio = "[server.a]\ncommand = [\"x\", \"{socket}\"]\ntransport = \"stdio\"\n";
+    let problems = parse(stdio, "f").unwrap_err();
+    assert!(problems[0].text.contains("a stdio process needs none"), "{problems:?}");
 }

@@ -50,7 +50,9 @@ pub(super) fn of(spec: &Spec, home: &Home<'_>, key: &[u8; 32]) -> SpecId {
         digest.number(limit.unwrap_or_default());
     }
     match spec.server.transport {
-        // Whoever listens is given a port, or no spec is made.
+        // No port is so high.
+        Transport::Http if spec.server.has_socket() => digest.number(1 << 18),
+        // Whoever listens on one is given one, or no spec is made.
         Transport::Http => digest.number(spec.backend.unwrap_or_default().into()),
         Transport::Stdio(stdio) => {
             // No port is so high.

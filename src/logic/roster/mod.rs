@@ -192,6 +192,13 @@ impl Roster {
         self.users.contains_key(user)
     }
 
+    /// The uid a user has on this host, whether or not they want any server; none without a file that
+    /// could be read.
+    #[must_use]
+    pub fn owner_uid(&self, user: &UserName) -> Option<u32> {
+        self.users.get(user)?.owner_uid()
+    }
+
     /// The last good mcpsup.toml.
     #[must_use]
     pub fn config(&self) -> Option<&Arc<Config>> {

@@ -16,6 +16,9 @@ use super::{Host, digest, settings};
 /// would black out half of every log.
 const SECRET_FROM: usize = 8;
 
+/// unix(7)
+const LONGEST_SOCKET: usize = 107;
+
 /// What the last good spec of an instance was made of, where its sessions have processes of their
 /// own: theirs are made of the same.
 #[derive(Debug)]
@@ -100,13 +103,21 @@ impl Recipe<'_> {
         let working_dir = server.working_dir.as_ref();
         let working_dir = working_dir.map(|dir| home.state_dir.join(filler.fill(dir).reveal()).into());
         let env = self.environment(config, &mut filler);
-        let problems = filler.problems;
+        let mut problems = filler.problems;
+        let socket = home.socket();
+        if server.has_socket() && socket.as_os_str().len() > LONGEST_SOCKET {
+            let text = format!(
+                "{} is longer than the {LONGEST_SOCKET} bytes that a socket's path may have, so {{socket}} is of no use to {id}",
+                socket.display()
+            );
+            problems.push(Problem::new(self.file, text));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
         let backend = match server.transport {
-            Transport::Http => self.given.backend,
-            Transport::Stdio(_) => None,
+            Transport::Http if !server.has_socket() => self.given.backend,
+            Transport::Http | Transport::Stdio(_) => None,
         };
         let mut spec = Spec {
             id: SpecId([0; 32]),

@@ -28,7 +28,7 @@ pub use place::{Bases, Scope, files};
 pub use shape::is_connect;
 
 use crate::model::ServerName;
-use shape::Format;
+use shape::{Form, Format};
 
 /// An AI client whose configuration we know how to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,12 @@ impl ClientKind {
         }
     }
 
+    /// True if the client runs a command of ours for the headers of each connection.
+    #[must_use]
+    pub const fn has_helper(self) -> bool {
+        matches!(self, Self::ClaudeCode | Self::Codex)
+    }
+
     /// What its user should know beside the snippet, in one line.
     #[must_use]
     pub const fn note(self) -> Option<&'static str> {
@@ -137,6 +143,9 @@ pub struct Entry {
     pub url: String,
     /// The program and its arguments that lead there instead, for a client that is to speak stdio.
     pub command: Option<Vec<String>>,
+    /// The shell command that prints the headers to come in with, for a client that asks one
+    /// ([`ClientKind::has_helper`]).
+    pub helper: Option<String>,
 }
 
 /// What a client's file says about one server.
@@ -184,14 +193,20 @@ pub fn entry_name(server: &ServerName) -> String {
 }
 
 /// All entries of a file are of one form.
-fn is_stdio(entries: &[Entry]) -> bool {
-    entries.iter().any(|entry| entry.command.is_some())
+fn form(entries: &[Entry]) -> Form {
+    if entries.iter().any(|entry| entry.command.is_some()) {
+        Form::Program
+    } else if entries.iter().any(|entry| entry.helper.is_some()) {
+        Form::Helped
+    } else {
+        Form::Door
+    }
 }
 
 /// A whole file with these entries and nothing else, ending in a line end.
 #[must_use]
 pub fn render(kind: ClientKind, entries: &[Entry]) -> String {
-    let shape = shape::of(kind, is_stdio(entries));
+    let shape = shape::of(kind, form(entries));
     match shape.format {
         Format::Json { .. } => json::render(shape, entries),
         Format::Toml => toml::render(shape, entries),
@@ -214,7 +229,7 @@ pub fn merge(kind: ClientKind, existing: &str, entries: &[Entry], force: bool) -
     let merged = if text.trim().is_empty() {
         render(kind, entries)
     } else {
-        let shape = shape::of(kind, is_stdio(entries));
+        let shape = shape::of(kind, form(entries));
         match shape.format {
             Format::Json { comments } => json::merge(shape, comments, text, entries, force)?,
             Format::Toml => toml::merge(shape, text, entries, force)?,
@@ -234,7 +249,7 @@ pub fn find(kind: ClientKind, existing: &str, name: &str) -> Result<Option<Found
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let shape = shape::of(kind, false);
+    let shape = shape::of(kind, Form::Door);
     match shape.format {
         Format::Json { comments } => json::find(shape, comments, text, name),
         Format::Toml => toml::find(shape, text, name),

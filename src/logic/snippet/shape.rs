@@ -1,9 +1,9 @@
 //! What each client wants to read: the table that the three formats are driven by.
 //!
 //! Claude Code, Codex, Gemini and opencode were run against a logger; the others are from their
-//! documentation. An entry carries no Authorization header: a door of this version asks for none,
-//! and passes none on. Zed starts OAuth when it is answered 401, which
-//! only the process behind a door does.
+//! documentation. No entry carries an Authorization header, for a token in a file is a token that
+//! leaks: where a door takes one, a client that has a header helper is told to ask `mcpsup headers`,
+//! and the others to start `mcpsup connect`.
 
 use super::{ClientKind, Entry, MergeError, address};
 
@@ -34,6 +34,8 @@ pub(super) enum Content {
     Flag(bool),
     /// A number.
     Number(u32),
+    /// The command that prints headers.
+    Helper,
     /// The program that an entry starts.
     Program,
     /// Its arguments.
@@ -181,9 +183,36 @@ const GOOSE_STDIO: Shape = Shape {
     ..GOOSE
 };
 
-/// The shape of a client's file, for doors or for programs that lead to them.
-pub(super) const fn of(kind: ClientKind, stdio: bool) -> &'static Shape {
-    if stdio {
+const CLAUDE_CODE_HELPED: Shape = Shape {
+    fields: &[
+        set("type", Content::Text("http")),
+        set("url", Content::Url),
+        set("headersHelper", Content::Helper),
+    ],
+    ..CLAUDE_CODE
+};
+const CODEX_HELPED: Shape =
+    Shape { fields: &[set("url", Content::Url), set("http_headers_helper", Content::Helper)], ..CODEX };
+
+/// What the entries of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// URLs of doors.
+    Door,
+    /// The same, and what prints the headers to come in with.
+    Helped,
+    /// Programs that lead there.
+    Program,
+}
+
+/// The shape of a client's file. A client without a header helper is told of the URL alone.
+pub(super) const fn of(kind: ClientKind, form: Form) -> &'static Shape {
+    match (form, kind) {
+        (Form::Helped, ClientKind::ClaudeCode) => return &CLAUDE_CODE_HELPED,
+        (Form::Helped, ClientKind::Codex) => return &CODEX_HELPED,
+        (Form::Door | Form::Helped | Form::Program, _) => {}
+    }
+    if matches!(form, Form::Program) {
         return match kind {
             ClientKind::ClaudeCode => &CLAUDE_CODE_STDIO,
             ClientKind::ClaudeDesktop => &CLAUDE_DESKTOP_STDIO,

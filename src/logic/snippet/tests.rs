@@ -5,7 +5,7 @@ use super::*;
 const URL: &str = "http://127.0.0.1:3456/mcp";
 
 fn notes() -> Vec<Entry> {
-    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None }]
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None, helper: None }]
 }
 
 fn merged(kind: ClientKind, existing: &str) -> Result<String, MergeError> {
@@ -91,8 +91,13 @@ fn a_printed_snippet_is_laid_out_for_reading() {
 #[test]
 fn a_rendered_file_holds_all_entries_and_merging_them_again_changes_nothing() {
     let two = vec![
-        Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None },
-        Entry { name: "7of9".to_owned(), url: "http://127.0.0.1:3457/mcp".to_owned(), command: None },
+        Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None, helper: None },
+        Entry {
+            name: "7of9".to_owned(),
+            url: "http://127.0.0.1:3457/mcp".to_owned(),
+            command: None,
+            helper: None,
+        },
     ];
     for kind in ClientKind::ALL {
         let file = render(kind, &two);
@@ -617,7 +622,7 @@ const WORDS: [&str; 3] = ["/opt/bin/mcpsup", "connect", "alice/notes"];
 
 fn connects() -> Vec<Entry> {
     let command = Some(WORDS.map(str::to_owned).to_vec());
-    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command }]
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command, helper: None }]
 }
 
 #[test]
@@ -683,5 +688,33 @@ fn a_door_and_a_command_of_ours_take_each_others_place() {
         } else {
             assert!(to_command.is_err() && to_door.is_err(), "{kind}: left to people");
         }
+    }
+}
+
+/// Our entry for a door that takes a token.
+fn helped() -> Vec<Entry> {
+    let helper = Some("/usr/bin/mcpsup headers alice/notes".to_owned());
+    vec![Entry { name: "notes".to_owned(), url: URL.to_owned(), command: None, helper }]
+}
+
+#[test]
+fn a_client_with_a_helper_is_told_to_ask_it_and_no_token_is_written() {
+    for (kind, line) in [
+        (ClientKind::ClaudeCode, "\"headersHelper\": \"/usr/bin/mcpsup headers alice/notes\""),
+        (ClientKind::Codex, "http_headers_helper = \"/usr/bin/mcpsup headers alice/notes\""),
+    ] {
+        assert!(kind.has_helper());
+        let fresh = render(kind, &helped());
+        assert!(fresh.contains(line) && fresh.contains(URL), "{fresh}");
+        assert_eq!(merge(kind, &fresh, &helped(), false).unwrap(), fresh, "{kind}: twice");
+
+        // One that was written when the door took none, with what its user added.
+        let before = render(kind, &[Entry { helper: None, ..helped().remove(0) }]);
+        assert!(!before.contains("elper"), "{before}");
+        let after = merge(kind, &before, &helped(), false).unwrap();
+        assert!(after.contains(line), "{after}");
+        assert_eq!(find(kind, &after, "notes").unwrap().unwrap().url.as_deref(), Some(URL));
+        let moved = after.replace("alice/notes", "alice/old");
+        assert_eq!(merge(kind, &moved, &helped(), false).unwrap(), after);
     }
 }

@@ -5,7 +5,7 @@
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
 
-use super::shape::{self, COMMAND_KEYS, Shape, URL_KEYS};
+use super::shape::{self, COMMAND_KEYS, Content, Shape, URL_KEYS};
 use super::splice::{Splice, newline_of, not_as_meant, wrong_at};
 use super::{Entry, Found, MergeError};
 
@@ -102,8 +102,25 @@ fn table(shape: &Shape, entry: &Entry, newline: &str) -> String {
         let (program, args) = (Value::from(shape::program(entry)), args(entry));
         return format!("{head}command = {program}{newline}args = {args}{newline}");
     }
-    let url = Value::from(entry.url.as_str());
-    format!("{head}{} = {url}{newline}", shape.url_key)
+    let lines = addresses(shape, entry).into_iter().map(|(key, value)| format!("{key} = {value}{newline}"));
+    head + &lines.collect::<String>()
+}
+
+/// Where an entry points, and how one comes in there: its keys and values.
+fn addresses(shape: &Shape, entry: &Entry) -> Vec<(&'static str, Value)> {
+    let text = |field: &shape::Field| match field.content {
+        Content::Url => Some(entry.url.as_str()),
+        Content::Helper => entry.helper.as_deref(),
+        Content::Name
+        | Content::Text(_)
+        | Content::Flag(_)
+        | Content::Number(_)
+        | Content::Program
+        | Content::Args
+        | Content::Words
+        | Content::ShimArgs => None,
+    };
+    shape.fields.iter().filter_map(|field| Some((field.key, Value::from(text(field)?)))).collect()
 }
 
 fn args(entry: &Entry) -> Value {
@@ -148,20 +165,22 @@ fn update(
         Err(MergeError::Taken { .. }) if force => return Err(by_hand()),
         Err(error) => return Err(error),
     }
-    let url = Value::from(entry.url.as_str()).to_string();
-    match fields.get(shape.url_key) {
-        Some(there) if there.as_str() == Some(&entry.url) => {}
-        Some(there) => splice.replace(there.span().ok_or_else(by_hand)?, url),
-        None => {
-            // Only under a [header] of its own is there a line to put it after.
-            let header = item.as_table().filter(|table| !table.is_implicit() && !table.is_dotted());
-            let start = header.and_then(toml_edit::Table::span).ok_or_else(by_hand)?.start;
-            let newline = splice.newline();
-            let line = format!("{} = {url}{newline}", shape.url_key);
-            match splice.next_line(start) {
-                Some(at) => splice.insert(at, line),
-                None => splice.insert(splice.text().len(), format!("{newline}{line}")),
-            }
+    let mut missing = String::new();
+    let newline = splice.newline().to_owned();
+    for (key, value) in addresses(shape, entry) {
+        match fields.get(key) {
+            Some(there) if there.as_str() == value.as_str() => {}
+            Some(there) => splice.replace(there.span().ok_or_else(by_hand)?, value.to_string()),
+            None => missing.extend([key, " = ", &value.to_string(), &newline]),
+        }
+    }
+    if !missing.is_empty() {
+        // Only under a [header] of its own is there a line to put it after.
+        let header = item.as_table().filter(|table| !table.is_implicit() && !table.is_dotted());
+        let start = header.and_then(toml_edit::Table::span).ok_or_else(by_hand)?.start;
+        match splice.next_line(start) {
+            Some(at) => splice.insert(at, missing),
+            None => splice.insert(splice.text().len(), format!("{newline}{missing}")),
         }
     }
     Ok(())
@@ -188,7 +207,9 @@ fn rest(text: &str, shape: &Shape, entries: &[Entry]) -> Option<::toml::Table> {
     if let Some(servers) = all.get_mut(shape.container).and_then(::toml::Value::as_table_mut) {
         for entry in entries {
             if let Some(fields) = servers.get_mut(&entry.name).and_then(::toml::Value::as_table_mut) {
-                fields.remove(shape.url_key);
+                for (key, _) in addresses(shape, entry) {
+                    fields.remove(key);
+                }
                 if entry.command.is_some() {
                     fields.remove("command");
                     fields.remove("args");

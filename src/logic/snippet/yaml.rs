@@ -238,6 +238,7 @@ fn value(content: Content, entry: &Entry) -> String {
         Content::Text(text) => text.to_owned(),
         Content::Flag(flag) => flag.to_string(),
         Content::Number(number) => number.to_string(),
+        Content::Helper => quoted(entry.helper.as_deref().unwrap_or_default()),
         Content::Program => quoted(shape::program(entry)),
         Content::Args => list(shape::args(entry)),
         Content::Words => list(entry.command.as_deref().unwrap_or_default()),
@@ -346,6 +347,7 @@ fn update(
                     | Content::Text(_)
                     | Content::Flag(_)
                     | Content::Number(_)
+                    | Content::Helper
                     | Content::Program
                     | Content::Args
                     | Content::Words

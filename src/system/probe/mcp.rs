@@ -4,13 +4,12 @@
 //! HTTP status, silence) means that the server may be older, and `initialize` as of 2025-11-25
 //! decides. A session that `initialize` opened is deleted again: a probe leaves nothing behind.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -19,6 +18,7 @@ use tokio::time::timeout;
 
 use super::sse::Events;
 use super::{Link, MAX_ANSWER, NotReady, answered, exchange, is_type, next, plain, request};
+use crate::system::socket::Address;
 
 const MODERN: &str = "2026-07-28";
 const LEGACY: &str = "2025-11-25";
@@ -52,24 +52,23 @@ impl Failure {
     }
 }
 
+/// An address, a path, and what to come in with.
+type To<'a> = (&'a Address, &'a str, Option<&'a HeaderValue>);
+
 /// Asks until the server has answered as MCP; `left` is the time that remains for all of it.
-pub(super) async fn round_trip(
-    backend: SocketAddr,
-    path: &str,
-    left: impl Fn() -> Duration,
-) -> Result<(), NotReady> {
+pub(super) async fn round_trip(to: To<'_>, left: impl Fn() -> Duration) -> Result<(), NotReady> {
     // Half of the time, so that silence towards the new method leaves enough for the old one.
-    if let Ok(Ok((answer, ..))) = timeout(left() / 2, ask(backend, discover(backend, path)?)).await
+    if let Ok(Ok((answer, ..))) = timeout(left() / 2, ask(to.0, discover(to)?)).await
         && (answer.result.is_some() || answer.error.is_some_and(|error| error.is_modern()))
     {
         return Ok(());
     }
     let late = || NotReady("it did not answer initialize in time".to_owned());
-    let initialize = initialize(backend, path)?;
-    let (answer, headers) = timeout(left(), ask(backend, initialize)).await.map_err(|_| late())??;
+    let initialize = initialize(to)?;
+    let (answer, headers) = timeout(left(), ask(to.0, initialize)).await.map_err(|_| late())??;
     if let Some(session) = headers.get(SESSION) {
         // Said or not, the session is the server's to expire.
-        drop(timeout(GOODBYE, goodbye(backend, path, session)).await);
+        drop(timeout(GOODBYE, goodbye(to, session)).await);
     }
     match answer {
         Message { result: Some(_), .. } => Ok(()),
@@ -84,43 +83,48 @@ fn no_mcp() -> NotReady {
     NotReady("its answer is not MCP; is [server.NAME] path right?".to_owned())
 }
 
-fn discover(backend: SocketAddr, path: &str) -> Result<Request<Full<Bytes>>, NotReady> {
+fn discover(to: To<'_>) -> Result<Request<Full<Bytes>>, NotReady> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": {
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientCapabilities": {},
         "io.modelcontextprotocol/clientInfo": {"name": "mcpsup", "version": env!("CARGO_PKG_VERSION")},
     }}});
-    let mut post = post(backend, path, &body)?;
+    let mut post = post(to, &body)?;
     post.headers_mut().insert(VERSION, HeaderValue::from_static(MODERN));
     post.headers_mut().insert(METHOD, HeaderValue::from_static("server/discover"));
     Ok(post)
 }
 
-fn initialize(backend: SocketAddr, path: &str) -> Result<Request<Full<Bytes>>, NotReady> {
+fn initialize(to: To<'_>) -> Result<Request<Full<Bytes>>, NotReady> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": LEGACY,
         "capabilities": {},
         "clientInfo": {"name": "mcpsup", "version": env!("CARGO_PKG_VERSION")},
     }});
-    post(backend, path, &body)
+    post(to, &body)
 }
 
-fn post(backend: SocketAddr, path: &str, body: &serde_json::Value) -> Result<Request<Full<Bytes>>, NotReady> {
-    let mut post = request("POST", path, backend, Bytes::from(body.to_string()))?;
+fn post(
+    (address, path, authorization): To<'_>,
+    body: &serde_json::Value,
+) -> Result<Request<Full<Bytes>>, NotReady> {
+    let mut post = request("POST", path, address, Bytes::from(body.to_string()))?;
     post.headers_mut().insert(CONTENT_TYPE, JSON);
     post.headers_mut().insert(ACCEPT, BOTH);
+    post.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value.clone())));
     Ok(post)
 }
 
-async fn goodbye(backend: SocketAddr, path: &str, session: &HeaderValue) -> Result<(), NotReady> {
-    let mut delete = plain("DELETE", path, backend)?;
+async fn goodbye((address, path, authorization): To<'_>, session: &HeaderValue) -> Result<(), NotReady> {
+    let mut delete = plain("DELETE", path, address)?;
+    delete.headers_mut().extend(authorization.map(|value| (AUTHORIZATION, value.clone())));
     delete.headers_mut().insert(SESSION, session.clone());
     delete.headers_mut().insert(VERSION, HeaderValue::from_static(LEGACY));
-    exchange(backend, delete).await.map(drop)
+    exchange(address, delete).await.map(drop)
 }
 
 /// Sends one request and reads until its answer is there.
-async fn ask(backend: SocketAddr, request: Request<Full<Bytes>>) -> Result<(Message, HeaderMap), NotReady> {
+async fn ask(backend: &Address, request: Request<Full<Bytes>>) -> Result<(Message, HeaderMap), NotReady> {
     let (response, link) = exchange(backend, request).await?;
     let status = response.status();
     let headers = response.headers().clone();

@@ -13,6 +13,8 @@ mod sse;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,14 +24,16 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::model::Moment;
 use crate::model::config::Probe;
+use crate::model::{Moment, Secret};
 use crate::system::clock;
-use crate::system::socket::{self, Listener};
+use crate::system::peer;
+use crate::system::socket::{self, Address, Listener};
 
 /// How much of an answer is read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -46,13 +50,14 @@ const ELSEWHERE: Duration = Duration::from_secs(2);
 pub struct NotReady(pub String);
 
 /// A server that is ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listening {
-    /// The socket that was verified; see [`Listener::inode`].
+    /// The socket that was verified; see [`Listener::inode`]. 0 for a Unix socket, of whose other end
+    /// the kernel tells the process instead.
     pub inode: u64,
     /// Where to connect: the address asked for, or `[::1]` with its port, since many programs
     /// listen on "localhost" and get that.
-    pub addr: SocketAddr,
+    pub addr: Address,
 }
 
 /// Waits until the run's own process listens at `backend` and answers the probe at `path`.
@@ -61,25 +66,25 @@ pub struct Listening {
 /// each time it changes. No connection is made before the listener is known to be the run's.
 pub async fn until_ready<P: IntoIterator<Item = i32>>(
     probe: &Probe,
-    backend: SocketAddr,
+    backend: &Address,
     path: &str,
     pids: impl Fn() -> P,
     mut say: impl FnMut(String),
 ) -> Listening {
     let began = clock::now();
-    let mut watch = Watch { backend, holder: None, elsewhere: None };
+    let mut watch = Watch { backend: backend.clone(), holder: None, elsewhere: None };
     let mut said = String::new();
     loop {
         let waited = clock::now().since(began);
         let outcome = match watch.look(&pids, waited) {
             // Boxed, for most of the time nobody listens yet: while a thousand wait to be ready, what
             // they hold lies between what the runs keep for good, and leaves holes of its size.
-            Ok(found) => Box::pin(try_once(probe, found.addr, path, TRY)).await.map(|()| found),
+            Ok(found) => Box::pin(try_once(probe, &found.addr, path, TRY)).await.map(|()| found),
             Err(why) => Err(why),
         };
         match outcome {
             // It may have been replaced while it answered.
-            Ok(found) if watch.look(&pids, waited) == Ok(found) => return found,
+            Ok(found) if watch.look(&pids, waited).as_ref() == Ok(&found) => return found,
             Err(NotReady(why)) if why != said => {
                 said.clone_from(&why);
                 say(why);
@@ -93,7 +98,7 @@ pub async fn until_ready<P: IntoIterator<Item = i32>>(
 
 /// What [`until_ready`] remembers between two looks, because finding it out is dear.
 struct Watch {
-    backend: SocketAddr,
+    backend: Address,
     /// The stranger's socket on our port, and the words for it.
     holder: Option<(u64, String)>,
     /// When we last looked at other ports, and what was there.
@@ -108,29 +113,33 @@ impl Watch {
         waited: Duration,
     ) -> Result<Listening, NotReady> {
         let asked = |cause| NotReady(format!("cannot ask the kernel who listens: {cause}"));
-        let places = places(self.backend);
+        let backend = match &self.backend {
+            Address::Tcp(backend) => *backend,
+            Address::Unix(path) => return look_at_socket(path, pids),
+        };
+        let places = places(backend);
         let mut found = Vec::new();
         for addr in places {
             found.push(socket::listener_at(addr).map_err(asked)?.map(|one| (addr, one)));
         }
         if found.iter().all(Option::is_none) {
-            return Err(self.nothing(pids, waited));
+            return Err(self.nothing(backend.port(), pids, waited));
         }
         let owns = |one: &Listener| socket::owned_by(one.inode, pids().into_iter());
-        let all = socket::all_at(self.backend.port()).map_err(asked)?;
+        let all = socket::all_at(backend.port()).map_err(asked)?;
         let mut stranger = None;
         for (addr, one) in found.into_iter().flatten() {
             let reached = || all.iter().chain([&one]).filter(|other| other.serves(addr.ip()));
             match reached().find(|other| !owns(other)) {
                 None => {
-                    return Ok(Listening { inode: one.inode, addr });
+                    return Ok(Listening { inode: one.inode, addr: Address::Tcp(addr) });
                 }
                 Some(other) => stranger = stranger.or(Some(*other)),
             }
         }
         Err(match stranger {
             Some(other) => self.held(&other),
-            None => self.nothing(pids, waited),
+            None => self.nothing(backend.port(), pids, waited),
         })
     }
 
@@ -139,7 +148,7 @@ impl Watch {
         let (_, words) = self.holder.insert(known.unwrap_or_else(|| {
             let words = format!(
                 "port {} is held by another process ({})",
-                self.backend.port(),
+                stranger.addr.port(),
                 socket::holder_of(stranger)
             );
             (stranger.inode, words)
@@ -147,8 +156,12 @@ impl Watch {
         NotReady(words.clone())
     }
 
-    fn nothing<P: IntoIterator<Item = i32>>(&mut self, pids: impl Fn() -> P, waited: Duration) -> NotReady {
-        let port = self.backend.port();
+    fn nothing<P: IntoIterator<Item = i32>>(
+        &mut self,
+        port: u16,
+        pids: impl Fn() -> P,
+        waited: Duration,
+    ) -> NotReady {
         if waited >= ELSEWHERE {
             let due = self.elsewhere.is_none_or(|(at, _)| waited >= at + ELSEWHERE);
             if due {
@@ -161,6 +174,21 @@ impl Watch {
         }
         NotReady(format!("it does not listen on port {port} yet"))
     }
+}
+
+/// Who listens on a Unix socket is found out by connecting: nothing is sent.
+fn look_at_socket<P: IntoIterator<Item = i32>>(
+    path: &Arc<Path>,
+    pids: impl Fn() -> P,
+) -> Result<Listening, NotReady> {
+    // Never waiting: one that listens and accepts nobody must not hold us up.
+    let stream =
+        socket::reach(path).map_err(|_| NotReady(format!("it does not listen on {} yet", path.display())))?;
+    let told = peer::credentials(&stream);
+    if told.is_ok_and(|told| pids().into_iter().any(|pid| pid == told.pid)) {
+        return Ok(Listening { inode: 0, addr: Address::Unix(Arc::clone(path)) });
+    }
+    Err(NotReady(format!("another process listens on {}", path.display())))
 }
 
 /// Where a process told to listen on this port may be: there, or for 127.0.0.1 on `[::1]` too.
@@ -184,12 +212,7 @@ fn other_port(own: &HashSet<u64>, given: u16) -> Option<u16> {
 /// # Errors
 ///
 /// When it did not answer as the probe demands within `limit`.
-pub async fn try_once(
-    probe: &Probe,
-    backend: SocketAddr,
-    path: &str,
-    limit: Duration,
-) -> Result<(), NotReady> {
+pub async fn try_once(probe: &Probe, backend: &Address, path: &str, limit: Duration) -> Result<(), NotReady> {
     let late = || NotReady(format!("it did not answer within {} s", limit.as_secs_f32()));
     match probe {
         Probe::Tcp => Ok(()),
@@ -201,9 +224,27 @@ pub async fn try_once(
         }
         Probe::Mcp => {
             let started = clock::now();
-            mcp::round_trip(backend, path, || limit.saturating_sub(since(started))).await
+            mcp::round_trip((backend, path, None), || limit.saturating_sub(since(started))).await
         }
     }
+}
+
+/// Has a round trip at a door, as a user's client would; `authorization` is the value of that header.
+///
+/// # Errors
+///
+/// When it does not let us in, or there was no answer within `limit`.
+pub async fn as_client(
+    door: &Address,
+    path: &str,
+    authorization: Option<&Secret>,
+    limit: Duration,
+) -> Result<(), NotReady> {
+    let started = clock::now();
+    let authorization = authorization.map(|text| HeaderValue::from_str(text.reveal())).transpose();
+    let authorization = authorization.map_err(|_| NotReady("its header cannot be sent".to_owned()))?;
+    let to = (door, path, authorization.as_ref());
+    mcp::round_trip(to, || limit.saturating_sub(since(started))).await
 }
 
 fn since(started: Moment) -> Duration {
@@ -220,17 +261,17 @@ fn answered(status: hyper::StatusCode) -> NotReady {
 }
 
 /// A request without a body.
-fn plain(method: &str, path: &str, backend: SocketAddr) -> Result<Request<Full<Bytes>>, NotReady> {
+fn plain(method: &str, path: &str, backend: &Address) -> Result<Request<Full<Bytes>>, NotReady> {
     request(method, path, backend, Bytes::new())
 }
 
 fn request(
     method: &str,
     path: &str,
-    backend: SocketAddr,
+    backend: &Address,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, NotReady> {
-    let request = Request::builder().method(method).uri(path).header(HOST, backend.to_string());
+    let request = Request::builder().method(method).uri(path).header(HOST, backend.host());
     request.body(Full::new(body)).map_err(|cause| NotReady(format!("cannot ask {path}: {cause}")))
 }
 
@@ -239,11 +280,20 @@ type Link = JoinSet<()>;
 
 /// One request on a connection of its own. The connection lives as long as the second value.
 async fn exchange(
-    backend: SocketAddr,
+    backend: &Address,
     request: Request<Full<Bytes>>,
 ) -> Result<(Response<Incoming>, Link), NotReady> {
     let refused = |cause| NotReady(format!("it accepts no connection: {cause}"));
-    let stream = TcpStream::connect(backend).await.map_err(refused)?;
+    match backend {
+        Address::Tcp(addr) => speak(TcpStream::connect(addr).await.map_err(refused)?, request).await,
+        Address::Unix(path) => speak(UnixStream::connect(path).await.map_err(refused)?, request).await,
+    }
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, Link), NotReady> {
     let silent = |_: hyper::Error| NotReady("it closed the connection without an answer".into());
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_ANSWER)

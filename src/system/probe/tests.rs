@@ -76,7 +76,7 @@ const RESULT: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"x":1}}"#;
 const UNKNOWN: &str = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"secret text"}}"#;
 
 async fn mcp(addr: SocketAddr) -> Result<(), NotReady> {
-    try_once(&Probe::Mcp, addr, "/mcp", LIMIT).await
+    try_once(&Probe::Mcp, &Address::Tcp(addr), "/mcp", LIMIT).await
 }
 
 #[tokio::test]
@@ -157,8 +157,8 @@ async fn an_http_probe_wants_a_status_below_400() {
     })
     .await;
 
-    assert_eq!(try_once(&Probe::Http("/health".into()), addr, "/mcp", LIMIT).await, Ok(()));
-    let wrong = try_once(&Probe::Http("/".into()), addr, "/mcp", LIMIT).await;
+    assert_eq!(try_once(&Probe::Http("/health".into()), &Address::Tcp(addr), "/mcp", LIMIT).await, Ok(()));
+    let wrong = try_once(&Probe::Http("/".into()), &Address::Tcp(addr), "/mcp", LIMIT).await;
     assert_eq!(wrong, Err(NotReady("it answered HTTP 404".into())));
     assert_eq!(asked.lock().unwrap().len(), 2);
 }
@@ -168,7 +168,7 @@ async fn a_server_that_never_answers_is_given_up_at_the_limit() {
     let quiet = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = quiet.local_addr().unwrap();
 
-    let outcome = try_once(&Probe::Mcp, addr, "/mcp", Duration::from_millis(50)).await;
+    let outcome = try_once(&Probe::Mcp, &Address::Tcp(addr), "/mcp", Duration::from_millis(50)).await;
 
     assert_eq!(outcome, Err(NotReady("it did not answer initialize in time".into())));
 }
@@ -176,7 +176,8 @@ async fn a_server_that_never_answers_is_given_up_at_the_limit() {
 /// Runs `until_ready` until it has said something that contains `words`.
 async fn says(addr: SocketAddr, pids: impl Fn() -> Vec<i32>, words: &str) {
     let (sender, mut said) = tokio::sync::mpsc::unbounded_channel();
-    let ready = until_ready(&Probe::Tcp, addr, "/mcp", pids, move |why| {
+    let there = Address::Tcp(addr);
+    let ready = until_ready(&Probe::Tcp, &there, "/mcp", pids, move |why| {
         sender.send(why).unwrap();
     });
     let heard = async {
@@ -201,7 +202,8 @@ async fn it_waits_without_connecting_until_its_own_process_listens() {
     let log = said.clone();
     let (heard, hear) = tokio::sync::oneshot::channel();
     let mut heard = Some(heard);
-    let ready = until_ready(&Probe::Mcp, addr, "/mcp", us, move |why| {
+    let there = Address::Tcp(addr);
+    let ready = until_ready(&Probe::Mcp, &there, "/mcp", us, move |why| {
         log.borrow_mut().push(why);
         if let Some(heard) = heard.take() {
             heard.send(()).unwrap();
@@ -215,7 +217,7 @@ async fn it_waits_without_connecting_until_its_own_process_listens() {
 
     let (found, _server) = timeout(LIMIT, async { tokio::join!(ready, late) }).await.unwrap();
 
-    assert_eq!(found.addr, addr);
+    assert_eq!(found.addr, Address::Tcp(addr));
     assert_eq!(Some(found.inode), socket::listener_at(addr).unwrap().map(|one| one.inode));
     assert_eq!(said.borrow()[0], format!("it does not listen on port {} yet", addr.port()));
 }
@@ -244,17 +246,18 @@ async fn a_server_on_localhost_that_got_the_other_loopback_is_found_there() {
     let (there, _) = serve(listener, |_| reply("200 OK", "application/json", RESULT));
 
     let given = SocketAddr::new([127, 0, 0, 1].into(), port);
-    let found = timeout(LIMIT, until_ready(&Probe::Mcp, given, "/mcp", us, |_| {})).await.unwrap();
+    let found =
+        timeout(LIMIT, until_ready(&Probe::Mcp, &Address::Tcp(given), "/mcp", us, |_| {})).await.unwrap();
 
-    assert_eq!(found.addr, there);
+    assert_eq!(found.addr, Address::Tcp(there));
 }
 
 #[tokio::test]
 async fn waiting_can_be_done_in_a_task_of_its_own() {
     let (addr, _) = server(|_| reply("200 OK", "application/json", RESULT)).await;
-    let ready = async move { until_ready(&Probe::Mcp, addr, "/mcp", us, |_| {}).await };
+    let ready = async move { until_ready(&Probe::Mcp, &Address::Tcp(addr), "/mcp", us, |_| {}).await };
 
     let found = timeout(LIMIT, tokio::spawn(ready)).await.unwrap().unwrap();
 
-    assert_eq!(found.addr, addr);
+    assert_eq!(found.addr, Address::Tcp(addr));
 }

@@ -1,4 +1,4 @@
-//! The kernel's table of listening TCP sockets, asked over netlink (`sock_diag(7)`).
+//! The kernel's table of TCP sockets, asked over netlink (`sock_diag(7)`).
 //!
 //! `/proc/net/tcp` says the same and costs a walk through every connection of the host; here the
 //! kernel finds one socket by its address, or only those that listen on one port. Messages are
@@ -21,6 +21,9 @@ const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 /// `TCP_LISTEN` of `net/tcp_states.h`.
 const LISTEN: u8 = 10;
+/// `TCP_ESTABLISHED`, `TCP_FIN_WAIT1`, `TCP_FIN_WAIT2` (it has said its last and listens),
+/// `TCP_CLOSE_WAIT`, `TCP_LAST_ACK`, `TCP_CLOSING`: it has, or had until now, another end.
+const CONNECTED: [u8; 6] = [1, 4, 5, 8, 9, 11];
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
@@ -74,9 +77,8 @@ impl Listener {
 pub fn listener_at(addr: SocketAddr) -> io::Result<Option<Listener>> {
     let family = if addr.is_ipv4() { AF_INET } else { AF_INET6 };
     let mut found = None;
-    match ask(family, NLM_F_REQUEST, Some(addr.ip()), addr.port(), |listener| {
-        found = Some(listener);
-    }) {
+    let id = Id { ip: Some(addr.ip()), port: addr.port(), remote: None };
+    match ask(family, NLM_F_REQUEST, &id, |body| found = listener(body)) {
         Ok(()) => Ok(found),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
@@ -101,13 +103,49 @@ pub fn everywhere() -> io::Result<Vec<Listener>> {
     all(0)
 }
 
+/// Whose socket is at the client's end of a connection that was accepted here: `here` is our end of
+/// it, `there` the client's. `None` is nobody: the client is not on this host (or in another network
+/// namespace), or it has closed its socket, which then has no owner any more (uid 0 and inode 0).
+///
+/// The answer holds for the connection only if our end is still connected *after* it was given: see
+/// [`client_of`](super::client_of).
+///
+/// # Errors
+///
+/// When the kernel cannot be asked.
+pub(super) fn client_at(here: SocketAddr, there: SocketAddr) -> io::Result<Option<u32>> {
+    // A client of a dual-stack door speaks IPv4 under an IPv6 name; the kernel's table knows the first.
+    let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    let (here, there) = (plain(here), plain(there));
+    let family = if there.is_ipv4() { AF_INET } else { AF_INET6 };
+    let id = Id { ip: Some(there.ip()), port: there.port(), remote: Some(here) };
+    let mut found = None;
+    match ask(family, NLM_F_REQUEST, &id, |body| found = client(body, here, there)) {
+        Ok(()) => Ok(found),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The owner of a socket that is connected from `there` to `here`, and is somebody's.
+///
+/// The addresses are compared because the kernel, where it finds no connection, answers with
+/// whoever *listens* at `there`; the state, because a socket that is only trying to connect from
+/// there is another than the one that did; the inode, because what its owner closed is nobody's.
+fn client(body: &[u8], here: SocketAddr, there: SocketAddr) -> Option<u32> {
+    let fixed = body.get(..MESSAGE)?;
+    let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    let is_it = plain(local(fixed)?) == there && plain(remote(fixed)?) == here;
+    let inode = u32_at(fixed, 68)?;
+    (is_it && CONNECTED.contains(&fixed[1]) && inode != 0).then_some(u32_at(fixed, 64)?)
+}
+
 /// `port` 0 is the kernel's "any".
 fn all(port: u16) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        match ask(family, NLM_F_REQUEST | NLM_F_DUMP, None, port, |listener| {
-            found.push(listener);
-        }) {
+        let id = Id { ip: None, port, remote: None };
+        match ask(family, NLM_F_REQUEST | NLM_F_DUMP, &id, |body| found.extend(listener(body))) {
             // A kernel without IPv6 has no handler for it and nobody listening there.
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno.into()),
@@ -116,15 +154,20 @@ fn all(port: u16) -> io::Result<Vec<Listener>> {
     Ok(found)
 }
 
-fn ask(
-    family: u8,
-    flags: u16,
+/// `struct inet_diag_sockid`, as far as we ask by it.
+struct Id {
+    /// The address of the socket that is asked for; every one if `None`.
     ip: Option<IpAddr>,
+    /// Its port; 0 is the kernel's "any".
     port: u16,
-    mut found: impl FnMut(Listener),
-) -> Result<(), Errno> {
+    /// What it is connected with; `None` for one that listens.
+    remote: Option<SocketAddr>,
+}
+
+/// `found` gets each `struct inet_diag_msg` with its attributes.
+fn ask(family: u8, flags: u16, id: &Id, mut found: impl FnMut(&[u8])) -> Result<(), Errno> {
     let netlink = open()?;
-    let question = question(family, flags, ip, port);
+    let question = question(family, flags, id);
     sendto(netlink.as_raw_fd(), &question, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let dump = flags & NLM_F_DUMP != 0;
     let mut buffer = vec![0; if dump { BUFFER } else { 1024 }];
@@ -152,7 +195,7 @@ fn open() -> Result<OwnedFd, Errno> {
 }
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`.
-fn question(family: u8, flags: u16, ip: Option<IpAddr>, port: u16) -> Vec<u8> {
+fn question(family: u8, flags: u16, id: &Id) -> Vec<u8> {
     const LENGTH: u32 = 72;
     let mut bytes = Vec::with_capacity(72);
     bytes.extend(LENGTH.to_ne_bytes());
@@ -162,23 +205,25 @@ fn question(family: u8, flags: u16, ip: Option<IpAddr>, port: u16) -> Vec<u8> {
     bytes.extend(0u32.to_ne_bytes()); // the kernel fills in our address
     bytes.extend([family, IPPROTO_TCP, 0, 0]);
     bytes.extend((1u32 << LISTEN).to_ne_bytes());
-    bytes.extend(port.to_be_bytes());
-    bytes.extend([0; 2]); // remote port: none, it listens
-    match ip {
-        Some(IpAddr::V4(ip)) => {
-            bytes.extend(ip.octets());
-            bytes.extend([0; 12]);
+    bytes.extend(id.port.to_be_bytes());
+    bytes.extend(id.remote.map_or(0, |remote| remote.port()).to_be_bytes());
+    for ip in [id.ip, id.remote.map(|remote| remote.ip())] {
+        match ip {
+            Some(IpAddr::V4(ip)) => {
+                bytes.extend(ip.octets());
+                bytes.extend([0; 12]);
+            }
+            Some(IpAddr::V6(ip)) => bytes.extend(ip.octets()),
+            None => bytes.extend([0; 16]),
         }
-        Some(IpAddr::V6(ip)) => bytes.extend(ip.octets()),
-        None => bytes.extend([0; 16]),
     }
-    bytes.extend([0; 16 + 4]); // remote address, interface
+    bytes.extend([0; 4]); // interface
     bytes.extend([0xff; 8]); // INET_DIAG_NOCOOKIE
     bytes
 }
 
 /// Reads the messages of one datagram; true if it was the last.
-fn read(mut bytes: &[u8], found: &mut impl FnMut(Listener)) -> Result<bool, Errno> {
+fn read(mut bytes: &[u8], found: &mut impl FnMut(&[u8])) -> Result<bool, Errno> {
     while let (Some(length), Some(kind)) = (u32_at(bytes, 0), u16_at(bytes, 4)) {
         let length = usize::try_from(length).map_err(|_| Errno::EBADMSG)?;
         let body = bytes.get(HEADER..length).ok_or(Errno::EBADMSG)?;
@@ -188,11 +233,7 @@ fn read(mut bytes: &[u8], found: &mut impl FnMut(Listener)) -> Result<bool, Errn
                 let code = u32_at(body, 0).ok_or(Errno::EBADMSG)?.cast_signed();
                 return if code == 0 { Ok(true) } else { Err(Errno::from_raw(-code)) };
             }
-            SOCK_DIAG_BY_FAMILY => {
-                if let Some(listener) = listener(body) {
-                    found(listener);
-                }
-            }
+            SOCK_DIAG_BY_FAMILY => found(body),
             // Not asked for; the length says where the next one begins.
             _ => {}
         }
@@ -207,12 +248,7 @@ fn listener(body: &[u8]) -> Option<Listener> {
     if fixed[1] != LISTEN {
         return None;
     }
-    let ip = if fixed[0] == AF_INET {
-        IpAddr::from(<[u8; 4]>::try_from(&fixed[8..12]).ok()?)
-    } else {
-        IpAddr::from(<[u8; 16]>::try_from(&fixed[8..24]).ok()?)
-    };
-    let port = u16::from_be_bytes([fixed[4], fixed[5]]);
+    let addr = local(fixed)?;
     let mut v6only = false;
     while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
         if kind == INET_DIAG_SKV6ONLY {
@@ -222,7 +258,30 @@ fn listener(body: &[u8]) -> Option<Listener> {
     }
     let uid = u32_at(fixed, 64)?;
     let inode = u64::from(u32_at(fixed, 68)?);
-    Some(Listener { addr: SocketAddr::new(ip, port), v6only, inode, uid })
+    Some(Listener { addr, v6only, inode, uid })
+}
+
+/// Where a socket is, in a `struct inet_diag_msg`.
+fn local(fixed: &[u8]) -> Option<SocketAddr> {
+    Some(SocketAddr::new(ip_at(fixed, 8)?, port_at(fixed, 4)?))
+}
+
+/// What it is connected with.
+fn remote(fixed: &[u8]) -> Option<SocketAddr> {
+    Some(SocketAddr::new(ip_at(fixed, 24)?, port_at(fixed, 6)?))
+}
+
+fn port_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// An address of the family that the message is of.
+fn ip_at(message: &[u8], at: usize) -> Option<IpAddr> {
+    if *message.first()? == AF_INET {
+        Some(<[u8; 4]>::try_from(message.get(at..at + 4)?).ok()?.into())
+    } else {
+        Some(<[u8; 16]>::try_from(message.get(at..at + 16)?).ok()?.into())
+    }
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -302,13 +361,65 @@ mod tests {
         assert!(everywhere().unwrap().contains(&own));
     }
 
+    /// A `struct inet_diag_msg` of somebody connected from `there` to `here`.
+    fn connected(state: u8, there: &str, here: &str, uid: u32, inode: u32) -> Vec<u8> {
+        let (there, here): (SocketAddr, SocketAddr) = (there.parse().unwrap(), here.parse().unwrap());
+        let family = if there.is_ipv4() { AF_INET } else { AF_INET6 };
+        let mut bytes = vec![family, state, 0, 0];
+        bytes.extend([there.port().to_be_bytes(), here.port().to_be_bytes()].concat());
+        for ip in [there.ip(), here.ip()] {
+            let mut octets = match ip {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            octets.resize(16, 0);
+            bytes.extend(octets);
+        }
+        bytes.resize(64, 0);
+        bytes.extend([uid.to_ne_bytes(), inode.to_ne_bytes()].concat());
+        bytes
+    }
+
+    #[test]
+    fn only_a_living_socket_of_exactly_this_connection_is_somebodys() {
+        let (there, here) = ("127.0.0.1:40000", "127.0.0.1:3456");
+        let judge = |body: &[u8]| client(body, here.parse().unwrap(), there.parse().unwrap());
+
+        assert_eq!(judge(&connected(1, there, here, 1001, 77)), Some(1001));
+        assert_eq!(
+            judge(&connected(1, "[::ffff:127.0.0.1]:40000", "[::ffff:127.0.0.1]:3456", 1001, 77)),
+            Some(1001)
+        );
+        assert_eq!(judge(&connected(5, there, here, 1001, 77)), Some(1001), "it closed one half");
+        for (why, body) in [
+            ("it was closed by its owner", connected(5, there, here, 0, 0)),
+            ("and whatever uid stands there", connected(5, there, here, 1001, 0)),
+            ("it is forgotten, and only waits", connected(6, there, here, 0, 0)),
+            ("somebody listens there", connected(LISTEN, there, "0.0.0.0:0", 1001, 77)),
+            ("it is only trying to connect", connected(2, there, here, 1001, 77)),
+            ("another port", connected(1, "127.0.0.1:40001", here, 1001, 77)),
+            ("another address", connected(1, "127.0.0.2:40000", here, 1001, 77)),
+            ("another door", connected(1, there, "127.0.0.1:3457", 1001, 77)),
+            ("the other way round", connected(1, here, there, 1001, 77)),
+            ("half an answer", connected(1, there, here, 1001, 77)[..70].to_vec()),
+            ("none", Vec::new()),
+        ] {
+            assert_eq!(judge(&body), None, "{why}");
+        }
+    }
+
     #[test]
     fn a_broken_answer_is_an_error_or_nothing_and_never_a_panic() {
-        let mut none = |_| panic!("nothing listens in garbage");
+        let any: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let mut none = |body: &[u8]| {
+            assert_eq!(listener(body), None, "nothing listens in garbage");
+            assert_eq!(client(body, any, any), None, "and nobody is connected");
+        };
+
         for bytes in [&[][..], &[0; 3], &[0; 16], &[0xff; 64], &[8, 0, 0, 0, 20, 0, 0, 0]] {
             let _outcome = read(bytes, &mut none);
         }
-        let mut short = question(AF_INET, NLM_F_REQUEST, None, 1);
+        let mut short = question(AF_INET, NLM_F_REQUEST, &Id { ip: None, port: 1, remote: None });
         short.truncate(40);
         assert!(read(&short, &mut none).is_err());
     }

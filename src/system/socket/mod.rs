@@ -4,6 +4,8 @@
 //! a user goes to a port, the kernel's own socket table (`diag`) says which socket listens there,
 //! and `/proc` says whether one of the run's processes holds that socket ([`owned_by`]).
 //!
+//! At a door it is the other way round: whose socket is at the client's end ([`client_of`])?
+//!
 //! Nothing here connects anywhere, and nothing decides what follows from an answer; see
 //! [`probe`](super::probe) for "is it ready" and `door::link` for "may I send".
 
@@ -14,14 +16,54 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getpeername,
+    getsockname, socket_with, sockopt,
+};
+
+use super::{account, files};
 
 pub use diag::{Listener, all_at, everywhere, listener_at};
 
 /// How many connections the kernel keeps for a door that has not accepted them yet; more than any
 /// door's connection limit, so that a burst meets our answer and not a dropped SYN.
 const BACKLOG: i32 = 1024;
+
+/// Where a process listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// On a port.
+    Tcp(SocketAddr),
+    /// On a socket in the file system.
+    Unix(Arc<Path>),
+}
+
+impl Address {
+    /// What a request to it names in Host.
+    #[must_use]
+    pub fn host(&self) -> String {
+        match self {
+            Self::Tcp(addr) => addr.to_string(),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
 
 /// Opens a listening socket: close-on-exec, non-blocking, and with `SO_REUSEADDR`, so that
 /// connections of an earlier daemon in TIME-WAIT do not keep its port from us.
@@ -38,6 +80,68 @@ pub fn listen(addr: IpAddr, port: u16) -> io::Result<TcpListener> {
     bind(&socket, &SocketAddr::new(addr, port))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
+}
+
+/// The uid whose socket is at the other end of an accepted connection, as long as that is somebody's:
+/// a client that is not on this host, or that has closed its socket already, is nobody.
+///
+/// It is certain. While our end is connected no other socket can be, or become, connected from
+/// where the client is to here: so if our end still is when the kernel has answered, the socket that
+/// it told of is the other end of this very connection, and not one of somebody who got the same
+/// port after our client had gone.
+///
+/// # Errors
+///
+/// When the kernel cannot be asked.
+pub fn client_of(stream: impl AsFd) -> io::Result<Option<u32>> {
+    let inet = |addr: SocketAddrAny| {
+        SocketAddr::try_from(addr).map_err(|_| io::Error::from(io::ErrorKind::Unsupported))
+    };
+    let here = inet(getsockname(&stream)?)?;
+    let there = match getpeername(&stream) {
+        Ok(there) => there.map(inet).transpose()?,
+        Err(Errno::NOTCONN) => None,
+        Err(errno) => return Err(errno.into()),
+    };
+    let Some(there) = there else { return Ok(None) };
+    let uid = diag::client_at(here, there)?;
+    // Not connected any more: what we were told may be of another connection.
+    Ok(uid.filter(|_| getpeername(&stream).is_ok()))
+}
+
+/// Opens a listening socket in the file system, in a directory of ours that everybody may pass and
+/// nobody else may change, and hands it to `owner`: only they (and root) may connect.
+///
+/// # Errors
+///
+/// When the path is too long (107 bytes, unix(7)), or the directory cannot be made or written.
+pub fn listen_at(path: &Path, owner: u32) -> io::Result<UnixListener> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mode = if account::own_uid() == 0 { 0o711 } else { 0o700 };
+    for dir in [dir.parent().unwrap_or(dir), dir] {
+        files::make_dir(dir, mode).map_err(io::Error::other)?;
+    }
+    // Nobody but we can have put anything here.
+    files::remove(path).map_err(io::Error::other)?;
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    if owner != account::own_uid() {
+        std::os::unix::fs::lchown(path, Some(owner), None)?;
+    }
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Connects to a socket in the file system, without waiting for whoever listens there.
+///
+/// # Errors
+///
+/// When nobody listens, or so many are waiting to be accepted that one more would have to wait.
+pub fn reach(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
 }
 
 /// Who holds a listening socket, as far as we may see.
@@ -147,6 +251,58 @@ mod tests {
         assert_eq!(holder.uid, nix::unistd::getuid().as_raw());
         assert_eq!(holder.pid, Some(here()));
         assert!(holder.to_string().starts_with("uid "), "{holder}");
+    }
+
+    fn accepted(bound: &str, to: &str) -> (std::net::TcpStream, std::net::TcpStream) {
+        let door = TcpListener::bind(bound).unwrap();
+        let port = door.local_addr().unwrap().port();
+        let client = std::net::TcpStream::connect((to, port)).unwrap();
+        (door.accept().unwrap().0, client)
+    }
+
+    #[test]
+    fn the_other_end_of_a_connection_is_its_owners() {
+        let own = Some(nix::unistd::geteuid().as_raw());
+        for (bound, to) in [("127.0.0.1:0", "127.0.0.1"), ("[::]:0", "127.0.0.1"), ("[::1]:0", "::1")] {
+            let (server, client) = accepted(bound, to);
+            assert_eq!(client_of(&server).unwrap(), own, "{bound} {to}");
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(client_of(&server).unwrap(), own, "it has said its last and listens");
+        }
+    }
+
+    #[test]
+    fn whoever_has_closed_their_end_is_nobody() {
+        use std::io::Write;
+        let (server, mut client) = accepted("127.0.0.1:0", "127.0.0.1");
+        client.write_all(b"GET / HTTP/1.1").unwrap();
+        drop(client);
+        assert_eq!(client_of(&server).unwrap(), None);
+
+        // By a reset: what was sent can still be read, and the port is free for somebody else.
+        let (server, mut client) = accepted("127.0.0.1:0", "127.0.0.1");
+        client.write_all(b"GET / HTTP/1.1").unwrap();
+        rustix::net::sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(client_of(&server).unwrap(), None);
+    }
+
+    #[test]
+    fn whoever_listens_where_a_client_was_is_not_the_client() {
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        // An address of this test's own: no other takes the port when it is free.
+        bind(&client, &SocketAddr::from(([127, 9, 8, 7], 0))).unwrap();
+        connect(&client, &door.local_addr().unwrap()).unwrap();
+        let (client, server) = (std::net::TcpStream::from(client), door.accept().unwrap().0);
+        let there = client.local_addr().unwrap();
+        rustix::net::sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO)).unwrap();
+        drop(client);
+        let _listener = listen(there.ip(), there.port()).unwrap();
+        assert_eq!(client_of(&server).unwrap(), None);
+        // Nor by the table alone.
+        assert_eq!(diag::client_at(server.local_addr().unwrap(), there).unwrap(), None);
     }
 
     #[test]

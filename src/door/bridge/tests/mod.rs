@@ -18,7 +18,8 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::door::tests::{LIMIT, Line as Wires, settings as limits};
-use crate::door::{Behind, Door, Settings};
+use crate::door::{Behind, Door, Gate, Settings};
+use crate::logic::access::Guard;
 use crate::model::config::{self, Era};
 use crate::system::ready::Hub;
 use crate::system::socket;
@@ -44,7 +45,9 @@ fn world_with(limits: config::Door, stdio: Stdio) -> World {
     let behind = Behind::Stdio(bridge.clone());
     let hub = Hub::new().unwrap();
     let listener = hub.add(socket::listen(here, 0).unwrap()).unwrap();
-    let door = Door::open(listener, seen, instance, behind).unwrap();
+    let door = Door::open(listener, seen, instance, behind, Arc::default()).unwrap();
+    let guard = Guard { access: config::Access::Open, ..Guard::default() };
+    door.guard(Gate { guard, token: None });
     World { bridge, door, words, skipped: Vec::new(), runs: 0, _hub: hub }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::*;
 use crate::model::cage::Allow;
 use crate::model::config::{
-    self, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop, Template,
-    Transport,
+    self, Access, Credential, Daemon, Door, Limits, Log, Piece, Probe, Ready, Restart, Server, Stop,
+    Template, Transport,
 };
 use crate::model::file::{EnvFile, FileState, SecretBytes};
 use crate::model::spec::Home;
@@ -44,6 +44,7 @@ fn server() -> Server {
         port_env: Some("NOTES_PORT".to_owned()),
         path: "/mcp".to_owned(),
         working_dir: None,
+        access: Access::Owner,
         secrets_in_argv: false,
         ready: Ready { probe: Probe::Mcp, timeout: Duration::from_secs(30) },
         stop: Stop { signal: 15, grace: Duration::from_secs(10) },
@@ -70,6 +71,7 @@ fn config(servers: &[(&str, Server)]) -> Config {
             max_connections: 256,
             head_timeout: Duration::from_secs(60),
             hosts: Vec::new(),
+            unix: false,
         },
         log: Log { max_size: 1 << 20, keep: 3, max_rate: 1 << 20 },
         daemon: Daemon::default(),

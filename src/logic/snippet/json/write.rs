@@ -33,6 +33,7 @@ pub(super) fn node(content: Content, entry: &Entry) -> Node {
         Content::Text(text) => Node::Literal(quoted(text)),
         Content::Flag(flag) => Node::Literal(flag.to_string()),
         Content::Number(number) => Node::Literal(number.to_string()),
+        Content::Helper => Node::Literal(quoted(entry.helper.as_deref().unwrap_or_default())),
         Content::Program => Node::Literal(quoted(shape::program(entry))),
         Content::Args => Node::List(shape::args(entry).iter().map(|word| quoted(word)).collect()),
         Content::Words => Node::List(entry.command.iter().flatten().map(|word| quoted(word)).collect()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::Moment;
+use super::Moment;
 
 /// So many refusals of one uid are said,
 const SAID: u64 = 5;

@@ -1,0 +1,149 @@
+//! Who may come in at each door, found out anew whenever a user, their account or the configuration
+//! changes.
+//!
+//! A user is known by the uid that their processes run as, or that their file belongs to, and only
+//! if no other user is known by it and nothing of another's runs under it (PRODUCT §7). What runs
+//! counts as long as it is alive, whatever the files say by then.
+
+use std::collections::BTreeMap;
+
+use super::Daemon;
+use crate::control::protocol::{Refusal, RefusalKind, Reply, Target};
+use crate::door::Gate;
+use crate::logic::access::{Caller, Guard, identities};
+use crate::logic::instance::Want;
+use crate::logic::token::Token;
+use crate::model::config::Access;
+use crate::model::{InstanceId, UserName};
+use crate::system::{account, clock};
+
+/// Which token is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) lasting: bool,
+    pub(super) renew: bool,
+}
+
+impl Daemon {
+    /// Tells every door who may come in.
+    pub(super) fn set_gates(&mut self) {
+        let gates: Vec<(InstanceId, Gate, bool)> = {
+            let owners = self.owners();
+            let alone = identities(self.uids());
+            let nobodys = self.stand_in;
+            let gate = |id: &InstanceId| {
+                let uid = owners.get(&id.user).copied().or_else(|| self.idle_owner(&id.user));
+                let is_alone = |uid: &u32| *uid != 0 && alone.get(uid).is_none_or(|of| *of == Some(&id.user));
+                let owner = uid.filter(|uid| Some(*uid) != nobodys && is_alone(uid));
+                let guard = Guard { access: self.access(id), owner, admits_root: self.is_root };
+                let is_known = owner.is_some() || (self.is_root && uid.is_none_or(|uid| uid == 0));
+                let takes_token = match guard.access {
+                    Access::Owner => !is_known,
+                    Access::Token => true,
+                    Access::Open => false,
+                };
+                (Gate { guard, token: self.tokens.of(&id.user).cloned() }, takes_token)
+            };
+            let all = self.doors.ids().map(|id| (id.clone(), gate(id)));
+            all.map(|(id, (gate, takes_token))| (id, gate, takes_token)).collect()
+        };
+        for (id, gate, takes_token) in gates {
+            if self.doors.guard(&id, gate, takes_token) {
+                // It stands in the port map.
+                self.shown.look_at_report();
+            }
+        }
+    }
+
+    /// What the configuration says of an instance's door; the usual where nobody describes it any more.
+    pub(super) fn access(&self, id: &InstanceId) -> Access {
+        self.config.servers.get(&id.server).map_or(Access::Owner, |server| server.access)
+    }
+
+    /// By which uid each user is known: what their file says, or, of one whose file cannot be read,
+    /// whom their process was started as.
+    fn owners(&self) -> BTreeMap<&UserName, u32> {
+        let running = self.current.values().map(|current| (&current.instance.user, current.uid));
+        let listed = self.listed.iter().filter_map(|(id, listed)| Some((&id.user, listed.owner_uid?)));
+        // Later ones win.
+        running.chain(listed).collect()
+    }
+
+    /// By which uid a user is known of whom nothing runs or is to run: they are to hear at their door
+    /// why nobody answers.
+    fn idle_owner(&self, user: &UserName) -> Option<u32> {
+        if !self.is_root {
+            return Some(account::own_uid());
+        }
+        self.roster.owner_uid(user).or_else(|| account::uid_of(user.as_str()).ok().flatten())
+    }
+
+    /// Every uid under which a user is known, or something of theirs runs or is to run.
+    fn uids(&self) -> impl Iterator<Item = (&UserName, u32)> {
+        let own = account::own_uid();
+        let running = self.current.values().map(|current| (&current.instance.user, current.uid));
+        let listed = self.listed.iter().flat_map(move |(id, listed)| {
+            let to_run = match &listed.want {
+                Want::Always(spec) => Some(spec.account.as_ref().map_or(own, |account| account.uid)),
+                Want::Keep | Want::Never => None,
+            };
+            listed.owner_uid.into_iter().chain(to_run).map(|uid| (&id.user, uid))
+        });
+        running.chain(listed)
+    }
+
+    /// The header with which a client comes in at doors of one user.
+    pub(super) fn headers_for(
+        &mut self,
+        caller: Caller,
+        target: &Target,
+        kind: Kind,
+    ) -> Result<Reply, Refusal> {
+        let meant = self.meant(caller, target)?;
+        let mut users: Vec<&UserName> = meant.iter().map(|id| &id.user).collect();
+        users.dedup();
+        let [user] = users[..] else {
+            let text = "say whose: a token is one user's".to_owned();
+            return Err(Refusal { kind: RefusalKind::WrongUse, text });
+        };
+        if kind.lasting && target.server.is_some() {
+            let text = "a lasting token is for all of a user's servers; leave the server out".to_owned();
+            return Err(Refusal { kind: RefusalKind::WrongUse, text });
+        }
+        let token = match self.tokens.of(user).filter(|_| !kind.renew) {
+            Some(token) => token.clone(),
+            None => self.new_token(user)?,
+        };
+        let text = if kind.lasting {
+            token.text().clone()
+        } else {
+            token.short(user, target.server.as_ref(), clock::unix_seconds())
+        };
+        Ok(Reply::Token(text))
+    }
+
+    fn new_token(&mut self, user: &UserName) -> Result<Token, Refusal> {
+        let token = self.tokens.renew(user).map_err(|error| Refusal {
+            kind: RefusalKind::Failed,
+            text: format!("cannot make a token: {error}"),
+        })?;
+        tracing::info!(%user, "token made");
+        self.set_gates();
+        Ok(token)
+    }
+
+    /// Who shares a uid with whom, and so needs a token.
+    pub(super) fn shared_uids(&self) -> Vec<String> {
+        let doors = self.doors.ids().filter(|id| self.access(id) == Access::Owner);
+        let users: std::collections::BTreeSet<&UserName> = doors.map(|id| &id.user).collect();
+        let owners = self.owners();
+        let shared = identities(self.uids()).into_iter().filter(|(_, whose)| whose.is_none());
+        let notes = shared.filter_map(|(uid, _)| {
+            let of = users.iter().filter(|user| owners.get(**user) == Some(&uid)).count();
+            (of > 0).then(|| {
+                format!("uid {uid} is not one user's alone, so it opens no door: the doors of {of} of its users take a token (mcpsup headers USER)")
+            })
+        });
+        notes.collect()
+    }
+}
