@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mcpsup::model::status::StateName;
 
-use crate::host::{Host, MCPSUP, notes, text, write};
+use crate::host::{Host, MCPSUP, copy_program, notes, text, write};
 use crate::seen;
 use crate::wire::{self, Answer, post_text, tool};
 
@@ -72,7 +72,7 @@ fn header(host: &Host, args: &[&str]) -> String {
 fn cli_as(host: &Host, uid: u32, args: &[&str]) -> Output {
     let program = host.path().join("mcpsup");
     if !program.exists() {
-        std::fs::copy(MCPSUP, &program).unwrap();
+        copy_program(Path::new(MCPSUP), &program);
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
     }
     let mut command = Command::new(program);

@@ -9,7 +9,7 @@ use std::process::Command;
 use mcpsup::model::status::{InstanceStatus, StateName};
 
 use crate::doors::memory;
-use crate::host::{Host, LIMIT, MCPSUP, example, is_alive, text, unruly, write};
+use crate::host::{Host, LIMIT, MCPSUP, copy_program, example, is_alive, text, unruly, write};
 
 /// Bob has done nothing wrong: whatever happens to others, his run is the same.
 struct Bob(InstanceStatus);
@@ -415,7 +415,7 @@ fn a_state_directory_that_cannot_be_written_is_named_at_the_start() {
     let root = nix::unistd::geteuid().is_root();
     let dir = tempfile::Builder::new().prefix("mcpsup-it-").tempdir().unwrap();
     let (program, config) = (dir.path().join("mcpsup"), dir.path().join("mcpsup.toml"));
-    std::fs::copy(MCPSUP, &program).unwrap();
+    copy_program(Path::new(MCPSUP), &program);
     write(&config, "[server.x]\ncommand = [\"/bin/false\"]\ntransport = \"http\"\n", 0o600);
     std::fs::create_dir(dir.path().join("state")).unwrap();
     for path in [dir.path(), &config, &dir.path().join("state")] {

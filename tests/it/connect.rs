@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::host::{Host, LIMIT, MCPSUP, text};
+use crate::host::{Host, LIMIT, MCPSUP, copy_program, text};
 use crate::stdio::with_lines;
 
 /// A client's end of `mcpsup connect`.
@@ -316,7 +316,7 @@ fn nobody_is_connected_with_somebody_elses_instance() {
     }
     let host = two_users();
     let program = host.path().join("mcpsup");
-    std::fs::copy(MCPSUP, &program).unwrap();
+    copy_program(Path::new(MCPSUP), &program);
     std::fs::set_permissions(host.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
     for who in ["alice", "alice/notes", "bob", "nobody-of-this-name"] {
         let mut command = Command::new(&program);

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use mcpsup::model::status::{StateName, StatusReport};
 
-use crate::host::{Host, MCPSUP, text, unruly};
+use crate::host::{Host, MCPSUP, copy_program, text, unruly};
 use crate::wire;
 
 fn one_user() -> Host {
@@ -79,7 +79,7 @@ fn another_user_sees_and_steers_nothing_of_somebody_elses() {
     }
     let host = one_user();
     let program = host.path().join("mcpsup");
-    std::fs::copy(MCPSUP, &program).unwrap();
+    copy_program(MCPSUP.as_ref(), &program);
     std::fs::set_permissions(host.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     let as_nobody = |args: &[&str]| {
         let mut command = Command::new(&program);

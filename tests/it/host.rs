@@ -39,7 +39,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
         // Renamed into place: another checkout's test may execute the old one.
         let new = dir.join(format!("{name}.{}", std::process::id()));
-        std::fs::copy(&built, &new).unwrap();
+        copy_program(&built, &new);
         std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::rename(new, &copy).unwrap();
     }
@@ -391,4 +391,11 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 pub(crate) fn is_alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
+}
+
+/// Copies a program, by another one: while a file is open for writing in this process, a child that
+/// another thread starts has it open too, and what is open for writing cannot be executed.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cannot copy {}", from.display());
 }

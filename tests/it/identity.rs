@@ -8,7 +8,7 @@ use std::process::Command;
 
 use mcpsup::model::status::StateName;
 
-use crate::host::{Host, MCPSUP, example, unruly, write};
+use crate::host::{Host, MCPSUP, copy_program, example, unruly, write};
 use crate::seen;
 
 /// What is to be known of a process.
@@ -181,7 +181,7 @@ fn a_program_that_its_user_cannot_get_to_says_what_bars_the_way() {
     std::fs::create_dir(&closed).unwrap();
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
     let program = closed.join("unruly");
-    std::fs::copy(example("unruly"), &program).unwrap();
+    copy_program(&example("unruly"), &program);
     host.configure(&unruly("").replace(&*example("unruly").to_string_lossy(), &program.to_string_lossy()));
     host.save("alice", "UNRULY=\n");
     host.start();

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use mcpsup::model::status::StateName;
 use nix::sys::signal::Signal;
 
-use crate::host::{Host, MCPSUP, text, write};
+use crate::host::{Host, MCPSUP, copy_program, text, write};
 
 /// Of every kind: plain, with what JSON, URLs and shells write differently, over several lines,
 /// and a short one that is declared.
@@ -228,7 +228,7 @@ fn the_memory_of_an_ordinary_users_daemon_belongs_to_root() {
     }
     let dir = tempfile::Builder::new().prefix("mcpsup-it-").tempdir().unwrap();
     let (program, config) = (dir.path().join("mcpsup"), dir.path().join("mcpsup.toml"));
-    std::fs::copy(MCPSUP, &program).unwrap();
+    copy_program(Path::new(MCPSUP), &program);
     write(&config, "[server.x]\ncommand = [\"/bin/false\"]\ntransport = \"http\"\n", 0o600);
     for path in [dir.path(), &config] {
         std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();

@@ -10,7 +10,7 @@ use mcpsup::model::status::StateName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{Host, MCPSUP, example, is_alive, unruly};
+use crate::host::{Host, MCPSUP, copy_program, example, is_alive, unruly};
 use crate::seen::{self, Kind, Watch};
 
 const CROWD: usize = 100;
@@ -79,7 +79,7 @@ pub(crate) fn bring(host: &Host, server: &str) {
     std::fs::create_dir_all(&bin).unwrap();
     for program in [Path::new(MCPSUP), &example(server)] {
         let copy = bin.join(program.file_name().unwrap());
-        std::fs::copy(program, &copy).unwrap();
+        copy_program(program, &copy);
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let toml = std::fs::read_to_string(host.path().join("mcpsup.toml")).unwrap();

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use mcpsup::model::status::StateName;
 
-use crate::host::{Host, MCPSUP, example, text};
+use crate::host::{Host, MCPSUP, copy_program, example, text};
 use crate::wire;
 
 const FILE: &str = "# hers\n\nexport NOTES_TOKEN='nt_old' # May\nMODE=kept\n";
@@ -207,7 +207,7 @@ fn one_user_changes_their_own_file_without_reading_it_and_nobody_elses() {
     std::fs::set_permissions(host.path(), PermissionsExt::from_mode(0o711)).unwrap();
     let copied = |from: PathBuf, name: &str| {
         let to = host.path().join(name);
-        std::fs::copy(from, &to).unwrap();
+        copy_program(from.as_ref(), &to);
         std::fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
         to
     };
