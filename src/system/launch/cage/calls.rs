@@ -4,8 +4,9 @@
 //! It is a list of what is denied. A list of what is allowed would break servers with every release
 //! of a runtime; what is new in a kernel and dangerous is to be added here.
 //!
-//! The programs are put together once, in the long-lived launcher. Each begins with the
-//! architecture and, on x86-64, with the second set of numbers that its kernel may know (x32), so
+//! The rules are put together once, in the long-lived launcher, and for each run one program is made
+//! of those it gets: the kernel takes longer to translate several, and runs all of them at every
+//! call. It begins with the architecture and, on x86-64, with the second set of numbers that its kernel may know (x32), so
 //! that neither is a way around.
 
 use nix::libc;
@@ -13,42 +14,44 @@ use seccompiler::{apply_filter, sock_filter};
 
 use crate::model::cage::Calls;
 
-/// The programs, ready to be applied.
+/// The rules, by what they are for.
 #[derive(Debug)]
 pub(in crate::system::launch) struct Filters {
-    always: Vec<sock_filter>,
-    namespaces: Vec<sock_filter>,
-    unix_sockets: Vec<sock_filter>,
-    others: Vec<sock_filter>,
-    modes: Vec<sock_filter>,
-    ipc: Vec<sock_filter>,
+    always: Vec<Rule>,
+    namespaces: Vec<Rule>,
+    unix_sockets: Vec<Rule>,
+    others: Vec<Rule>,
+    modes: Vec<Rule>,
+    ipc: Vec<Rule>,
 }
 
 impl Filters {
     pub(in crate::system::launch) fn new() -> Self {
         Self {
-            always: program(&always()),
-            namespaces: program(&namespaces()),
-            unix_sockets: program(&[Rule::If(libc::SYS_socket, 0, !0, Is::Equal, word(libc::AF_UNIX))]),
-            others: program(&others()),
-            modes: program(&modes()),
-            ipc: program(&ipc()),
+            always: always(),
+            namespaces: namespaces(),
+            unix_sockets: vec![Rule::If(libc::SYS_socket, 0, !0, Is::Equal, word(libc::AF_UNIX))],
+            others: others(),
+            modes: modes(),
+            ipc: ipc(),
         }
     }
 
     /// Filters this process, and all that will come of it, for good.
     pub(super) fn apply(&self, which: Calls) -> Result<(), seccompiler::Error> {
-        let more = [
+        apply_filter(&program(&self.rules(which)))
+    }
+
+    fn rules(&self, which: Calls) -> Vec<Rule> {
+        let groups = [
+            (true, &self.always),
             (which.namespaces, &self.namespaces),
             (which.unix_sockets, &self.unix_sockets),
             (which.others, &self.others),
             (which.modes, &self.modes),
             (which.ipc, &self.ipc),
         ];
-        for (_, program) in more.iter().filter(|(is_wanted, _)| *is_wanted) {
-            apply_filter(program)?;
-        }
-        apply_filter(&self.always)
+        groups.into_iter().filter(|(is_wanted, _)| *is_wanted).flat_map(|(_, rules)| rules).copied().collect()
     }
 }
 
@@ -374,16 +377,21 @@ mod tests {
     fn what_is_on_the_list_is_denied_and_the_rest_is_not() {
         let all = Filters::new();
         for number in [libc::SYS_add_key, libc::SYS_ptrace, libc::SYS_mount, libc::SYS_bpf] {
-            assert_eq!(native(&all.always, number, [0; 6]), NO);
+            assert_eq!(native(&program(&all.always), number, [0; 6]), NO);
         }
         for number in [libc::SYS_read, libc::SYS_openat, libc::SYS_execve, libc::SYS_futex] {
-            for program in
-                [&all.always, &all.namespaces, &all.unix_sockets, &all.others, &all.modes, &all.ipc]
-            {
+            for program in [
+                &program(&all.always),
+                &program(&all.namespaces),
+                &program(&all.unix_sockets),
+                &program(&all.others),
+                &program(&all.modes),
+                &program(&all.ipc),
+            ] {
                 assert_eq!(native(program, number, [7; 6]), ALLOW);
             }
         }
-        assert_eq!(native(&all.ipc, libc::SYS_shmget, [0; 6]), NO);
+        assert_eq!(native(&program(&all.ipc), libc::SYS_shmget, [0; 6]), NO);
     }
 
     #[test]
@@ -395,40 +403,40 @@ mod tests {
             arguments
         };
         let family = |family: i32| with(0, u64::from(word(family)));
-        assert_eq!(native(&all.unix_sockets, libc::SYS_socket, family(libc::AF_UNIX)), NO);
+        assert_eq!(native(&program(&all.unix_sockets), libc::SYS_socket, family(libc::AF_UNIX)), NO);
         // The kernel looks at the lower half alone, and so must the filter.
-        assert_eq!(native(&all.unix_sockets, libc::SYS_socket, with(0, 1 << 40 | 1)), NO);
-        assert_eq!(native(&all.unix_sockets, libc::SYS_socket, family(libc::AF_INET)), ALLOW);
-        assert_eq!(native(&all.unix_sockets, libc::SYS_socketpair, family(libc::AF_UNIX)), ALLOW);
+        assert_eq!(native(&program(&all.unix_sockets), libc::SYS_socket, with(0, 1 << 40 | 1)), NO);
+        assert_eq!(native(&program(&all.unix_sockets), libc::SYS_socket, family(libc::AF_INET)), ALLOW);
+        assert_eq!(native(&program(&all.unix_sockets), libc::SYS_socketpair, family(libc::AF_UNIX)), ALLOW);
 
         let thread = u64::from(word(libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND));
-        assert_eq!(native(&all.namespaces, libc::SYS_clone, with(0, thread)), ALLOW);
+        assert_eq!(native(&program(&all.namespaces), libc::SYS_clone, with(0, thread)), ALLOW);
         let user = u64::from(word(libc::CLONE_NEWUSER));
-        assert_eq!(native(&all.namespaces, libc::SYS_clone, with(0, thread | user)), NO);
-        assert_eq!(native(&all.namespaces, libc::SYS_clone3, [0; 6]), error(libc::ENOSYS));
+        assert_eq!(native(&program(&all.namespaces), libc::SYS_clone, with(0, thread | user)), NO);
+        assert_eq!(native(&program(&all.namespaces), libc::SYS_clone3, [0; 6]), error(libc::ENOSYS));
 
-        assert_eq!(native(&all.others, libc::SYS_prlimit64, with(0, 0)), ALLOW);
-        assert_eq!(native(&all.others, libc::SYS_prlimit64, with(0, 17)), NO);
-        assert_eq!(native(&all.others, libc::SYS_setpriority, [0; 6]), ALLOW);
-        assert_eq!(native(&all.others, libc::SYS_setpriority, with(0, 2)), NO);
-        assert_eq!(native(&all.others, libc::SYS_setpriority, with(1, 17)), NO);
-        assert_eq!(native(&all.others, libc::SYS_ioprio_set, with(0, 1)), ALLOW);
+        assert_eq!(native(&program(&all.others), libc::SYS_prlimit64, with(0, 0)), ALLOW);
+        assert_eq!(native(&program(&all.others), libc::SYS_prlimit64, with(0, 17)), NO);
+        assert_eq!(native(&program(&all.others), libc::SYS_setpriority, [0; 6]), ALLOW);
+        assert_eq!(native(&program(&all.others), libc::SYS_setpriority, with(0, 2)), NO);
+        assert_eq!(native(&program(&all.others), libc::SYS_setpriority, with(1, 17)), NO);
+        assert_eq!(native(&program(&all.others), libc::SYS_ioprio_set, with(0, 1)), ALLOW);
 
-        assert_eq!(native(&all.modes, libc::SYS_utimensat, [3, 0, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(native(&program(&all.modes), libc::SYS_utimensat, [3, 0, 0, 0, 0, 0]), ALLOW);
         for path in [1, 1 << 32] {
-            assert_eq!(native(&all.modes, libc::SYS_utimensat, with(1, path)), NO);
+            assert_eq!(native(&program(&all.modes), libc::SYS_utimensat, with(1, path)), NO);
         }
-        assert_eq!(native(&all.modes, libc::SYS_fchmod, [0; 6]), ALLOW);
-        assert_eq!(native(&all.always, libc::SYS_ioctl, with(1, libc::TIOCSTI)), NO);
-        assert_eq!(native(&all.always, libc::SYS_ioctl, with(1, libc::TIOCGWINSZ)), ALLOW);
+        assert_eq!(native(&program(&all.modes), libc::SYS_fchmod, [0; 6]), ALLOW);
+        assert_eq!(native(&program(&all.always), libc::SYS_ioctl, with(1, libc::TIOCSTI)), NO);
+        assert_eq!(native(&program(&all.always), libc::SYS_ioctl, with(1, libc::TIOCGWINSZ)), ALLOW);
     }
 
     #[test]
     fn another_set_of_numbers_is_no_way_around() {
         let all = Filters::new();
         let i386 = 0x4000_0003;
-        assert_eq!(answer(&all.always, i386, 3, [0; 6]), NO);
+        assert_eq!(answer(&program(&all.always), i386, 3, [0; 6]), NO);
         let x32 = X32 | u32::try_from(libc::SYS_ptrace).unwrap();
-        assert_eq!(answer(&all.always, NATIVE, x32, [0; 6]), NO);
+        assert_eq!(answer(&program(&all.always), NATIVE, x32, [0; 6]), NO);
     }
 }
