@@ -118,7 +118,7 @@ impl Daemon {
             if server.secrets_in_argv {
                 notes.push(format!("server \"{name}\" says secrets_in_argv: its arguments may show credentials to every user of this host"));
             }
-            let given = opened(server);
+            let given = opened(server, !self.site.ground.accounts.works());
             if !given.is_empty() {
                 notes.push(format!("server \"{name}\" is allowed more than others: {}", given.join(", ")));
             }
@@ -143,14 +143,11 @@ impl Daemon {
     }
 }
 
-/// What `[server.NAME.allow]` gives away.
-fn opened(server: &Server) -> Vec<String> {
+/// What `[server.NAME.allow]` gives away, and, where users share an account, `{socket}`.
+fn opened(server: &Server, is_shared: bool) -> Vec<String> {
     let allow = &server.allow;
-    let flags = [
-        ("unix_sockets", server.opens_unix_sockets()),
-        ("namespaces", allow.namespaces),
-        ("modes", allow.modes),
-    ];
+    let unix_sockets = if is_shared { server.opens_unix_sockets() } else { allow.unix_sockets };
+    let flags = [("unix_sockets", unix_sockets), ("namespaces", allow.namespaces), ("modes", allow.modes)];
     let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned());
     let written = allow.write.iter().map(|path| format!("write {}", path.display()));
     flags.chain(written).collect()

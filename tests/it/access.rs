@@ -435,7 +435,7 @@ fn unix_as(socket: &Path, uid: u32) -> String {
 }
 
 /// The notes server, where nobody but its user's own programs can reach it.
-fn notes_on_a_socket() -> String {
+pub(crate) fn notes_on_a_socket() -> String {
     notes()
         .replace("port_env = \"NOTES_PORT\"\n", "")
         .replace("env = { ", "env = { NOTES_SOCKET = \"{socket}\", ")

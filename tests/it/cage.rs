@@ -9,6 +9,7 @@ use std::process::Command;
 
 use mcpsup::model::cage::{Apart, Tier};
 
+use crate::access::notes_on_a_socket;
 use crate::host::{Host, example, text};
 use crate::seen;
 use crate::tree::{NOBODY, bring, give_to_nobody};
@@ -315,6 +316,38 @@ fn without_namespaces_a_hostile_server_learns_names_and_times_and_changes_nothin
             &[PORT, "stat alice.env", "watch env.d", "cmdline of alice", "cmdline of the daemon"],
         );
         assert!(scene.not_kept().contains(&"processes unseen by others".to_owned()));
+    }
+}
+
+#[test]
+fn a_server_listens_on_its_own_socket_though_others_of_its_account_may_make_none() {
+    if !seen::is_root() {
+        return;
+    }
+    for (without, tier) in [("", Tier::Namespaces), ("namespaces", Tier::Landlock)] {
+        let mut scene = Scene::new("");
+        let notes = notes_on_a_socket().replace("transport", "for_all = false\ntransport");
+        scene.host.configure(&format!("{}{notes}", intruders("for_all = false")));
+        bring(&scene.host, "notes");
+        scene.start_as_nobody(without);
+        scene.host.save("alice", "MCPSUP_SERVERS=notes\nNOTES_TOKEN=alices-own-token\n");
+        scene.host.save("bob", "MCPSUP_SERVERS=intruder\nTOKEN=bobs-own-token\n");
+        give_to_nobody(scene.host.path());
+        scene.host.ok(&["reload"]);
+        scene.host.until_all_up(2);
+        assert!(scene.host.call("alice", "whoami", "{}").unwrap().starts_with("alice"));
+        if !has(&scene, tier) {
+            continue;
+        }
+        for socket in ["run/instances/alice/notes/http.sock", "run/control.sock"] {
+            let attack =
+                serde_json::json!({ "attack": "unix socket", "path": scene.host.path().join(socket) });
+            let said = scene.host.call("bob", "attack", &attack.to_string()).unwrap();
+            assert!(said.starts_with("closed"), "{socket}: {said}");
+        }
+        let said = scene.host.ok(&["status", "-v"]);
+        assert!(said.contains("server \"notes\" is allowed more than others: unix_sockets"), "{said}");
+        assert!(!said.contains("server \"intruder\" is allowed"), "{said}");
     }
 }
 
