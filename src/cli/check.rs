@@ -144,7 +144,7 @@ pub fn read_config(places: &Places) -> Result<Config, Vec<Problem>> {
     let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
     let one = |text: String| vec![Problem::new(file.clone(), text)];
     let read = trust::read(&places.config, config::MAX_FILE);
-    let bytes = read.map_err(|why| one(why.to_string()))?;
+    let bytes = read.map_err(|why| one(why.of_configuration()))?;
     let text = String::from_utf8(bytes).map_err(|_| one("is not UTF-8".to_owned()))?;
     config::parse(&text, &file)
 }

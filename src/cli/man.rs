@@ -25,6 +25,7 @@ pub struct Args {
 pub fn run(args: &Args, print: &Print) -> anyhow::Result<Outcome> {
     let command = Cli::command();
     if let Some(dir) = &args.dir {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         clap_mangen::generate_to(command, dir)
             .with_context(|| format!("cannot write the manual into {}", dir.display()))?;
     } else {

@@ -84,7 +84,8 @@ fn judge_up(before: Option<RunId>, anew: bool, now: &InstanceStatus, name: &str)
         | StateName::Killing => Verdict::Waiting,
         StateName::Refused => Verdict::Failed(format!("{name}: refused: {}", reason(now))),
         StateName::Disabled => {
-            Verdict::Failed(format!("{name}: disabled; MCPSUP_ENABLED=false stands in the env file"))
+            let why = "MCPSUP_ENABLED=false stands in the env file, or MCPSUP_SERVERS does not name it";
+            Verdict::Failed(format!("{name}: disabled; {why} (mcpsup enable {})", now.server))
         }
         StateName::Gone => {
             Verdict::Failed(format!("{name}: there is no env file; mcpsup add {} makes one", now.user))

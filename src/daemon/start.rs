@@ -373,7 +373,7 @@ fn read_config(path: &Path) -> Result<Config, Vec<Problem>> {
             Ok(text) => logic::config::parse(&text, &name),
             Err(_) => Err(vec![Problem::new(name, "is not UTF-8")]),
         },
-        Err(why) => Err(vec![Problem::new(name, why.to_string())]),
+        Err(why) => Err(vec![Problem::new(name, why.of_configuration())]),
     }
 }
 

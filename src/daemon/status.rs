@@ -171,10 +171,12 @@ impl Daemon {
             return Some(format!("being removed{why}"));
         }
         let listed = self.listed.get(id);
-        let problem = listed.and_then(|listed| listed.problems.first()).or_else(|| self.doors.problem(id));
         let going_on = if instance.current().is_some() { "; the previous version goes on" } else { "" };
-        if let Some(problem) = problem {
+        if let Some(problem) = listed.and_then(|listed| listed.problems.first()) {
             return Some(format!("{problem}{going_on}"));
+        }
+        if let Some(problem) = self.doors.problem(id) {
+            return Some(problem.to_string());
         }
         match instance.state() {
             State::Cooling { until, .. } => {
@@ -192,10 +194,12 @@ impl Daemon {
             State::Killing { .. } if now.since(instance.entered()).as_secs() >= 5 => {
                 Some("its processes do not end; the port is kept and nothing is started".to_owned())
             }
-            State::Up { .. } => self.note_on_sessions(id).or_else(|| {
+            State::Up { .. } => {
                 let is_open = id.session.is_none() && self.access(id) == Access::Open;
-                is_open.then(|| "open to every user of this host".to_owned())
-            }),
+                let open = is_open.then(|| "open to every user of this host".to_owned());
+                let notes: Vec<String> = open.into_iter().chain(self.note_on_sessions(id)).collect();
+                (!notes.is_empty()).then(|| notes.join("; "))
+            }
             State::Down | State::Stopping { .. } | State::Killing { .. } => None,
         }
     }

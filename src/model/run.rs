@@ -79,7 +79,7 @@ impl fmt::Display for Exit {
                 write!(f, "killed: {reached}")
             }
             Self::AtLimit(reached, exit) => write!(f, "{exit}, {reached}"),
-            Self::Unknown => f.write_str("ended while the daemon was away"),
+            Self::Unknown => f.write_str("ended; how is not known of a run that an earlier daemon started"),
             Self::NotStarted(why) => write!(f, "could not be started: {why}"),
         }
     }

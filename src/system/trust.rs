@@ -42,6 +42,17 @@ impl From<Errno> for Distrust {
     }
 }
 
+impl Distrust {
+    /// The same of mcpsup.toml, which somebody has to write first.
+    #[must_use]
+    pub fn of_configuration(&self) -> String {
+        match self {
+            Self::Failed(Errno::ENOENT) => "is not there; mcpsup init writes one to begin with".to_owned(),
+            Self::Failed(_) | Self::LeadsOut | Self::Refused(_) => self.to_string(),
+        }
+    }
+}
+
 /// As the second half of a sentence that begins with the file.
 impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
