@@ -4,7 +4,6 @@
 //! directories of its own that go with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use crate::logic::uids::Facts;
 use crate::model::config::{Sessions, Transport};
 use crate::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
 use crate::system::record::RunDir;
-use crate::system::{account, failpoint};
+use crate::system::{account, clear, failpoint};
 
 /// What a session's own process is, and what its instance's was when that was worked out.
 #[derive(Debug, Default)]
@@ -209,7 +208,7 @@ impl Daemon {
         }
         let place = id.place();
         let dirs = [self.places.state.join(&place), self.places.runtime.join(&place)];
-        tokio::task::spawn_blocking(move || dirs.iter().for_each(remove_dir));
+        tokio::task::spawn_blocking(move || dirs.iter().for_each(|dir| remove_dir(dir)));
     }
 
     /// The same for sessions of an earlier daemon that nobody knows any more.
@@ -254,11 +253,9 @@ fn places_of_sessions(root: &std::path::Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn remove_dir(dir: &PathBuf) {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, dir = %dir.display(), "cannot remove a session's directory");
-        }
-        Ok(()) | Err(_) => {}
+fn remove_dir(dir: &std::path::Path) {
+    // Its process has filled it, with whatever it liked.
+    if let Err(error) = clear::remove_tree(dir) {
+        tracing::warn!(%error, dir = %dir.display(), "cannot remove a session's directory");
     }
 }

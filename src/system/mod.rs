@@ -3,6 +3,7 @@
 pub mod account;
 pub mod cause;
 pub mod cgroup;
+pub mod clear;
 pub mod clock;
 pub mod command;
 pub mod containment;

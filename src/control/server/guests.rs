@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::system::account;
 
 /// Connections at once that ask the daemon.
-pub(super) const MAX_CONNECTIONS: usize = 64;
+pub(super) const MAX_CONNECTIONS: usize = 1024;
 /// Connections at once of one user that ask the daemon. As many are kept free for the daemon's own
 /// user, whom nobody can lock out so.
 pub(super) const MAX_PER_USER: usize = 16;

@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::unistd::{AccessFlags, Uid, eaccess};
 
 use crate::model::spec::Account;
+use crate::system::clear;
 use crate::system::orders::Failure;
 use crate::system::trust::shell_word;
 
@@ -56,7 +57,7 @@ pub(super) fn make_kept(dir: &Path, account: Option<&Account>) -> Result<(), Fai
 /// of an earlier run is alive.
 pub(super) fn make_passing(dir: &Path, account: Option<&Account>) -> Result<(), Failure> {
     if fs::symlink_metadata(dir).is_ok_and(|meta| meta.uid() != uid_of(account)) {
-        fs::remove_dir_all(dir).map_err(cannot(format!("remove {}", dir.display())))?;
+        clear::remove_tree(dir).map_err(cannot(format!("remove {}", dir.display())))?;
     }
     make_kept(dir, account)
 }
