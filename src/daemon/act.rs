@@ -150,7 +150,13 @@ impl Daemon {
         });
         let mut avoid: BTreeSet<u16> = listening.iter().map(|one| one.addr.port()).collect();
         avoid.insert(taken);
-        let has_moved = self.ports.move_backend(&self.config.ports, instance, &avoid).is_some();
+        let has_moved = loop {
+            match self.ports.move_backend(&self.config.ports, instance, &avoid) {
+                // Bound, and nobody listens: it is in no table.
+                Some(port) if socket::is_kept(port) => avoid.insert(port),
+                moved => break moved.is_some(),
+            };
+        };
         if has_moved {
             self.save_ports();
             self.moved.insert(instance.user.clone());
@@ -200,9 +206,11 @@ pub(super) fn backend(port: Option<u16>, socket: Option<PathBuf>) -> Option<Addr
     port.map(on_port).or_else(|| Some(Address::Unix(socket?.into())))
 }
 
-/// Who listens on a backend port that should be free.
+/// Who has a backend port that should be free.
 fn stranger_at(port: u16) -> Option<String> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let listener = socket::listener_at(address).ok()??;
-    Some(socket::holder_of(&listener).to_string())
+    match socket::listener_at(address).ok()? {
+        Some(listener) => Some(socket::holder_of(&listener).to_string()),
+        None => socket::is_kept(port).then(|| "somebody who does not listen there".to_owned()),
+    }
 }

@@ -183,6 +183,27 @@ fn a_process_whose_port_a_stranger_holds_gets_another() {
 }
 
 #[test]
+fn a_process_whose_port_a_stranger_has_bound_without_listening_gets_another() {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+    let mut host = Host::with_unruly("");
+    let port = first_backend(&host);
+    let strangers = [port, port + 1].map(|port| {
+        let flags = SocketFlags::CLOEXEC;
+        let stranger = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        bind(&stranger, &std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+        stranger
+    });
+    host.save("alice", "UNRULY=\n");
+    host.start();
+
+    let alice = host.until_state("alice", StateName::Up);
+
+    assert_eq!(host.call("alice", "pid", "{}"), Ok(alice.pid.unwrap().to_string()));
+    assert!(host.log().contains("holder=\"somebody who does not listen there\""), "{}", host.log());
+    drop(strangers);
+}
+
+#[test]
 fn a_server_that_listens_on_another_port_is_told_so() {
     let mut host = Host::with_unruly("");
     let given = first_backend(&host);

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -73,13 +73,26 @@ impl fmt::Display for Address {
 /// `AddrInUse` when somebody listens there already ([`holder`] says who), `PermissionDenied` for
 /// a privileged port, or the cause from the kernel.
 pub fn listen(addr: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let socket = bound(addr, port)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// True if somebody keeps a port of this host from whoever would listen there: they listen, or have
+/// bound a socket to it, at whatever address, which no table of listeners shows.
+#[must_use]
+pub fn is_kept(port: u16) -> bool {
+    let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    bound(everywhere, port).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+fn bound(addr: IpAddr, port: u16) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &SocketAddr::new(addr, port))?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// The uid whose socket is at the other end of an accepted connection, as long as that is somebody's:
