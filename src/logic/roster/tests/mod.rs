@@ -203,9 +203,13 @@ fn spec(listed: &Listed) -> Arc<Spec> {
     }
 }
 
+/// The environment of alice's notes.
 fn env(listed: &Listed) -> BTreeMap<String, String> {
-    // What everybody has besides is the same wherever they are at home.
-    let id = InstanceId::new(user("alice"), "notes".parse().unwrap());
+    env_of("alice", listed)
+}
+
+fn env_of(name: &str, listed: &Listed) -> BTreeMap<String, String> {
+    let id = InstanceId::new(user(name), "notes".parse().unwrap());
     let home = Home::of(&id, Path::new("/var/lib/mcpsup"), Path::new("/run/mcpsup"));
     let spec = spec(listed);
     spec.environment(&home).into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect()

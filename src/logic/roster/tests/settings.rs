@@ -142,8 +142,8 @@ fn as_root_a_user_runs_as_the_account_of_their_name_else_as_a_uid_of_their_own_a
     let account = spec(&zoe).account.clone().unwrap();
     assert_eq!((&*account.name, account.gid, account.is_reserved), ("zoe", 65_538, true));
     assert_eq!(env(&zoe)["USER"], "zoe");
-    let home = env(&zoe)["HOME"].clone();
-    assert!(home.starts_with("/var/lib/mcpsup/instances/"), "{home}");
+    // It is at home where its instance is, and nowhere else.
+    assert_eq!(env_of("zoe", &zoe)["HOME"], "/var/lib/mcpsup/instances/zoe/notes");
     // As an ordinary user everybody is the daemon's own user.
     world.is_root = false;
     world.files(&[("alice", Some("TOKEN=tok-2\n"))]);
