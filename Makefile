@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance real check bench
+.PHONY: all demo test conformance real check bench bench-peers install uninstall deb rpm
 
 all:
 	$(CARGO) build --locked --release
@@ -30,6 +30,17 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+include packaging/install.mk
+
+# Packages in $(OUT), each made from the files of `make install`.
+OUT ?= target/packages
+
+deb: all
+	packaging/deb/build "$(OUT)"
+
+rpm: all
+	packaging/rpm/build "$(OUT)"
 
 # mcpsup beside other supervisors and bridges, those that are installed; see benches/README.md.
 bench: all
