@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance real check bench bench-peers install uninstall deb rpm
+.PHONY: all demo test conformance real check bench install uninstall deb rpm
 
 all:
 	$(CARGO) build --locked --release

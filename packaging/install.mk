@@ -38,7 +38,7 @@ PARTS := $(wildcard examples/servers/*.md examples/servers/*.toml examples/serve
 TEXTS := README.md CHANGELOG.md SECURITY.md LICENSE-APACHE LICENSE-MIT
 
 # A unit that starts what is installed here, wherever the one in units/ finds it.
-to_bindir = sed 's,/usr/local/bin/mcpsup,$(bindir)/mcpsup,g'
+to_bindir = sed 's,^\(Exec[A-Za-z]*=[-+!@:]*\)[^ ]*\bmcpsup ,\1$(bindir)/mcpsup ,'
 
 install:
 	@test -x "$(PROGRAM)" || { echo "cannot install $(PROGRAM): it is not there; run make first" >&2; exit 1; }
@@ -57,13 +57,13 @@ ifneq ($(USER_UNITS),)
 	umask 022 && for unit in $(USER_UNITS); do \
 		$(to_bindir) "units/user/$$unit" >"$(DESTDIR)$(userunitdir)/$$unit" || exit 1; done
 endif
-ifneq ($(wildcard units/sysusers.conf),)
+ifneq ($(wildcard units/sysusers.d/mcpsup.conf),)
 	$(INSTALL) -d "$(DESTDIR)$(sysusersdir)"
-	$(INSTALL_DATA) units/sysusers.conf "$(DESTDIR)$(sysusersdir)/mcpsup.conf"
+	$(INSTALL_DATA) units/sysusers.d/mcpsup.conf "$(DESTDIR)$(sysusersdir)/mcpsup.conf"
 endif
-ifneq ($(wildcard units/tmpfiles.conf),)
+ifneq ($(wildcard units/tmpfiles.d/mcpsup.conf),)
 	$(INSTALL) -d "$(DESTDIR)$(tmpfilesdir)"
-	$(INSTALL_DATA) units/tmpfiles.conf "$(DESTDIR)$(tmpfilesdir)/mcpsup.conf"
+	$(INSTALL_DATA) units/tmpfiles.d/mcpsup.conf "$(DESTDIR)$(tmpfilesdir)/mcpsup.conf"
 endif
 	$(INSTALL) -d "$(DESTDIR)$(docdir)/docs/migration" "$(DESTDIR)$(docdir)/examples/servers"
 	$(INSTALL_DATA) $(TEXTS) "$(DESTDIR)$(docdir)"
