@@ -102,7 +102,7 @@
 //!   and said from the same; the launcher does all of it or starts nothing.
 //! * What cannot be proved to be ours is never signalled.
 //! * A broken file touches only its own user; what happens to one user is the same whether or not
-//!   the others exist.
+//!   the others exist, save that whose servers run as one account are kept from each other more.
 //! * A secret cannot be printed: [`Secret`](model::Secret) has no `Display`, its `Debug` shows
 //!   nothing of it, and no error holds a value.
 //! * What a path leads to is believed only if nobody else can change the way ([`system::trust`]).

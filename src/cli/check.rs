@@ -106,6 +106,7 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         &mut remembered(places, "uids.json"),
         &host,
     );
+    examined.notes.extend(roster.notes());
     // The roster's own: files of users who have no instance.
     for problem in listed.into_values().flat_map(|one| one.problems).chain(roster.problems()) {
         if !examined.problems.contains(&problem) {

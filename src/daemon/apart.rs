@@ -110,7 +110,8 @@ impl Daemon {
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         notes.extend(access::notes(&self.config));
-        notes.extend(self.shared_uids());
+        notes.extend(self.roster.notes());
+        notes.extend(self.who_needs_tokens());
         notes.extend(self.sources.watcher.problem().map(str::to_owned));
         notes.extend(self.site.unlimited.iter().cloned());
         notes.extend(self.site.refusal());

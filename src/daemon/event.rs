@@ -206,7 +206,7 @@ impl Daemon {
                 runtime: &self.places.runtime,
                 is_root: self.is_root,
                 digest_key: &self.key,
-                cage: &|server, has_account| self.cages.get(server, has_account),
+                cage: &|server, tenancy| self.cages.get(server, tenancy),
                 removing: &self.removing,
             };
             let listed = self.roster.resolve(whom, &mut self.ports, &mut self.uids, &host);
@@ -246,6 +246,11 @@ impl Daemon {
         }
         self.know_secrets();
         self.set_gates();
+        let displaced = self.roster.displaced();
+        if !displaced.is_empty() {
+            // Nobody's account is another's by this, so it is over with that.
+            self.resolve(now, &self.roster.whom(displaced));
+        }
     }
 
     /// True if the files say of this user that this is their uid.

@@ -5,7 +5,7 @@
 //! if no other user is known by it and nothing of another's runs under it (PRODUCT §7). What runs
 //! counts as long as it is alive, whatever the files say by then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Daemon;
 use crate::control::protocol::{Refusal, RefusalKind, Reply, Target};
@@ -36,7 +36,9 @@ impl Daemon {
                 let is_alone = |uid: &u32| *uid != 0 && alone.get(uid).is_none_or(|of| *of == Some(&id.user));
                 let owner = uid.filter(|uid| Some(*uid) != nobodys && is_alone(uid));
                 let guard = Guard { access: self.access(id), owner, admits_root: self.is_root };
-                let is_known = owner.is_some() || (self.is_root && uid.is_none_or(|uid| uid == 0));
+                // Nobody logs in as a reserved uid: beside what runs under it, only root comes with none.
+                let logs_in = owner.is_some() && !self.is_reserved(&id.user, owner);
+                let is_known = logs_in || (self.is_root && uid.is_none_or(|uid| uid == 0));
                 let takes_token = match guard.access {
                     Access::Owner => !is_known,
                     Access::Token => true,
@@ -67,6 +69,11 @@ impl Daemon {
         let listed = self.listed.iter().filter_map(|(id, listed)| Some((&id.user, listed.owner_uid?)));
         // Later ones win.
         running.chain(listed).collect()
+    }
+
+    /// True if it is the uid that was given to this user because they have no account.
+    fn is_reserved(&self, user: &UserName, uid: Option<u32>) -> bool {
+        uid.is_some() && self.uids.of(user) == uid
     }
 
     /// By which uid a user is known of whom nothing runs or is to run: they are to hear at their door
@@ -132,11 +139,16 @@ impl Daemon {
         Ok(token)
     }
 
-    /// Who shares a uid with whom, and so needs a token.
-    pub(super) fn shared_uids(&self) -> Vec<String> {
+    /// Whom no uid identifies who is logged in, so that they need a token.
+    pub(super) fn who_needs_tokens(&self) -> Vec<String> {
         let doors = self.doors.ids().filter(|id| self.access(id) == Access::Owner);
-        let users: std::collections::BTreeSet<&UserName> = doors.map(|id| &id.user).collect();
+        let users: BTreeSet<&UserName> = doors.map(|id| &id.user).collect();
         let owners = self.owners();
+        let homeless =
+            users.iter().filter(|user| self.is_reserved(user, owners.get(**user).copied())).count();
+        let homeless = (homeless > 0).then(|| {
+            format!("the doors of {homeless} users without an account of this host take a token from everybody but root (mcpsup headers USER): nobody logs in as the uid that they were given")
+        });
         let shared = identities(self.uids()).into_iter().filter(|(_, whose)| whose.is_none());
         let notes = shared.filter_map(|(uid, _)| {
             let of = users.iter().filter(|user| owners.get(**user) == Some(&uid)).count();
@@ -144,6 +156,6 @@ impl Daemon {
                 format!("uid {uid} is not one user's alone, so it opens no door: the doors of {of} of its users take a token (mcpsup headers USER)")
             })
         });
-        notes.collect()
+        notes.chain(homeless).collect()
     }
 }

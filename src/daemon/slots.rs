@@ -104,7 +104,7 @@ impl Daemon {
                 runtime: &self.places.runtime,
                 is_root: self.is_root,
                 digest_key: &self.key,
-                cage: &|server, has_account| self.cages.get(server, has_account),
+                cage: &|server, tenancy| self.cages.get(server, tenancy),
                 removing: &self.removing,
             };
             // The same spec is the same allocation, so that nothing seems new.

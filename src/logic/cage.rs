@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::model::cage::{
-    Allow, Apart, Cage, Calls, Ground, Isolation, Namespaces, Proc, Promise, Tier, Tree, Tried,
+    Allow, Apart, Cage, Calls, Ground, Isolation, Namespaces, Proc, Promise, Tenancy, Tier, Tree, Tried,
 };
 use crate::model::config::Server;
 use crate::model::{Config, ServerName};
@@ -96,11 +96,11 @@ impl Site {
         }
     }
 
-    /// What a server's runs are kept from: those with an account of their own, or those without.
+    /// What a server's runs are kept from, by whose account they have.
     #[must_use]
-    pub fn cage(&self, allow: &Allow, has_account: bool) -> Cage {
-        let refused = self.refusal().or_else(|| self.needs_account(has_account));
-        Cage { refused, ..self.walls(allow, has_account) }
+    pub fn cage(&self, allow: &Allow, tenancy: Tenancy) -> Cage {
+        let refused = self.refusal().or_else(|| self.needs_account(tenancy));
+        Cage { refused, ..self.walls(allow, tenancy == Tenancy::Alone) }
     }
 
     /// The same, whether or not it is enough.
@@ -139,16 +139,22 @@ impl Site {
         }
     }
 
-    fn needs_account(&self, has_account: bool) -> Option<String> {
+    fn needs_account(&self, tenancy: Tenancy) -> Option<String> {
         let asks = match self.isolation {
             Isolation::Auto | Isolation::AtLeast(Tier::None | Tier::Landlock | Tier::Namespaces) => false,
             Isolation::AtLeast(Tier::Accounts) => true,
             Isolation::Require => self.tier() == Tier::Accounts,
         };
-        (asks && !has_account).then(|| {
-            "cannot start it as root, because [daemon] isolation asks for an account for each user; make one \
-             of the user's name, or name one with MCPSUP_RUN_AS, and mcpsup reload"
-                .to_owned()
+        let how = match tenancy {
+            Tenancy::Alone => return None,
+            Tenancy::Shared => "as an account that servers of other users run as too",
+            Tenancy::Root => "as root",
+        };
+        asks.then(|| {
+            format!(
+                "cannot start it {how}, because [daemon] isolation asks for an account for each user; make one \
+                 of the user's name, or name one with MCPSUP_RUN_AS, and mcpsup reload"
+            )
         })
     }
 
@@ -263,28 +269,28 @@ impl Site {
 
 /// The cages of a configuration's servers, made once for all their runs.
 #[derive(Debug, Default)]
-pub struct Cages(BTreeMap<ServerName, [Arc<Cage>; 2]>);
+pub struct Cages(BTreeMap<ServerName, [Arc<Cage>; 3]>);
 
 impl Cages {
     /// Of every server.
     #[must_use]
     pub fn new(site: &Site, config: &Config) -> Self {
-        let both = |server: &Server| {
+        let each = |server: &Server| {
             // One that is to listen on a socket must be able to make one.
             let allow = Allow { unix_sockets: server.opens_unix_sockets(), ..server.allow.clone() };
-            [false, true].map(|has_account| Arc::new(site.cage(&allow, has_account)))
+            Tenancy::ALL.map(|tenancy| Arc::new(site.cage(&allow, tenancy)))
         };
-        Self(config.servers.iter().map(|(name, server)| (name.clone(), both(server))).collect())
+        Self(config.servers.iter().map(|(name, server)| (name.clone(), each(server))).collect())
     }
 
-    /// That of a server's runs with an account of their own, or without.
+    /// That of a server's runs with such an account.
     #[must_use]
-    pub fn get(&self, server: &ServerName, has_account: bool) -> Arc<Cage> {
+    pub fn get(&self, server: &ServerName, tenancy: Tenancy) -> Arc<Cage> {
         let stranger = || {
             let refused = format!("cannot start {server}: its configuration has changed meanwhile");
             Arc::new(Cage { refused: Some(refused), ..Cage::default() })
         };
-        self.0.get(server).map_or_else(stranger, |both| Arc::clone(&both[usize::from(has_account)]))
+        self.0.get(server).map_or_else(stranger, |each| Arc::clone(&each[tenancy as usize]))
     }
 }
 

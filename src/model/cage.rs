@@ -100,8 +100,8 @@ pub struct Calls {
     pub ipc: bool,
 }
 
-/// Everything a run is kept from; the same for every user of a server whose runs have accounts of
-/// their own, or have none.
+/// Everything a run is kept from; the same for every user of a server whose runs are of one
+/// [`Tenancy`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cage {
     /// Empties the bounding set and locks the secure bits.
@@ -127,6 +127,23 @@ pub struct Cage {
     pub listen: Vec<u16>,
     /// It has no account of its own and [`Isolation`] asks for one: why nothing is started.
     pub refused: Option<String>,
+}
+
+/// Whose account a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenancy {
+    /// One that no other user's runs have: an account, or a reserved uid.
+    Alone,
+    /// One that is several users': an account that their files name, or the daemon's own, where that is
+    /// an ordinary user.
+    Shared,
+    /// Root's.
+    Root,
+}
+
+impl Tenancy {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Alone, Self::Shared, Self::Root];
 }
 
 /// What separates two users' runs here, weakest first.

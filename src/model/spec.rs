@@ -127,8 +127,7 @@ impl Spec {
     pub fn environment<'a>(&'a self, home: &'a Home<'_>) -> BTreeMap<&'a str, Cow<'a, str>> {
         let account = self.account.as_deref();
         let name = account.map_or(home.id.user.as_str(), |account| &account.name);
-        // A uid of the reserved range has no home.
-        let at_home = account.filter(|account| !account.is_reserved);
+        let at_home = account.filter(|account| account.has_home());
         let dir = at_home.map_or(&home.state_dir, |account| &account.home);
         let mut env = BTreeMap::from([
             ("PATH", Cow::from(PATH)),
@@ -207,8 +206,17 @@ pub struct Account {
     pub uid: u32,
     /// Its primary group.
     pub gid: u32,
-    /// Its home directory; of a reserved uid, none: the instance's own directory stands for it.
+    /// Its home directory; empty where there is none, and the instance's own directory stands for it:
+    /// of a reserved uid, and of an account that servers of several users run as.
     pub home: PathBuf,
     /// It is not in the name service: a uid of `[daemon] uid_range`, with no group but its own.
     pub is_reserved: bool,
+}
+
+impl Account {
+    /// True if its home is a place of its own.
+    #[must_use]
+    pub fn has_home(&self) -> bool {
+        !self.home.as_os_str().is_empty()
+    }
 }

@@ -340,6 +340,33 @@ fn a_uid_of_several_users_opens_nobodys_door_until_it_is_one_users_again() {
 }
 
 #[test]
+fn who_has_no_account_comes_in_with_a_token_and_the_snippet_says_so() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut host = Host::new(&notes());
+    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+    host.save("bob", &format!("MCPSUP_RUN_AS={BOB}\nNOTES_TOKEN=bobs-own-token\n"));
+    host.start();
+    host.until_all_up(2);
+    let map: mcpsup::model::portmap::PortMap = serde_json::from_str(&host.ok(&["ports", "--json"])).unwrap();
+    let taking: Vec<_> = map.instances.iter().map(|one| (one.user.as_str(), one.takes_token)).collect();
+    assert_eq!(taking, [("alice", true), ("bob", false)]);
+    assert!(
+        host.ok(&["status", "-v"]).contains("doors of 1 users without an account of this host take a token")
+    );
+    let snippet = host.ok(&["client", "alice"]);
+    assert!(snippet.contains("headersHelper"), "{snippet}");
+    let alice = port(&host, "alice");
+    assert_eq!(whoami(alice, "").status, 200, "root needs none");
+    let header = header(&host, &["alice"]);
+    for stranger in [uid(BOB), MALLORY] {
+        assert_eq!(as_uid(stranger, || whoami(alice, "")).status, 403);
+        assert_eq!(as_uid(stranger, || whoami(alice, &header)).status, 200);
+    }
+}
+
+#[test]
 fn a_user_of_whom_nothing_runs_hears_why_at_their_door() {
     if !seen::is_root() {
         return;

@@ -268,6 +268,27 @@ fn a_hostile_server_reaches_nothing_of_one_that_runs_as_root_as_well() {
 }
 
 #[test]
+fn a_hostile_server_reaches_nothing_of_another_users_that_runs_as_the_same_account() {
+    if !seen::is_root() {
+        return;
+    }
+    for containment in ["session", "pid-namespace", "cgroup"] {
+        if containment == "cgroup" && !seen::has_cgroups() {
+            continue;
+        }
+        let mut scene = Scene::new(&format!("[daemon]\ncontainment = \"{containment}\""));
+        scene.host.start();
+        scene.begin("MCPSUP_RUN_AS=nobody", "MCPSUP_RUN_AS=nobody");
+        if has(&scene, Tier::Accounts) {
+            assert_open(&scene.attacked_by_bob(), &[PORT]);
+            for said in [scene.host.ok(&["status", "-v"]), text(&scene.host.cli(&["check"]).stderr)] {
+                assert!(said.contains("servers of alice, bob run as one account, uid 65534"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_server_writes_where_its_table_lets_it_and_nowhere_else() {
     if !seen::is_root() {
         return;

@@ -112,7 +112,10 @@ fn a_promise_is_kept_by_a_layer_only_if_the_cage_has_that_layer() {
                     "pid namespace"
                 }
             };
-            let cage = site.cage(&Allow::default(), site.ground.accounts.works());
+            let cage = site.cage(
+                &Allow::default(),
+                if site.ground.accounts.works() { Tenancy::Alone } else { Tenancy::Shared },
+            );
             for promise in site.promises().into_iter().filter(|promise| promise.kept) {
                 assert!(!promise.by.contains(gone), "{gone} is gone, and yet: {promise}");
             }
@@ -139,35 +142,50 @@ fn less_than_is_asked_for_is_refused_and_the_refusal_says_what_is_missing() {
     assert!(refusal(bare(), Isolation::Require).unwrap().contains("killed whole: by session only"));
     // And what is refused is refused to every run, should the configuration say so later.
     let late = Site { isolation: Isolation::Require, ..bare() };
-    assert_eq!(late.cage(&Allow::default(), false).refused, late.refusal());
+    assert_eq!(late.cage(&Allow::default(), Tenancy::Shared).refused, late.refusal());
 }
 
 #[test]
 fn who_has_no_account_is_refused_where_accounts_are_asked_for() {
     for isolation in [Isolation::Require, Isolation::AtLeast(Tier::Accounts)] {
         let site = Site { isolation, ..all() };
-        assert_eq!(site.cage(&Allow::default(), true).refused, None);
-        assert!(site.cage(&Allow::default(), false).refused.unwrap().contains("MCPSUP_RUN_AS"));
+        let refused = |tenancy| site.cage(&Allow::default(), tenancy).refused;
+        assert_eq!(refused(Tenancy::Alone), None);
+        assert!(refused(Tenancy::Root).unwrap().contains("as root, because"));
+        assert!(
+            refused(Tenancy::Shared).unwrap().contains("that servers of other users run as too, because")
+        );
     }
-    assert_eq!(all().cage(&Allow::default(), false).refused, None);
+    for tenancy in Tenancy::ALL {
+        assert_eq!(all().cage(&Allow::default(), tenancy).refused, None);
+    }
 }
 
 #[test]
 fn runs_that_share_an_account_may_call_less() {
-    let calls = |site: Site, has_account| site.cage(&Allow::default(), has_account).calls.unwrap();
-    let own = calls(all(), true);
+    let calls = |site: Site, tenancy| site.cage(&Allow::default(), tenancy).calls.unwrap();
+    let own = calls(all(), Tenancy::Alone);
     assert!(own.namespaces && !own.unix_sockets && !own.others && !own.modes && !own.ipc);
-    let shared = calls(bare(), false);
+    let shared = calls(bare(), Tenancy::Shared);
     assert!(shared.namespaces && shared.unix_sockets && shared.others && shared.modes && shared.ipc);
     // Namespaces do for the last three.
-    let inside = calls(ordinary(), false);
+    let inside = calls(ordinary(), Tenancy::Shared);
     assert!(inside.unix_sockets && !inside.others && !inside.modes && !inside.ipc);
+    // Where root's daemon keeps two users' runs in one account they see each other's processes.
+    for tenancy in [Tenancy::Shared, Tenancy::Root] {
+        let cage = all().cage(&Allow::default(), tenancy);
+        let calls = cage.calls.unwrap();
+        assert!(calls.unix_sockets && calls.others && !calls.modes && !calls.ipc);
+        // What one writes there another's server would execute.
+        assert_eq!(cage.write_if_there, Vec::<PathBuf>::new());
+    }
 }
 
 #[test]
 fn a_server_is_allowed_what_its_table_says_and_nothing_else() {
     let allow = Allow { unix_sockets: true, listen: vec![3334], ..Allow::default() };
-    let (more, plain) = (ordinary().cage(&allow, false), ordinary().cage(&Allow::default(), false));
+    let (more, plain) =
+        (ordinary().cage(&allow, Tenancy::Shared), ordinary().cage(&Allow::default(), Tenancy::Shared));
     let calls = plain.calls.map(|calls| Calls { unix_sockets: false, ..calls });
     assert_eq!(more, Cage { calls, listen: vec![3334], ..plain });
 }

@@ -3,7 +3,8 @@
 //! It remembers the last good version of everything, so that a file that breaks changes nothing
 //! but what `status` says. It reads no file and looks up no account itself, and it decides nothing
 //! about processes: what is wanted goes to [`fleet`](crate::logic::fleet). One user's answers do
-//! not depend on another's, save that a port has one owner ([`ports`](crate::logic::ports)).
+//! not depend on another's, save that a port has one owner ([`ports`](crate::logic::ports)), and that
+//! whose processes run as one account are kept from each other all the more ([`Tenancy`]).
 //!
 //! `user` follows one user's file, `settings` reads what it says to mcpsup itself, `spec` makes
 //! the process's side of it.
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use crate::logic::instance::Want;
 use crate::logic::ports::{Asked, Ports};
 use crate::logic::uids::{Facts, Uids};
+use crate::model::cage::Tenancy;
 use crate::model::config::{Server, Transport};
 use crate::model::file::{FileState, Look};
 use crate::model::spec::Account;
@@ -57,8 +59,8 @@ pub struct Host<'a> {
     pub is_root: bool,
     /// The key of [`SpecId`]s, of the state directory.
     pub digest_key: &'a [u8; 32],
-    /// What a server's runs are kept from: those with an account of their own, or without.
-    pub cage: &'a dyn Fn(&ServerName, bool) -> Arc<Cage>,
+    /// What a server's runs are kept from, by whose account they have.
+    pub cage: &'a dyn Fn(&ServerName, Tenancy) -> Arc<Cage>,
     /// Users whom `mcpsup remove` is freeing of everything: nothing is wanted of theirs.
     pub removing: &'a BTreeSet<UserName>,
 }
@@ -96,6 +98,10 @@ pub struct Roster {
     /// Everybody has been asked and everybody has what they asked for, so nobody waits for what
     /// another gives up: then it is enough to ask those of whom something changed.
     is_settled: bool,
+    /// The accounts as which servers of several users run, by uid.
+    shared: BTreeSet<u32>,
+    /// Of whom something changed because of others, see [`displaced`](Self::displaced).
+    displaced: BTreeSet<UserName>,
 }
 
 impl Roster {
@@ -236,6 +242,44 @@ impl Roster {
         all
     }
 
+    /// Whose account has become several users', or one's alone, since this was last asked, and who were
+    /// not among those resolved then: they are to be resolved now.
+    pub fn displaced(&mut self) -> BTreeSet<UserName> {
+        std::mem::take(&mut self.displaced)
+    }
+
+    /// What is right, and should be known all the same: who run as one account.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let of = |uid: &u32| {
+            let theirs = self.users.iter().filter(|(_, user)| user.account_uid() == Some(*uid));
+            let names: Vec<&str> = theirs.map(|(name, _)| name.as_str()).collect();
+            format!(
+                "servers of {} run as one account, uid {uid}: they are kept from each other as under an ordinary user's daemon (no Unix sockets, nothing of the account's home to write to); an account for each would do more",
+                names.join(", ")
+            )
+        };
+        self.shared.iter().map(of).collect()
+    }
+
+    /// Finds out which accounts are several users'.
+    fn find_shared(&mut self, whom: &Whom) {
+        let (mut seen, mut shared) = (BTreeSet::new(), BTreeSet::new());
+        for uid in self.users.values().filter_map(|user| user.account_uid()) {
+            if !seen.insert(uid) {
+                shared.insert(uid);
+            }
+        }
+        let changed: BTreeSet<u32> = shared.symmetric_difference(&self.shared).copied().collect();
+        self.shared = shared;
+        if !changed.is_empty() {
+            let theirs = self.users.iter().filter(|(name, user)| {
+                !whom.has(name) && user.account_uid().is_some_and(|uid| changed.contains(&uid))
+            });
+            self.displaced.extend(theirs.map(|(name, _)| name.clone()));
+        }
+    }
+
     fn as_files_say(
         &mut self,
         whom: &Whom,
@@ -266,17 +310,19 @@ impl Roster {
                 }
             }
         }
+        self.find_shared(whom);
         // Whoever asked in vain is looked at again within a minute.
         uids.sweep(&|user| self.users.contains_key(user), &host.uids);
         let answers = ports.assign(&config.ports, &wanted, host.blocked);
         // Whoever is refused a port may get it when another lets go of it.
         self.is_settled = answers.values().all(Result::is_ok);
+        let shared = &self.shared;
         // Made in one go: a map that is filled one by one in ascending order stays half empty.
         let mut all: BTreeMap<InstanceId, Listed> = answers
             .into_iter()
             .filter_map(|(id, answer)| {
                 let user = self.users.get_mut(&id.user)?;
-                let listed = user.list(&id, answer, &config, host, ports.door(&id));
+                let listed = user.list(&id, answer, &config, host, ports.door(&id), shared);
                 Some((id, listed))
             })
             .collect();

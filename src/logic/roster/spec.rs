@@ -1,10 +1,12 @@
 //! What one instance's process is given, made from nothing (PRODUCT §8).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::logic::ports::Given;
 use crate::logic::template::{Holes, fill};
+use crate::model::cage::Tenancy;
 use crate::model::config::{Server, Template, Transport};
 use crate::model::env::Variables;
 use crate::model::spec::{Account, Home};
@@ -29,6 +31,7 @@ pub(super) struct Mould {
     file: String,
     vars: Variables,
     account: Option<Arc<Account>>,
+    tenancy: Tenancy,
     given: Given,
 }
 
@@ -40,6 +43,7 @@ impl Mould {
             file: recipe.file.to_owned(),
             vars: recipe.vars.clone(),
             account: recipe.account.cloned(),
+            tenancy: recipe.tenancy,
             given: recipe.given,
         }
     }
@@ -48,8 +52,8 @@ impl Mould {
     pub(super) fn make(&self, id: &InstanceId, host: &Host<'_>) -> Option<Spec> {
         let server = self.config.servers.get(&id.server)?;
         let account = self.account.as_ref();
-        let (file, vars, given) = (&*self.file, &self.vars, self.given);
-        Recipe { id, server, file, vars, account, given }.make(&self.config, host).ok()
+        let (file, vars, tenancy, given) = (&*self.file, &self.vars, self.tenancy, self.given);
+        Recipe { id, server, file, vars, account, tenancy, given }.make(&self.config, host).ok()
     }
 }
 
@@ -60,6 +64,7 @@ pub(super) struct Recipe<'a> {
     pub(super) file: &'a str,
     pub(super) vars: &'a Variables,
     pub(super) account: Option<&'a Arc<Account>>,
+    pub(super) tenancy: Tenancy,
     pub(super) given: Given,
 }
 
@@ -126,13 +131,22 @@ impl Recipe<'_> {
             args,
             env,
             working_dir,
-            account: self.account.cloned(),
-            cage: (host.cage)(&id.server, self.account.is_some_and(|account| account.uid != 0)),
+            account: self.account.map(|account| self.at_home(account)),
+            cage: (host.cage)(&id.server, self.tenancy),
             backend,
             secrets: self.secrets(config),
         };
         spec.id = digest::of(&spec, &home, host.digest_key);
         Ok(spec)
+    }
+
+    /// What is in the home of an account that several users share, each could make for the others: none
+    /// of them is at home there.
+    fn at_home(&self, account: &Arc<Account>) -> Arc<Account> {
+        match self.tenancy {
+            Tenancy::Alone | Tenancy::Root => Arc::clone(account),
+            Tenancy::Shared => Arc::new(Account { home: PathBuf::new(), ..(**account).clone() }),
+        }
     }
 
     /// What weighs more than what everybody has: the server's, the user's; and last the port, which

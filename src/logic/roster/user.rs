@@ -1,6 +1,7 @@
 //! One user's file over time: the last good version, what follows from it, and what is wrong
 //! with the newest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::logic::envfile;
@@ -8,6 +9,7 @@ use crate::logic::instance::Want;
 use crate::logic::ports::Pin;
 use crate::logic::ports::{Asked, Given, Ports};
 use crate::logic::uids::Uids;
+use crate::model::cage::Tenancy;
 use crate::model::env::Variables;
 use crate::model::file::{EnvFile, FileState};
 use crate::model::spec::Account;
@@ -72,8 +74,8 @@ type Made = Result<Arc<Spec>, Vec<Problem>>;
 struct Judged {
     pin: Option<Box<Pin>>,
     problems: Vec<Problem>,
-    /// The ports that the last spec was made for, and what came of it.
-    made: Option<(Given, Made)>,
+    /// The ports and the account that the last spec was made for, and what came of it.
+    made: Option<(Given, Tenancy, Made)>,
 }
 
 impl User {
@@ -86,6 +88,13 @@ impl User {
     pub(super) fn owner_uid(&self) -> Option<u32> {
         let account = self.checked.as_ref().and_then(|checked| checked.account.as_ref());
         account.map(|account| account.uid).or(self.good.as_ref().map(|good| good.owner_uid))
+    }
+
+    /// The uid of the account that their servers run as, if it could be another's too: root's is said
+    /// elsewhere, and a reserved one is nobody else's.
+    pub(super) fn account_uid(&self) -> Option<u32> {
+        let account = self.checked.as_ref()?.account.as_ref()?;
+        (account.uid != 0 && !account.is_reserved).then_some(account.uid)
     }
 
     /// Forgets what a server last ran with, so that it is not started like that again.
@@ -194,6 +203,7 @@ impl User {
         config: &Arc<Config>,
         host: &Host<'_>,
         door: Option<u16>,
+        shared: &BTreeSet<u32>,
     ) -> Listed {
         let mut problems = self.faults.clone();
         let refused = Listed::without_spec(Want::Keep, StateName::Refused, door, id, Some(config));
@@ -211,8 +221,13 @@ impl User {
                 match answer {
                     Ok(given) if may => {
                         let account = checked.account.as_ref();
-                        let recipe =
-                            spec::Recipe { id, server, file: &good.file, vars: &good.vars, account, given };
+                        let tenancy = match account.map(|account| account.uid) {
+                            Some(0) => Tenancy::Root,
+                            Some(uid) if !shared.contains(&uid) => Tenancy::Alone,
+                            Some(_) | None => Tenancy::Shared,
+                        };
+                        let (file, vars) = (&*good.file, &good.vars);
+                        let recipe = spec::Recipe { id, server, file, vars, account, tenancy, given };
                         let made = judged.make(&recipe, config, host, old);
                         if let Ok(spec) = &made
                             && server.has_isolated_sessions()
@@ -279,8 +294,8 @@ impl Judged {
         host: &Host<'_>,
         old: Option<&Arc<Spec>>,
     ) -> Made {
-        if let Some((given, made)) = &self.made
-            && *given == recipe.given
+        if let Some((given, tenancy, made)) = &self.made
+            && (*given, *tenancy) == (recipe.given, recipe.tenancy)
         {
             return made.clone();
         }
@@ -288,7 +303,7 @@ impl Judged {
             Some(old) if **old == spec => Arc::clone(old),
             Some(_) | None => Arc::new(spec),
         });
-        self.made = Some((recipe.given, made.clone()));
+        self.made = Some((recipe.given, recipe.tenancy, made.clone()));
         made
     }
 }

@@ -162,6 +162,27 @@ fn who_is_removed_and_comes_back_has_the_uid_they_had_and_nobody_else_gets_it() 
 }
 
 #[test]
+fn who_share_an_account_are_at_home_in_their_own_directories_until_it_is_ones_alone() {
+    let mut world = World::new();
+    world.account("alice", 1001);
+    let shared = format!("{GOOD}MCPSUP_RUN_AS=alice\n");
+    world.files(&[("alice", Some(GOOD))]);
+    let alone = world.one("alice");
+    assert_eq!(env(&alone)["HOME"], "/home/alice");
+    let narrow = world.look(false, &[("bob", Some(&shared))]);
+    let bob = world.of(&world.roster.whom(narrow.clone())).into_values().next().unwrap();
+    assert_eq!(env_of("bob", &bob)["HOME"], "/var/lib/mcpsup/instances/bob/notes");
+    assert_eq!(world.roster.displaced(), BTreeSet::from([user("alice")]), "and alice is another's neighbour");
+    let together = world.one("alice");
+    assert_eq!(env(&together)["HOME"], "/var/lib/mcpsup/instances/alice/notes");
+    assert_eq!(spec(&together).account.as_ref().unwrap().name, "alice");
+    assert!(world.roster.notes()[0].contains("servers of alice, bob run as one account, uid 1001"));
+    world.files(&[("alice", None)]);
+    assert_eq!(spec(&world.one("alice")).id, spec(&alone).id);
+    assert_eq!(world.roster.notes(), Vec::<String>::new());
+}
+
+#[test]
 fn root_is_whom_the_configuration_calls_root_and_nobody_else() {
     let mut world = World::new();
     world.account("root", 0);

@@ -25,7 +25,7 @@ impl Dice {
             "MCPSUP_ENABLED=false",
             "MCPSUP_PORT_NOTES=490@",
             "MCPSUP_PORT_MORE=3000@",
-            "MCPSUP_RUN_AS=svc",
+            "MCPSUP_RUN_AS=svc@",
             "nonsense",
             "LD_PRELOAD=x",
             "MCPSUP_WHAT=1",
@@ -56,7 +56,10 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
         let world = || {
             let mut world = World::new();
             world.roster.set_config(Ok(config(&servers)));
-            world.account("svc", 900);
+            // Of each their own: who share one are kept from each other.
+            for (number, uid) in (0..5).zip(900..) {
+                world.account(&format!("svc{number}"), uid);
+            }
             // Which ports and uids are given depends on who came first; from then on they are theirs.
             for (name, uid) in names.iter().zip(70_000..) {
                 world.uids.found(&user(name), uid);
@@ -102,7 +105,7 @@ fn what_happens_to_one_user_is_the_same_whether_or_not_the_others_exist() {
 fn asking_those_who_changed_gives_what_asking_everybody_gives() {
     let names = ["alice", "bob", "carol", "dave", "svc"];
     let more = Server { for_all: false, port_env: None, ..server() };
-    let mut narrow = 0;
+    let (mut narrow, mut shared) = (0, 0);
     for seed in 1..600 {
         let mut dice = Dice(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
         let mut described = config(&[("notes", server()), ("more", more.clone())]);
@@ -122,8 +125,11 @@ fn asking_those_who_changed_gives_what_asking_everybody_gives() {
             let whole = dice.roll(3) == 0;
             // Accounts are looked up again where everything is looked at.
             if whole && dice.roll(6) == 0 {
-                some.account("svc", 900);
-                every.account("svc", 900);
+                for world in [&some, &every] {
+                    for (name, uid) in [("svc", 900), ("svc0", 901), ("svc1", 902), ("svc2", 903)] {
+                        world.account(name, uid);
+                    }
+                }
             }
             let mut files = BTreeMap::new();
             for name in names {
@@ -154,12 +160,20 @@ fn asking_those_who_changed_gives_what_asking_everybody_gives() {
             let new = some.of(&whom);
             listed.retain(|id: &InstanceId, _| !whom.has(&id.user));
             listed.extend(new);
+            let displaced = some.roster.displaced();
+            shared += displaced.len();
+            if !displaced.is_empty() {
+                let whom = some.roster.whom(displaced);
+                listed.extend(some.of(&whom));
+                assert_eq!(some.roster.displaced(), BTreeSet::new());
+            }
             assert_eq!(listed, every.all(), "seed {seed}, step {step}");
             assert_eq!(some.ports, every.ports, "seed {seed}, step {step}");
             assert_eq!(some.roster.problems(), every.roster.problems(), "seed {seed}, step {step}");
         }
     }
     assert!(narrow > 500, "{narrow} looks showed that less than everything is enough");
+    assert!(shared > 20, "{shared} were displaced by others");
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn asked(orders: &Orders) -> impl Iterator<Item = PathBuf> {
 }
 
 fn home(orders: &Orders) -> &Path {
-    orders.account.as_ref().map_or(&orders.state_dir, |account| &account.home)
+    let account = orders.account.as_ref().filter(|account| account.has_home());
+    account.map_or(&orders.state_dir, |account| &account.home)
 }
 
 fn at_home(path: &Path, home: &Path) -> PathBuf {
