@@ -13,6 +13,7 @@ mod log;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -40,7 +41,7 @@ use crate::model::Refusals;
 use crate::model::secret::overwrite;
 use crate::system::cause::plain;
 use crate::system::tail::Tail;
-use crate::system::{account, clock, peer};
+use crate::system::{account, clock, peer, socket};
 use guests::{Guests, Seat};
 use log::{Listener, PIECES_AHEAD, Pieces, deed};
 
@@ -110,10 +111,16 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
 /// Hears the control socket until dropped.
 ///
 /// `calls` is the daemon's loop; `generation` is the status's, and rings whoever waits for a
-/// later one. Must be polled in a tokio runtime with time and I/O.
-pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, generation: watch::Receiver<u64>) {
+/// later one; `known` are the uids by which a user is known, for whom the others leave room. Must be
+/// polled in a tokio runtime with time and I/O.
+pub async fn serve(
+    listener: UnixListener,
+    calls: mpsc::Sender<Call>,
+    generation: watch::Receiver<u64>,
+    known: watch::Receiver<BTreeSet<u32>>,
+) {
     let ears = Ears { calls, generation };
-    let guests = Guests::default();
+    let guests = Guests::new(known);
     // Connections end when this future does.
     let mut conversations = tokio::task::JoinSet::new();
     let mut failing = false;
@@ -155,7 +162,7 @@ fn turn_away(stream: &UnixStream, peer: Peer, is_said: bool) {
     const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
         connection: close\r\ncontent-length: 72\r\n\r\n\
         {\"error\":\"too many connections to the daemon at once; try again later\"}\n";
-    let sent = stream.try_write(BUSY).is_ok();
+    let sent = socket::write_at_once(stream, BUSY).is_ok();
     if is_said {
         tracing::warn!(uid = peer.uid, pid = peer.pid, sent, "control connection turned away");
     }
@@ -243,10 +250,16 @@ impl Ears {
         let mut answer = match ask {
             Ok(Ask::Once(request)) => self.ask_once(peer, request).await,
             Ok(Ask::StatusAfter { target, after, wait }) => {
-                let later = self.generation.wait_for(|generation| *generation > after);
-                // Changed, or the time is over, or the loop has gone: the answer says which.
-                drop(timeout(wait, later).await);
-                self.ask_once(peer, Request::Status(target)).await
+                // Whoever may not see it hears so at once, and has no place to wait.
+                let now = self.ask_once(peer, Request::Status(target.clone())).await;
+                if now.status() == StatusCode::OK && *self.generation.borrow() <= after {
+                    let later = self.generation.wait_for(|generation| *generation > after);
+                    // Changed, or the time is over, or the loop has gone: the answer says which.
+                    drop(timeout(wait, later).await);
+                    self.ask_once(peer, Request::Status(target)).await
+                } else {
+                    now
+                }
             }
             Ok(Ask::Logs { target, lines, follow }) => self.logs(peer, target, lines, follow).await,
             Err((status, text)) => refuse(status, text),

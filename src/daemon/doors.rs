@@ -4,22 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::door::bridge::Bridge;
-use crate::door::{Behind, Door, Entrance, Gate, Lead, Route, Settings};
+use crate::door::{Behind, Door, Entrance, Gate, House, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
-use crate::model::{InstanceId, Moment, Problem, Refusals, Whom, pack};
+use crate::model::{InstanceId, Moment, Problem, Whom, pack};
 use crate::system::ready::Hub;
 use crate::system::{account, files, socket};
 
 /// Every door.
 pub(super) struct Doors {
     settings: watch::Sender<Arc<Settings>>,
-    /// Who was refused at a door lately.
-    refusals: Arc<Mutex<Refusals>>,
+    house: Arc<House>,
     /// Where the doors in the file system are: `USER/SERVER.sock`.
     dir: PathBuf,
     /// Where clients are waited for.
@@ -82,11 +81,11 @@ impl Doors {
     /// Sockets will be below `dir`; what an earlier daemon left there goes.
     pub(super) fn new(config: &Config, hub: Arc<Hub>, dir: PathBuf) -> Self {
         let (settings, _) = watch::channel(settings(config));
-        let refusals = Arc::default();
+        let house = Arc::default();
         remove_all(&dir);
         Self {
             settings,
-            refusals,
+            house,
             dir,
             hub,
             open: BTreeMap::new(),
@@ -151,8 +150,8 @@ impl Doors {
             let behind = Behind::Http(route.follow());
             (Leads::Http(route), behind)
         };
-        let refusals = Arc::clone(&self.refusals);
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind, refusals)?;
+        let house = Arc::clone(&self.house);
+        let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind, house)?;
         Ok(Open {
             port: place.port,
             behind: leads,
@@ -209,7 +208,7 @@ impl Doors {
 
     /// Whose refusals at doors were not all said, and how many more there were.
     pub(super) fn unsaid(&self, now: Moment) -> Vec<(u32, u64)> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).unsaid(now)
+        self.house.unsaid(now)
     }
 
     /// Removes what would look like doors when the daemon has gone.

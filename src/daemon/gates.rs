@@ -49,6 +49,13 @@ impl Daemon {
             let all = self.doors.ids().map(|id| (id.clone(), gate(id)));
             all.map(|(id, (gate, takes_token))| (id, gate, takes_token)).collect()
         };
+        let known =
+            identities(self.uids()).into_iter().filter_map(|(uid, whose)| whose.map(|_| uid)).collect();
+        self.sources.known.send_if_modified(|before| {
+            let is_news = *before != known;
+            *before = known;
+            is_news
+        });
         for (id, gate, takes_token) in gates {
             if self.doors.guard(&id, gate, takes_token) {
                 // It stands in the port map.

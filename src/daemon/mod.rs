@@ -181,6 +181,8 @@ struct Sources {
     signals: Signals,
     watcher: Watcher,
     generation: watch::Sender<u64>,
+    /// The uids by which a user is known.
+    known: watch::Sender<BTreeSet<u32>>,
 }
 
 /// What the disk did not take.

@@ -205,6 +205,7 @@ impl Daemon {
                 signals,
                 watcher: envdir_watch::watch(&places.env_dir),
                 generation,
+                known: watch::Sender::default(),
             },
         };
         daemon.adopt_runs(now)?;
@@ -237,7 +238,8 @@ impl Daemon {
     pub(super) fn listen_once_settled(&mut self, now: crate::model::Moment) {
         let settling = self.settling || self.seals.are_busy();
         if let Some(ears) = self.ears.take_if(|ears| !settling || ears.open_at <= now) {
-            tokio::spawn(control::server::serve(ears.listener, ears.calls, ears.generations));
+            let known = self.sources.known.subscribe();
+            tokio::spawn(control::server::serve(ears.listener, ears.calls, ears.generations, known));
         }
     }
 

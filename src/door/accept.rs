@@ -6,7 +6,8 @@
 //!
 //! Whose a connection is, is asked as soon as it is taken, once; what follows from it is decided
 //! with each request. Where a door has an owner, connections that are not theirs get half of its
-//! room at most: nobody can keep the owner out by filling it.
+//! room at most: nobody can keep the owner out by filling it. Whoever has not shown yet that they may
+//! pass has a place in the [`lobby`](super::lobby) of all doors, or is closed at once.
 
 use std::io;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use tracing::{debug, warn};
 
 use super::stream::{Lingering, Listener, Stream};
 use super::{Frame, answer, guest};
+use crate::model::config::Access;
 
 /// How long to leave the kernel's queue alone when a connection cannot be taken from it.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -54,14 +56,23 @@ impl Accept {
         let settings = self.frame.settings.borrow().clone();
         let most = usize::try_from(settings.limits.max_connections).unwrap_or(usize::MAX);
         let guard = self.frame.gate().guard;
-        let peer = if guard.asks_uid() { stream.peer() } else { None };
-        let is_stranger = guard.asks_uid() && !guard.knows(peer);
+        let peer = if guard.access == Access::Open { None } else { stream.peer() };
+        let is_known = guard.knows(peer);
+        let is_stranger = guard.asks_uid() && !is_known;
+        let waiting = if is_known { None } else { self.frame.house.lobby.enter(peer) };
+        if !is_known && waiting.is_none() {
+            // Said as far as it goes at once: to wait for who reads it slowly is what there is no room for.
+            if let Err(cause) = stream.write_at_once(answer::TOO_MANY) {
+                debug!(%cause, "a client did not wait for its answer");
+            }
+            return self.frame.tell_denied(peer, "too many connections without a token");
+        }
         let is_room = self.guests.len() + self.strangers.len() < most
             && !(is_stranger && self.strangers.len() >= most.div_ceil(2));
         let stream = Lingering::new(stream);
         if is_room {
             let guests = if is_stranger { &mut self.strangers } else { &mut self.guests };
-            guests.spawn(guest::serve(stream, self.frame.clone(), settings, peer));
+            guests.spawn(guest::serve(stream, self.frame.clone(), settings, peer, waiting));
         } else if self.turned_away.len() < TURNED_AWAY {
             self.turned_away.spawn(turn_away(stream));
         }

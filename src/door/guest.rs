@@ -16,6 +16,7 @@ use tracing::debug;
 use super::answer::Refusal;
 use super::body::Reply;
 use super::bridge::Bridge;
+use super::lobby::Waiting;
 use super::proxy::Proxy;
 use super::stream::Lingering;
 use super::{Behind, Follow, Frame, Settings};
@@ -28,14 +29,21 @@ const HEADERS: usize = 100;
 
 /// Serves one connection until it ends.
 ///
-/// `peer` is whose it is, if that is known.
-pub(super) async fn serve(client: Lingering, frame: Arc<Frame>, settings: Arc<Settings>, peer: Option<u32>) {
+/// `peer` is whose it is, if that is known; `waiting` is their place until they have shown that they may
+/// pass.
+pub(super) async fn serve(
+    client: Lingering,
+    frame: Arc<Frame>,
+    settings: Arc<Settings>,
+    peer: Option<u32>,
+    waiting: Option<Waiting>,
+) {
     if let Err(cause) = client.hurry() {
         debug!(%cause, "a client left at once");
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let guest = Guest::new(&frame, settings, peer);
+    let guest = Guest::new(&frame, settings, peer, waiting);
     let mut route = match &frame.behind {
         Behind::Http(route) => Some(route.clone()),
         Behind::Stdio(_) => None,
@@ -82,6 +90,7 @@ pub(super) struct Guest {
     frame: Arc<Frame>,
     /// The uid whose connection it is.
     peer: Option<u32>,
+    waiting: Option<Waiting>,
     settings: Arc<Settings>,
     way: Way,
 }
@@ -93,7 +102,12 @@ enum Way {
 }
 
 impl Guest {
-    pub(super) fn new(frame: &Arc<Frame>, settings: Arc<Settings>, peer: Option<u32>) -> Arc<Self> {
+    pub(super) fn new(
+        frame: &Arc<Frame>,
+        settings: Arc<Settings>,
+        peer: Option<u32>,
+        waiting: Option<Waiting>,
+    ) -> Arc<Self> {
         let way = match &frame.behind {
             Behind::Http(route) => {
                 let proxy = Proxy::new(frame.clone(), route.clone(), settings.clone());
@@ -101,12 +115,17 @@ impl Guest {
             }
             Behind::Stdio(bridge) => Way::Bridge(bridge.clone()),
         };
-        Arc::new(Self { frame: frame.clone(), peer, settings, way })
+        Arc::new(Self { frame: frame.clone(), peer, waiting, settings, way })
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
         match self.check(&request).and_then(|()| self.admit(request.headers())) {
-            Ok(()) => self.pass(request).await,
+            Ok(()) => {
+                if let Some(waiting) = &self.waiting {
+                    waiting.is_over();
+                }
+                self.pass(request).await
+            }
             Err(refusal) => refusal.response(),
         }
     }
@@ -130,7 +149,7 @@ impl Guest {
             (gate.guard, gate.judge(instance, headers))
         };
         guard.admits(self.peer, judged).map_err(|denied| {
-            self.frame.tell_denied(self.peer, denied);
+            self.frame.tell_denied(self.peer, denied.as_str());
             Refusal::Denied(denied, instance.user.clone())
         })
     }

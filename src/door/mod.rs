@@ -25,6 +25,7 @@ pub mod bridge;
 mod entrance;
 mod gate;
 mod guest;
+mod lobby;
 mod proxy;
 mod route;
 mod stream;
@@ -38,9 +39,8 @@ use std::os::unix::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::logic::access::Denied;
 use crate::model::config;
-use crate::model::{InstanceId, Refusals, RunId};
+use crate::model::{InstanceId, Moment, Refusals, RunId};
 use crate::system::clock;
 pub use crate::system::look::Held;
 use crate::system::look::Owner;
@@ -50,6 +50,7 @@ use crate::system::socket::Address;
 use bridge::Bridge;
 pub use entrance::Entrance;
 pub use gate::Gate;
+use lobby::Lobby;
 pub use route::{Follow, Lead};
 pub use stream::Listener;
 
@@ -65,6 +66,24 @@ pub struct Settings {
     pub limits: config::Door,
     /// `[ports] listen`
     pub listen: IpAddr,
+}
+
+/// What all doors share: who was refused lately, and who has not shown yet that they may pass.
+#[derive(Debug, Default)]
+pub struct House {
+    refusals: Mutex<Refusals>,
+    lobby: Arc<Lobby>,
+}
+
+impl House {
+    /// Whose refusals were not all said, and how many more there were.
+    pub fn unsaid(&self, now: Moment) -> Vec<(u32, u64)> {
+        self.refusals().unsaid(now)
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What answers a door's requests.
@@ -127,11 +146,11 @@ impl Door {
         settings: watch::Receiver<Arc<Settings>>,
         instance: InstanceId,
         behind: Behind,
-        refusals: Arc<Mutex<Refusals>>,
+        house: Arc<House>,
     ) -> std::io::Result<Self> {
         let addr = listener.get().local_addr()?;
         let (known, gate) = (Mutex::default(), Mutex::default());
-        let frame = Arc::new(Frame { instance, settings, behind, known, gate, refusals });
+        let frame = Arc::new(Frame { instance, settings, behind, known, gate, house });
         let task = tokio::spawn(accept::Accept::new(Listener::Tcp(listener), frame.clone()));
         Ok(Self { addr, frame, task, side: None })
     }
@@ -185,8 +204,7 @@ struct Frame {
     behind: Behind,
     known: Mutex<Known>,
     gate: Mutex<Gate>,
-    /// Who was refused lately, at whatever door.
-    refusals: Arc<Mutex<Refusals>>,
+    house: Arc<House>,
 }
 
 /// What was found out about sockets on the backend port.
@@ -205,13 +223,12 @@ impl Frame {
     }
 
     /// Has the log say that somebody was refused, unless it has said so often enough.
-    fn tell_denied(&self, peer: Option<u32>, denied: Denied) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+    fn tell_denied(&self, peer: Option<u32>, why: &'static str) {
         // No user has this uid (chown(2) takes it for "leave it").
-        if refusals.note(peer.unwrap_or(u32::MAX), clock::now()) {
+        if self.house.refusals().note(peer.unwrap_or(u32::MAX), clock::now()) {
             let (user, server) = (&self.instance.user, &self.instance.server);
             let uid = peer.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-            tracing::warn!(%user, %server, uid, why = denied.as_str(), "door refused");
+            tracing::warn!(%user, %server, uid, why, "door refused");
         }
     }
 

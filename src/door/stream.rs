@@ -54,6 +54,14 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// Writes what goes into the socket's buffer at once.
+    pub(super) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => socket::write_at_once(stream, bytes),
+            Self::Unix(stream) => socket::write_at_once(stream, bytes),
+        }
+    }
+
     /// The uid whose connection it is; `None` if that is nobody's, or the kernel does not say.
     pub(super) fn peer(&self) -> Option<u32> {
         let told = match self {

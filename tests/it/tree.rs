@@ -243,7 +243,9 @@ fn nobody_runs_in_a_directory_that_is_anothers() {
     host.save("alice", "MCPSUP_RUN_AS=nobody\n");
     let own = host.path().join("state/instances/alice/unruly");
     host.start();
-    host.until("she has a directory", || own.is_dir());
+    host.until("she has a directory", || {
+        std::fs::metadata(&own).is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 65_534)
+    });
 
     // As if her account had gone: no name service yet, or deleted.
     host.save("alice", "");

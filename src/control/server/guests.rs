@@ -1,8 +1,10 @@
 //! How many connections there are at once, and of whom.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
 
 use crate::system::account;
 
@@ -17,10 +19,11 @@ pub(super) const MAX_PASSING: usize = 2048;
 pub(super) const MAX_PASSING_PER_USER: usize = 256;
 
 /// How many connections each user has.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Guests {
     asking: Bench,
     passing: Bench,
+    known: watch::Receiver<BTreeSet<u32>>,
 }
 
 /// Connections of one kind, by user.
@@ -37,6 +40,11 @@ pub(super) struct Seat {
 }
 
 impl Guests {
+    /// Nobody yet; `known` are the uids by which somebody is known.
+    pub(super) fn new(known: watch::Receiver<BTreeSet<u32>>) -> Self {
+        Self { asking: Bench::default(), passing: Bench::default(), known }
+    }
+
     /// True if nobody is here.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
@@ -45,7 +53,7 @@ impl Guests {
 
     /// A seat for `uid`, if there is one.
     pub(super) fn seat(&self, uid: u32) -> Option<Seat> {
-        let is_free = self.asking.take(uid, MAX_PER_USER, MAX_CONNECTIONS);
+        let is_free = self.asking.take(uid, MAX_PER_USER, MAX_CONNECTIONS, &self.known.borrow());
         is_free.then(|| Seat { guests: self.clone(), uid, has_moved: AtomicBool::new(false) })
     }
 }
@@ -56,7 +64,8 @@ impl Seat {
         if self.has_moved.load(Ordering::Relaxed) {
             return true;
         }
-        if !self.guests.passing.take(self.uid, MAX_PASSING_PER_USER, MAX_PASSING) {
+        let Guests { passing, known, .. } = &self.guests;
+        if !passing.take(self.uid, MAX_PASSING_PER_USER, MAX_PASSING, &known.borrow()) {
             return false;
         }
         self.guests.asking.leave(self.uid);
@@ -67,7 +76,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Guests { asking, passing } = &self.guests;
+        let Guests { asking, passing, .. } = &self.guests;
         if *self.has_moved.get_mut() { passing.leave(self.uid) } else { asking.leave(self.uid) }
     }
 }
@@ -78,12 +87,19 @@ impl Bench {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    fn take(&self, uid: u32, most_of_one: usize, most: usize) -> bool {
+    fn take(&self, uid: u32, most_of_one: usize, most: usize, known: &BTreeSet<u32>) -> bool {
         let own = account::own_uid();
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let others: usize = counts.iter().filter(|(who, _)| **who != own).map(|(_, n)| n).sum();
+        let of = |whose: &dyn Fn(u32) -> bool| -> usize {
+            counts.iter().filter(|(who, _)| whose(**who)).map(|(_, n)| n).sum()
+        };
+        let is_stranger = |who: u32| who != own && !known.contains(&who);
+        // One person may have as many uids as a container takes.
+        let is_room = uid == own
+            || (of(&|who| who != own) < most - most_of_one
+                && (!is_stranger(uid) || of(&is_stranger) < most / 2));
         let count = counts.get(&uid).copied().unwrap_or(0);
-        if count >= most_of_one || (uid != own && others >= most - most_of_one) {
+        if count >= most_of_one || !is_room {
             return false;
         }
         counts.insert(uid, count + 1);

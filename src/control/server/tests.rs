@@ -47,7 +47,7 @@ impl Fake {
                     }
                 };
                 tokio::select! {
-                    () = serve(listener, calls, generations) => {}
+                    () = serve(listener, calls, generations, nobody_known()) => {}
                     () = the_loop => {}
                     _ = stopped => {}
                 }
@@ -90,6 +90,10 @@ fn pretend(
     bell: &watch::Receiver<u64>,
 ) -> Result<Reply, Refusal> {
     match request {
+        Request::Status(Target { user: Some(user), .. }) if user.as_str() == "mallory" => {
+            let text = "mallory is not yours to see or steer".to_owned();
+            Err(Refusal { kind: RefusalKind::NotPermitted, text })
+        }
         Request::Status(_) => Ok(Reply::Status(StatusReport {
             version: "0".to_owned(),
             generation,
@@ -219,12 +223,38 @@ fn one_user_cannot_take_every_connection() {
     while !there_is_room() {}
 }
 
+/// No uid by which a user is known.
+fn nobody_known() -> watch::Receiver<BTreeSet<u32>> {
+    watch::channel(BTreeSet::new()).1
+}
+
 #[test]
-fn strangers_together_leave_room_for_the_daemons_own_user() {
-    let guests = Guests::default();
+fn strangers_together_leave_half_the_room_for_those_who_are_known() {
+    let own = account::own_uid();
+    let (alice, strangers) = (own + 1, own + 2..);
+    let (_know, known) = watch::channel(BTreeSet::from([alice]));
+    let guests = Guests::new(known);
+    let mut seats = Vec::new();
+    for uid in strangers {
+        let before = seats.len();
+        seats.extend((0..MAX_PER_USER).map_while(|_| guests.seat(uid)));
+        if seats.len() == before {
+            break;
+        }
+    }
+    assert_eq!(seats.len(), MAX_CONNECTIONS / 2, "however many uids a stranger has");
+    seats.extend((0..MAX_PER_USER).map(|_| guests.seat(alice).unwrap()));
+    assert!(guests.seat(alice).is_none());
+    assert!(guests.seat(own).is_some());
+}
+
+#[test]
+fn those_who_are_known_leave_room_for_the_daemons_own_user() {
     let own = account::own_uid();
     let mut seats = Vec::new();
     let others = u32::try_from(MAX_CONNECTIONS / MAX_PER_USER).unwrap();
+    let (_know, known) = watch::channel((1..=others).map(|n| account::own_uid() + n).collect());
+    let guests = Guests::new(known);
     for uid in (1..=others).map(|n| own + n) {
         for _ in 0..MAX_PER_USER {
             seats.extend(guests.seat(uid));
@@ -240,7 +270,7 @@ fn strangers_together_leave_room_for_the_daemons_own_user() {
 
 #[test]
 fn whoever_passes_requests_on_takes_no_seat_from_those_who_ask() {
-    let guests = Guests::default();
+    let guests = Guests::new(nobody_known());
     let own = account::own_uid();
     let passing: Vec<_> = (0..MAX_PASSING_PER_USER)
         .map(|_| {
@@ -293,6 +323,20 @@ fn a_question_for_a_later_status_is_answered_when_it_changes() {
     });
     let (_, request) = fake.seen.recv().unwrap();
     assert_eq!(request, Request::Status(alice()));
+}
+
+#[test]
+fn who_may_not_see_an_instance_hears_so_without_waiting() {
+    let fake = Fake::start();
+    let mallorys = Target { user: Some("mallory".parse().unwrap()), ..Target::default() };
+    let ClientError::Refused(refusal) =
+        fake.client().status(&mallorys, Some((99, Duration::from_secs(60)))).unwrap_err()
+    else {
+        panic!("not refused")
+    };
+    assert_eq!(refusal.kind, RefusalKind::NotPermitted);
+    assert_eq!(fake.seen.try_iter().count(), 1);
+    assert_eq!(*fake.generation.borrow(), 41, "nothing has changed meanwhile");
 }
 
 #[test]

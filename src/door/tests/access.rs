@@ -1,6 +1,7 @@
 //! Who comes in: by whose socket it is, by a token, or not at all.
 
 use super::*;
+use crate::door::lobby::MOST_OF_ONE;
 use crate::logic::token::{LIFE, Token};
 use crate::model::config::Access;
 use crate::system::{account, clock};
@@ -167,6 +168,28 @@ async fn strangers_cannot_fill_a_door_and_keep_its_owner_out() {
         strangers.push(owner);
     }
     assert!(Line::to(&world).await.message().await.unwrap().0.contains(" 503 "), "and eight are all");
+}
+
+#[tokio::test]
+async fn whoever_shows_nothing_has_so_many_connections_at_all_doors_and_who_shows_a_token_has_more() {
+    let process = process(OK).await;
+    for access in [Access::Owner, Access::Token] {
+        let world = world(config::Door { max_connections: 1000, ..settings() }, ready(1, process.addr));
+        let token = guarded(&world, access, somebody());
+        let right = get(&format!("authorization: Bearer {}\r\n", token.text().reveal()));
+        let mut strangers = Vec::new();
+        for _ in 0..MOST_OF_ONE {
+            strangers.push(Line::to(&world).await);
+        }
+        for _ in 0..1000 {
+            let (head, body) = Line::to(&world).await.message().await.unwrap();
+            assert!(head.contains(" 503 ") && body.contains("too many connections"), "{head}");
+        }
+        assert!(strangers[0].ask(&right).await.0.contains(" 200 "));
+        let mut another = Line::to(&world).await;
+        assert!(another.ask(&right).await.0.contains(" 200 "), "one place is free again, and stays so");
+        assert!(Line::to(&world).await.ask(&right).await.0.contains(" 200 "));
+    }
 }
 
 #[tokio::test]

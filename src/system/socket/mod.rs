@@ -36,6 +36,16 @@ pub use diag::{Listener, all_at, everywhere, listener_at};
 /// door's connection limit, so that a burst meets our answer and not a dropped SYN.
 const BACKLOG: i32 = 1024;
 
+/// Writes what goes into a socket's buffer at once, on one that does not block. A runtime that has just
+/// heard of it could not say yet that there is room.
+///
+/// # Errors
+///
+/// When nothing does, or nobody is at the other end any more.
+pub fn write_at_once(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, rustix::net::SendFlags::NOSIGNAL)?)
+}
+
 /// Where a process listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
