@@ -1,15 +1,18 @@
 //! docs/ beside the program: every message that docs/troubleshooting.md quotes still stands in the
 //! sources, every command is one that the program takes, every file is one that it reads, and every
-//! link leads somewhere. Reads src and docs as text.
+//! link leads somewhere; docs/security.md says of each promise what the program says of it, and
+//! src/lib.rs leads to every module. Reads src and docs as text.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first thing that is wrong")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use mcpsup::cli::args::Cli;
+use mcpsup::logic::cage::Site;
 use mcpsup::logic::{config, envfile};
+use mcpsup::model::cage::{Ground, Isolation, Promise, Tree, Tried};
 
 /// The shortest piece of a message that tells it from others.
 const TELLING: usize = 7;
@@ -160,5 +163,118 @@ fn every_link_leads_somewhere() {
                 assert!(has, "{}: {target}", path.display());
             }
         }
+    }
+}
+
+/// The rows of the table of a page that begins with this heading.
+fn table<'p>(page: &'p str, heading: &str) -> Vec<&'p str> {
+    let rows = page.lines().skip_while(|line| !line.starts_with(heading));
+    rows.skip(2).take_while(|line| line.starts_with('|')).collect()
+}
+
+/// What a daemon of each tier finds on a kernel that has everything that the tier leaves it.
+fn sites() -> [Site; 4] {
+    let no = |why: &str| Tried::Fails(why.to_owned());
+    let accounts = Site {
+        ground: Ground {
+            accounts: Tried::Works,
+            bounding: Tried::Works,
+            landlock: 7,
+            calls: Tried::Works,
+            mounts: Tried::Works,
+            pids: Tried::Works,
+            hidepid: Tried::Works,
+            through_user: false,
+        },
+        tree: Tree::Cgroup,
+        hidden: Vec::new(),
+        isolation: Isolation::Auto,
+        unlimited: Vec::new(),
+    };
+    let mut namespaces = Site { tree: Tree::PidNamespace, ..accounts.clone() };
+    namespaces.ground.accounts = no("the daemon does not run as root");
+    namespaces.ground.bounding = no("not permitted");
+    namespaces.ground.hidepid = no("not permitted");
+    namespaces.ground.through_user = true;
+    let mut landlock = Site { tree: Tree::Session, ..namespaces.clone() };
+    landlock.ground.mounts = no("no user namespaces");
+    landlock.ground.pids = no("no user namespaces");
+    let mut none = landlock.clone();
+    none.ground.landlock = 0;
+    [accounts, namespaces, landlock, none]
+}
+
+#[test]
+fn the_table_of_promises_says_what_the_program_says() {
+    let said: Vec<Vec<Promise>> = sites().iter().map(Site::promises).collect();
+    let cell = |promises: &[Promise], what: &str| {
+        promises.iter().find(|promise| promise.what == what).map_or_else(
+            || "**no**".to_owned(),
+            |promise| if promise.kept { promise.by.clone() } else { "**no**".to_owned() },
+        )
+    };
+    let rows: Vec<String> = said[0]
+        .iter()
+        .map(|Promise { what, .. }| {
+            let cells: Vec<String> = said.iter().map(|promises| cell(promises, what)).collect();
+            format!("| {what} | {} |", cells.join(" | "))
+        })
+        .collect();
+    assert!(said.iter().flatten().all(|promise| said[0].iter().any(|first| first.what == promise.what)));
+    let tiers: Vec<&str> = sites().iter().map(|site| site.tier().as_str()).collect();
+    let heading = format!("| promise | {} |", tiers.join(" | "));
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    assert_eq!(table(&page, &heading), rows, "docs/security.md should say:\n{}", rows.join("\n"));
+}
+
+#[test]
+fn what_gets_through_is_the_same_on_both_pages_that_say_it() {
+    let [readme, page] =
+        ["README.md", "docs/security.md"].map(|page| fs::read_to_string(root().join(page)).unwrap());
+    let rows = table(&readme, "| tier | who | gets through |");
+    assert!(rows.len() >= 4, "{rows:?}");
+    assert_eq!(table(&page, "| tier | who | gets through |"), rows, "of README.md:\n{}", rows.join("\n"));
+}
+
+const FOLDERS: [&str; 7] = ["model", "logic", "system", "control", "door", "daemon", "cli"];
+
+#[test]
+fn the_map_of_the_code_leads_to_every_module() {
+    let read = |path: &str| fs::read_to_string(root().join("src").join(path)).unwrap();
+    let head = |text: &str| text.lines().take_while(|line| line.starts_with("//!")).collect::<String>();
+    let map = head(&read("lib.rs"));
+    let verbs = Cli::command();
+    let mut lost = Vec::new();
+    for folder in FOLDERS {
+        let text = read(&format!("{folder}/mod.rs"));
+        let (here, modules) = (head(&text), text.lines().filter_map(|line| line.strip_suffix(';')));
+        for name in modules.filter_map(|line| {
+            line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").strip_prefix("mod ")
+        }) {
+            let is_verb = folder == "cli" && verbs.get_subcommands().any(|verb| verb.get_name() == name);
+            let named =
+                map.contains(&format!("{folder}::{name})")) || map.contains(&format!("{folder}::{name}`]"));
+            let named = named || here.contains(&format!("`{name}`")) || here.contains(&format!("{name}.rs"));
+            if !(named || is_verb || name == "tests") {
+                lost.push(format!("{folder}::{name}"));
+            }
+        }
+    }
+    assert!(lost.is_empty(), "neither src/lib.rs nor the head of their folder names {lost:?}");
+}
+
+#[test]
+fn the_page_on_backups_knows_every_file_of_the_state() {
+    let store = fs::read_to_string(root().join("src/daemon/store.rs")).unwrap();
+    let page = fs::read_to_string(root().join("docs/upgrade.md")).unwrap();
+    let mut names: Vec<&str> =
+        store.split("self.write(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.len() >= 4, "{names:?}");
+    names.extend(["lock", "tokens/", "instances/", "seal.key"]);
+    for name in names {
+        assert!(
+            page.contains(&format!("| `/var/lib/mcpsup/{name}` |")),
+            "docs/upgrade.md does not say: {name}"
+        );
     }
 }

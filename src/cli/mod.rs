@@ -3,6 +3,9 @@
 //! [`args`] says what can be said, [`session`] reads the environment once, [`print`](mod@print) is the only
 //! place that prints. A verb answers with an [`Outcome`] or an error; here that becomes the exit
 //! status of PRODUCT §5.
+//!
+//! Shared by verbs: `who` (whose), `names` (a shell completes), `table`, `progress`, and `tame` for what servers
+//! say; `steer` is start, stop and restart, `wish` is set, unset, enable and disable.
 
 use std::ffi::OsString;
 use std::io;

@@ -8,6 +8,11 @@
 //!
 //! Nothing here waits but `Daemon::next`, which waits for every source at once and for one
 //! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
+//!
+//! What the loop holds, by whose concern it is: `start`, `store` (what it remembers) and `calm`; `call` and
+//! `wishes` (what was asked on the control socket); `doors`, `gates`, `tokens` and `apart` (who comes in, what
+//! keeps users apart); `seals` (sealed files); `bridges` and `slots` (sessions); `output` and `sinks` (what
+//! processes write).
 
 mod act;
 pub mod apart;

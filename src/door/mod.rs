@@ -17,6 +17,10 @@
 //!
 //! The process sees its own address in Host, not the door's: many servers refuse any other name.
 //! Authorization never reaches it; that header is for the door.
+//!
+//! Beside those of the picture (`accept`, `guest`, `proxy`): `gate` and `lobby` (who may come in, and who has not
+//! shown it yet), `entrance` (the way past the port), `route` (where to), `stream` and `body` (what passes),
+//! `answer` (our own words).
 
 mod accept;
 mod answer;

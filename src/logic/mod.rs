@@ -1,4 +1,10 @@
 //! Decisions: no I/O, no clock, no randomness, no async, no logging. Same calls, same answers.
+//!
+//! * what files say: `config`, `envfile`, `template`, `selfserve`, `snippet` (a client's own files)
+//! * what each user gets: `roster`, `ports`, `uids`, `cage`
+//! * what runs: `fleet`, `instance`
+//! * who may: `access`, `token`
+//! * what is passed on: `frame`, `overlong`, `era`, `exchange`, `connect`; what is hidden: `redact`
 
 pub mod access;
 pub mod cage;

@@ -2,6 +2,13 @@
 //!
 //! Nothing here decides, reads or writes anything. A type's constructor is where its rule is
 //! checked, so that a value of it cannot be wrong later.
+//!
+//! * people and what is theirs: `name`, `uid`, `secret`, `port`
+//! * what is wanted: `config` (mcpsup.toml), `env` and `file` (env.d), `wish` (what a user changes there),
+//!   `problem` (what is wrong with any of it)
+//! * what runs: `spec`, `run`, `cage`, `moment` (time)
+//! * what is shown: `status`, `portmap`, `refusals`
+//! * `pack`: smaller tables
 
 pub mod cage;
 pub mod config;

@@ -1,4 +1,12 @@
 //! Deeds: the only folder that touches the operating system. It takes no decisions.
+//!
+//! * files: `files`, `trust`, `envdir`, `logfile`, `tail`, `clear`, `places`, `seal` with `tool` and `command`
+//! * processes: `process`, `life`, `launcher` (the daemon's side of `launch`), `orders`, `look`, `record`,
+//!   `holdings`
+//! * what holds and confines them: `containment`, `cgroup`, `tree`, `ground`, `account`
+//! * what passes: `pipes`, `socket`, `probe`, `peer`, `ready`
+//! * the rest of the machine: `clock`, `random`, `signals`, `terminal`, `memory`, `cause` (its words), and
+//!   `failpoint` for tests
 
 pub mod account;
 pub mod cause;
