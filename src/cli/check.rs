@@ -12,15 +12,15 @@ use zeroize::Zeroizing;
 use super::Outcome;
 use super::print::{Paint, clean};
 use super::session::Session;
-use crate::daemon::apart;
+use crate::daemon::apart::{self, Apartness};
 use crate::logic::access;
-use crate::logic::roster::{Host, Roster};
+use crate::logic::roster::{Host, Listed, Roster};
 use crate::logic::uids::Facts;
 use crate::logic::{config, envfile};
 use crate::model::cage::Apart;
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState, Look};
-use crate::model::{Config, Problem, UserName, Whom};
+use crate::model::{Config, InstanceId, Problem, UserName, Whom};
 use crate::system::envdir::{Complete, EnvDir};
 use crate::system::files;
 use crate::system::places::Places;
@@ -52,6 +52,10 @@ pub struct Examined {
     pub notes: Vec<String>,
     /// Names in env.d that are nobody's file, and why.
     pub ignored: Vec<(String, String)>,
+    /// mcpsup.toml, if it is right.
+    pub config: Option<Config>,
+    /// What the daemon would make of all that.
+    pub listed: BTreeMap<InstanceId, Listed>,
 }
 
 /// Reads mcpsup.toml and every env file, with `instead` in the place of one user's.
@@ -60,7 +64,10 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     let mut examined = Examined::default();
     let config = read_config(places);
     match &config {
-        Ok(config) => examined.notes = access::notes(config),
+        Ok(config) => {
+            examined.notes = access::notes(config);
+            examined.config = Some(config.clone());
+        }
         Err(problems) => examined.problems.clone_from(problems),
     }
     let own_uid = |user: &UserName| account::uid_of(user.as_str());
@@ -108,11 +115,13 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     );
     examined.notes.extend(roster.notes());
     // The roster's own: files of users who have no instance.
-    for problem in listed.into_values().flat_map(|one| one.problems).chain(roster.problems()) {
+    let of_instances = listed.values().flat_map(|one| one.problems.iter().cloned());
+    for problem in of_instances.chain(roster.problems()) {
         if !examined.problems.contains(&problem) {
             examined.problems.push(problem);
         }
     }
+    examined.listed = listed;
     examined
 }
 
@@ -216,12 +225,12 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
             files: lengths(&examined.files),
             notes: &examined.notes,
             ignored: ignored.collect(),
-            apart: apart.as_ref(),
+            apart: apart.as_ref().map(|found| &found.apart),
         };
         session.print.json(&report, false)?;
     } else {
         tell(&examined, args.verbose, session)?;
-        for line in apart.iter().flat_map(|apart| apart.lines(args.verbose)) {
+        for line in apart.iter().flat_map(|found| found.apart.lines(args.verbose)) {
             session.print.line(&clean(&line))?;
         }
     }
@@ -229,14 +238,14 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
 }
 
 /// What this host would keep apart; that it is too little for mcpsup.toml is a problem like others.
-fn foresee(places: &Places, examined: &mut Examined) -> Option<Apart> {
+pub fn foresee(places: &Places, examined: &mut Examined) -> Option<Apartness> {
     // One that cannot be read has been reported.
-    let config = read_config(places).ok()?;
+    let config = examined.config.as_ref()?;
     let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
-    match apart::foresee(places, &config) {
+    match apart::foresee(places, config) {
         Ok(found) => {
-            examined.problems.extend(found.refusal.map(|text| Problem::new(file.clone(), text)));
-            Some(found.apart)
+            examined.problems.extend(found.refusal.clone().map(|text| Problem::new(file.clone(), text)));
+            Some(found)
         }
         Err(error) => {
             let text =

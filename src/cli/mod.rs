@@ -23,6 +23,7 @@ pub mod client;
 pub mod completions;
 pub mod connect;
 pub mod daemon;
+pub mod doctor;
 pub mod edit;
 pub mod headers;
 pub mod init;
@@ -123,6 +124,7 @@ fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {
         Verb::Daemon => daemon::run(session),
         Verb::Init(args) => init::run(args, session),
         Verb::Check(args) => check::run(args, session),
+        Verb::Doctor(args) => doctor::run(args, session),
         Verb::Start(args) => steer::run(steer::Deed::Start, args, session),
         Verb::Stop(args) => steer::run(steer::Deed::Stop, args, session),
         Verb::Restart(args) => steer::run(steer::Deed::Restart, args, session),

@@ -16,6 +16,7 @@ use super::print::Print;
 use super::session::{Environment, Session};
 use crate::model::UserName;
 use crate::model::portmap::PortMap;
+use crate::system::envdir;
 use crate::system::files;
 
 /// How long a Tab may take.
@@ -77,12 +78,10 @@ fn of_the_map(map: &PortMap) -> Known {
     }
 }
 
-/// Whose env file a name is: `alice.env`, or `.env.alice`.
+/// Whose env file a name is: `alice.env`, `.env.alice`, or a sealed one.
 #[must_use]
 pub fn user_of(file: &OsStr) -> Option<UserName> {
-    let name = file.to_str()?;
-    let user = name.strip_prefix(".env.").or_else(|| name.strip_suffix(".env"))?;
-    user.parse().ok()
+    envdir::user_of(file.to_str()?)
 }
 
 /// The `--config` of the line that is being completed.

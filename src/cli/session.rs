@@ -66,6 +66,24 @@ impl Session {
         self.daemon.control()
     }
 
+    /// The places of the daemon that is asked.
+    #[must_use]
+    pub fn asked(&self) -> &Places {
+        &self.daemon
+    }
+
+    /// True if the daemon that is asked is the one whose files the caller administers.
+    #[must_use]
+    pub fn asks_own(&self) -> bool {
+        self.daemon == self.places
+    }
+
+    /// True if that is an ordinary user's own daemon.
+    #[must_use]
+    pub fn asks_own_as_user(&self) -> bool {
+        self.asks_own() && account::own_uid() != 0
+    }
+
     /// The port map of the daemon that is asked.
     #[must_use]
     pub fn port_map(&self) -> PathBuf {

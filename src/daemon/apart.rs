@@ -33,7 +33,7 @@ pub fn foresee(places: &Places, config: &Config) -> io::Result<Apartness> {
         root.remove()?;
     }
     let site = site(ground, &containment, places, config);
-    Ok(Apartness { apart: site.apart(), refusal: site.refusal() })
+    Ok(Apartness { apart: site.apart(), refusal: site.refusal(), unlimited: site.unlimited })
 }
 
 /// What is said, and why nothing would be started if so.
@@ -43,6 +43,8 @@ pub struct Apartness {
     pub apart: Apart,
     /// `[daemon] isolation` asks for more.
     pub refusal: Option<String>,
+    /// Limits that are asked for and would not hold, as `status` says it.
+    pub unlimited: Vec<String>,
 }
 
 /// The site of a daemon, for this configuration.

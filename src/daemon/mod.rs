@@ -29,7 +29,7 @@ mod sinks;
 mod slots;
 mod start;
 mod status;
-mod store;
+pub mod store;
 mod tokens;
 mod wishes;
 

@@ -172,6 +172,28 @@ impl Store {
     }
 }
 
+/// What in the state directory the daemon would not begin with, and why: for those who look before they
+/// start it.
+#[must_use]
+pub fn unreadable(dir: &Path) -> Vec<(PathBuf, String)> {
+    let store = Store { dir: dir.to_path_buf(), reserved: RunId(1) };
+    // The reason may quote what stands there, which is nobody's business of the key.
+    let key = store.read::<[u8; 32]>("key").err().map(|_| "it is no key".to_owned());
+    let all = [
+        ("next-run", store.read::<RunId>("next-run").err().map(|error| why(&error))),
+        ("holds.json", store.holds().err().map(|error| why(&error))),
+        ("ports.json", store.ports().err().map(|error| why(&error))),
+        ("uids.json", store.uids().err().map(|error| why(&error))),
+        ("key", key),
+    ];
+    all.into_iter().filter_map(|(name, why)| Some((dir.join(name), why?))).collect()
+}
+
+/// The cause alone: the file is named beside it.
+fn why(error: &StoreError) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), chain)
+}
+
 /// An error with its causes on one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -10,6 +10,7 @@ pub mod access;
 pub mod cage;
 pub mod config;
 pub mod connect;
+pub mod doctor;
 pub mod envfile;
 pub mod era;
 pub mod exchange;

@@ -8,12 +8,14 @@
 //!   `problem` (what is wrong with any of it)
 //! * what runs: `spec`, `run`, `cage`, `moment` (time)
 //! * what is shown: `status`, `portmap`, `refusals`
+//! * what is wrong with a host: `survey` (what was seen), `finding` (what is wrong, and the mend)
 //! * `pack`: smaller tables
 
 pub mod cage;
 pub mod config;
 pub mod env;
 pub mod file;
+pub mod finding;
 pub mod moment;
 pub mod name;
 pub mod pack;
@@ -25,6 +27,7 @@ pub mod run;
 pub mod secret;
 pub mod spec;
 pub mod status;
+pub mod survey;
 pub mod uid;
 pub mod wish;
 

@@ -101,6 +101,23 @@ pub fn is_member(uid: u32, gid: u32, group: &str) -> bool {
     getgrouplist(&name, Gid::from_raw(gid)).is_ok_and(|groups| groups.contains(&group.gid))
 }
 
+/// Every group that processes of this account are in, its own first.
+#[must_use]
+pub fn groups_of(account: &Account) -> Vec<u32> {
+    let listed = CString::new(account.name.as_str())
+        .ok()
+        .and_then(|name| getgrouplist(&name, Gid::from_raw(account.gid)).ok());
+    let others = listed.unwrap_or_default().into_iter().map(Gid::as_raw).filter(|gid| *gid != account.gid);
+    std::iter::once(account.gid).chain(others).collect()
+}
+
+/// Every group that this process is in, its own first.
+#[must_use]
+pub fn own_groups() -> Vec<u32> {
+    let all = nix::unistd::getgroups().unwrap_or_default();
+    std::iter::once(nix::unistd::getegid()).chain(all).map(Gid::as_raw).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ use crate::system::trust::{self, Distrust};
 
 use file::{Again, Known, One};
 use names::Meaning;
-pub use names::{names_of, sealed_name};
+pub use names::{names_of, sealed_name, user_of};
 
 /// How long a file may be missing before it is gone: vim and others rename it away for a moment.
 const GRACE: Duration = Duration::from_millis(500);

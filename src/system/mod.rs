@@ -38,6 +38,7 @@ pub mod record;
 pub mod seal;
 pub mod signals;
 pub mod socket;
+pub mod survey;
 pub mod tail;
 pub mod terminal;
 pub mod tool;

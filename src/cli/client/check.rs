@@ -23,12 +23,16 @@ use crate::system::{command, probe};
 const LIMIT: Duration = Duration::from_secs(35);
 
 /// One thing that was looked at.
-struct Finding {
-    file: PathBuf,
-    name: String,
-    url: Option<String>,
+pub(super) struct Finding {
+    pub(super) file: PathBuf,
+    pub(super) name: String,
+    pub(super) url: Option<String>,
     /// `Ok` is what is right, `Err` what is wrong and the mend.
-    verdict: Result<String, String>,
+    pub(super) verdict: Result<String, String>,
+    /// There is a file with such an entry, or one that cannot be read.
+    pub(super) is_there: bool,
+    /// The file could be understood.
+    pub(super) is_read: bool,
 }
 
 /// A file that may hold our entries.
@@ -47,6 +51,20 @@ pub(super) fn run(
     out: &mut dyn Write,
     answers: impl Fn(&Entry) -> Result<(), String>,
 ) -> anyhow::Result<bool> {
+    let findings = look(args, doors, map, here, answers)?;
+    let well = findings.iter().all(|finding| finding.verdict.is_ok());
+    say(args, &doors.user, &findings, here, out)?;
+    Ok(well)
+}
+
+/// Looks at every entry in every file that the client reads.
+pub(super) fn look(
+    args: &Args,
+    doors: &Doors<'_>,
+    map: &PortMap,
+    here: &Here,
+    answers: impl Fn(&Entry) -> Result<(), String>,
+) -> anyhow::Result<Vec<Finding>> {
     let (sheets, expected) = sheets(args, here)?;
     let mut findings = Vec::new();
     for (entry, door) in &doors.all {
@@ -59,6 +77,7 @@ pub(super) fn run(
                 Err(error) => Err(format!("{:#}", refusal(&sheet.path, &error))),
             };
             let mend = Mend { args, user: &doors.user, scope: sheet.scope };
+            let is_read = found.is_ok();
             let url = found.as_ref().ok().and_then(|found| found.url.clone());
             let verdict = found.and_then(|found| {
                 verdict(args, sheet, &found, entry, door, map, &mend).and_then(|()| {
@@ -68,7 +87,8 @@ pub(super) fn run(
                 })
             });
             let url = url.map(|url| snippet::shown(&url));
-            findings.push(Finding { file: sheet.path.clone(), name: entry.name.clone(), url, verdict });
+            let (file, name) = (sheet.path.clone(), entry.name.clone());
+            findings.push(Finding { file, name, url, verdict, is_there: true, is_read });
         }
         if findings.len() == before {
             let mend = Mend { args, user: &doors.user, scope: args.scope };
@@ -77,12 +97,12 @@ pub(super) fn run(
                 name: entry.name.clone(),
                 url: None,
                 verdict: Err(format!("is missing; run {mend}")),
+                is_there: false,
+                is_read: true,
             });
         }
     }
-    let well = findings.iter().all(|finding| finding.verdict.is_ok());
-    say(args, &doors.user, &findings, here, out)?;
-    Ok(well)
+    Ok(findings)
 }
 
 /// The files the client reads, of those that exist, and the one an entry is expected in. Both
@@ -206,7 +226,7 @@ fn say(
         writeln!(out, "{answer}")?;
         return Ok(());
     }
-    for Finding { file, name, url, verdict } in findings {
+    for Finding { file, name, url, verdict, .. } in findings {
         let file = file.strip_prefix(&here.cwd).unwrap_or(file).display();
         let arrow = url.as_ref().map(|url| format!(" → {url}")).unwrap_or_default();
         let (Ok(text) | Err(text)) = verdict;
@@ -216,7 +236,7 @@ fn say(
 }
 
 /// Has an MCP round trip with the server, as the client would: at its URL, or by the command.
-pub(super) fn answers(entry: &Entry) -> Result<(), String> {
+pub(crate) fn answers(entry: &Entry) -> Result<(), String> {
     if let Some(words) = &entry.command {
         return by_command(words);
     }

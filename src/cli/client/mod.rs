@@ -7,6 +7,7 @@
 
 mod check;
 mod file;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 

@@ -50,6 +50,15 @@ pub fn sealed_name(user: &UserName, seal: Seal) -> String {
     format!("{user}.env{}", seal.ending())
 }
 
+/// Whose file this name in env.d is, if it is somebody's.
+#[must_use]
+pub fn user_of(name: &str) -> Option<UserName> {
+    match meaning(name) {
+        Meaning::File(user) => Some(user),
+        Meaning::Ignored(_) | Meaning::Silent => None,
+    }
+}
+
 /// Reads a name: `alice.env`, `.env.alice` as another spelling, or `alice.env.cred`.
 pub(super) fn meaning(name: &str) -> Meaning {
     if name.starts_with("..") || name == "." {
