@@ -30,6 +30,7 @@ mod identity;
 mod inflight;
 mod outlive;
 mod real;
+mod restore;
 mod seals;
 mod secrets;
 mod seen;
