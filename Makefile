@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance real check bench install uninstall deb rpm
+.PHONY: all demo test conformance real check bench bench-peers install uninstall deb rpm
 
 all:
 	$(CARGO) build --locked --release
@@ -42,8 +42,12 @@ deb: all
 rpm: all
 	packaging/rpm/build "$(OUT)"
 
-# mcpsup beside other supervisors and bridges, those that are installed; see benches/README.md.
+# mcpsup beside a floor in C, and beside its peers, as far as those are installed; see benches/README.md.
+# What was measured goes into docs/benchmarks.md. BENCH=--quick: shows that it works, in three minutes.
+BENCH ?=
+
 bench: all
-	python3 benches/w1_restart.py
-	python3 benches/w2_scale.py
-	python3 benches/w3_bridge.py
+	python3 benches/run.py $(BENCH)
+
+bench-peers: all
+	python3 benches/run.py --peers $(BENCH)

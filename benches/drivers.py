@@ -92,7 +92,7 @@ class Mcpsup(Driver):
     """mcpsup itself: one env file per instance. The target's port is the backend port, which is given out in
     order of names from a range that holds just the ports of the run, so user u10001 gets port 10001."""
     name = "mcpsup"; variants = ("default",); doors = 5101
-    BIN = Path(os.environ.get("MCPSUP_BIN", lib.HERE.parent / "target/release/mcpsup"))
+    BIN = lib.MCPSUP
     @classmethod
     def version(cls): return cls.BIN.exists() and run([cls.BIN, "--version"]).stdout.strip()
     def _unit(self, port):

@@ -74,7 +74,7 @@ class McpProxyStateless(McpProxy):
 class Mcpsup(Bridge):
     """mcpsup itself: one user, one stdio server, its door on the port."""
     name = "mcpsup"; sessions = "shared"; access = ""
-    BIN = Path(os.environ.get("MCPSUP_BIN", lib.HERE.parent / "target/release/mcpsup"))
+    BIN = lib.MCPSUP
     @classmethod
     def version(cls): return cls.BIN.exists() and lib.run([cls.BIN, "--version"]).stdout.strip()
     def argv(self):

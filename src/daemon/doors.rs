@@ -26,9 +26,6 @@ pub(super) struct Doors {
     open: BTreeMap<InstanceId, Open>,
     /// Ports that should be a door's and are somebody else's, and what was said about it.
     taken: BTreeMap<InstanceId, Taken>,
-    /// Ports of doors that were closed and whose listeners may live a moment longer: their tasks
-    /// end at their next turn.
-    closing: BTreeSet<u16>,
 }
 
 struct Taken {
@@ -36,8 +33,6 @@ struct Taken {
     problem: Problem,
     /// Somebody listens there; else the port cannot be had for another reason.
     is_held: bool,
-    /// It was a door of our own until now: it will be free in a moment.
-    is_closing: bool,
 }
 
 /// Where a door is to be, and what stands behind it if it is no http process.
@@ -83,22 +78,14 @@ impl Doors {
         let (settings, _) = watch::channel(settings(config));
         let house = Arc::default();
         remove_all(&dir);
-        Self {
-            settings,
-            house,
-            dir,
-            hub,
-            open: BTreeMap::new(),
-            taken: BTreeMap::new(),
-            closing: BTreeSet::new(),
-        }
+        Self { settings, house, dir, hub, open: BTreeMap::new(), taken: BTreeMap::new() }
     }
 
     /// Takes over changed limits; connections that are open keep theirs.
     pub(super) fn configure(&mut self, config: &Config) {
         let new = settings(config);
         if self.settings.borrow().listen != new.listen {
-            self.drop_doors(|_, _| false);
+            self.open.clear();
         }
         self.settings.send_replace(new);
     }
@@ -109,7 +96,7 @@ impl Doors {
             |(id, open): &(&InstanceId, &Open)| wanted.get(*id).is_none_or(|place| !open.is_at(place));
         let over: Vec<InstanceId> = whom.of(&self.open).filter(is_over).map(|(id, _)| id.clone()).collect();
         for id in over {
-            self.closing.extend(self.open.remove(&id).map(|open| open.port));
+            self.open.remove(&id);
         }
         self.taken.retain(|id, taken| {
             !whom.has(&id.user) || wanted.get(id).is_some_and(|place| place.port == taken.port)
@@ -121,20 +108,17 @@ impl Doors {
             let port = &place.port;
             match self.open(id, place) {
                 Ok(open) => {
-                    self.closing.remove(port);
                     self.open.insert(id.clone(), open);
                     self.taken.remove(id);
                 }
                 Err(error) => {
                     let listen = self.settings.borrow().listen;
                     let problem = Problem::new("[ports]", refusal(listen, *port, &error));
-                    // Once: whoever listens there after that is somebody else.
-                    let is_closing = self.closing.remove(port);
-                    if !is_closing && self.taken.get(id).is_none_or(|known| known.problem != problem) {
+                    if self.taken.get(id).is_none_or(|known| known.problem != problem) {
                         tracing::warn!(user = %id.user, server = %id.server, port, %problem, "door not open");
                     }
-                    let is_held = !is_closing && error.kind() == std::io::ErrorKind::AddrInUse;
-                    self.taken.insert(id.clone(), Taken { port: *port, problem, is_held, is_closing });
+                    let is_held = error.kind() == std::io::ErrorKind::AddrInUse;
+                    self.taken.insert(id.clone(), Taken { port: *port, problem, is_held });
                 }
             }
         }
@@ -255,25 +239,9 @@ impl Doors {
         held.map(|(id, taken)| (id, taken.port))
     }
 
-    /// True if a door could not be opened that can be in a moment.
-    pub(super) fn wait_for_ours(&self) -> bool {
-        self.taken.values().any(|taken| taken.is_closing)
-    }
-
-    fn drop_doors(&mut self, keep: impl Fn(&InstanceId, &Open) -> bool) {
-        let closing = &mut self.closing;
-        self.open.retain(|id, open| {
-            let stays = keep(id, open);
-            if !stays {
-                closing.insert(open.port);
-            }
-            stays
-        });
-    }
-
     /// Closes the doors of one user.
     pub(super) fn close(&mut self, user: &crate::model::UserName) {
-        self.drop_doors(|id, _| id.user != *user);
+        self.open.retain(|id, _| id.user != *user);
         self.taken.retain(|id, _| id.user != *user);
     }
 }

@@ -31,9 +31,6 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A look at the files that changed is followed by a look at all within this time.
 const WHOLE_AFTER: Duration = Duration::from_millis(100);
 
-/// How long a door of ours may take to give its port back.
-const DOOR_CLOSES_IN: Duration = Duration::from_millis(10);
-
 /// Something happened.
 pub(super) enum Event {
     /// To a run.
@@ -241,9 +238,6 @@ impl Daemon {
         self.list(whom, listed);
         wants.extend(self.wants_of_sessions(whom));
         self.fleet.want_of(whom, wants, now);
-        if self.doors.wait_for_ours() {
-            self.look_at = self.look_at.min(now + DOOR_CLOSES_IN);
-        }
         self.know_secrets();
         self.set_gates();
         let displaced = self.roster.displaced();

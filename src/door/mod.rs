@@ -41,7 +41,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::model::config;
 use crate::model::{InstanceId, Moment, Refusals, RunId};
@@ -51,6 +50,7 @@ use crate::system::look::Owner;
 use crate::system::ready::Awaited;
 use crate::system::socket::Address;
 
+use accept::Post;
 use bridge::Bridge;
 pub use entrance::Entrance;
 pub use gate::Gate;
@@ -132,8 +132,8 @@ impl fmt::Debug for Upstream {
 pub struct Door {
     addr: SocketAddr,
     frame: Arc<Frame>,
-    task: JoinHandle<()>,
-    side: Option<JoinHandle<()>>,
+    post: Arc<Post>,
+    side: Option<Arc<Post>>,
 }
 
 impl Door {
@@ -155,8 +155,8 @@ impl Door {
         let addr = listener.get().local_addr()?;
         let (known, gate) = (Mutex::default(), Mutex::default());
         let frame = Arc::new(Frame { instance, settings, behind, known, gate, house });
-        let task = tokio::spawn(accept::Accept::new(Listener::Tcp(listener), frame.clone()));
-        Ok(Self { addr, frame, task, side: None })
+        let post = Post::open(Listener::Tcp(listener), frame.clone());
+        Ok(Self { addr, frame, post, side: None })
     }
 
     /// Says who may come in, from the next request on.
@@ -166,11 +166,10 @@ impl Door {
 
     /// Takes up another listening socket beside the port, or none, in the place of the last one.
     pub fn listen_beside(&mut self, listener: Option<Awaited<UnixListener>>) {
-        if let Some(task) = self.side.take() {
-            task.abort();
+        if let Some(side) = self.side.take() {
+            side.close();
         }
-        self.side = listener
-            .map(|listener| tokio::spawn(accept::Accept::new(Listener::Unix(listener), self.frame.clone())));
+        self.side = listener.map(|listener| Post::open(Listener::Unix(listener), self.frame.clone()));
     }
 
     /// The way in from inside the house, to the endpoint at `path`.
@@ -194,9 +193,9 @@ impl fmt::Debug for Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        self.task.abort();
-        if let Some(task) = &self.side {
-            task.abort();
+        self.post.close();
+        if let Some(side) = &self.side {
+            side.close();
         }
     }
 }

@@ -30,6 +30,14 @@ pub enum Listener {
 }
 
 impl Listener {
+    /// Ready when somebody may be there, or was a moment ago.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(listener) => listener.poll(cx),
+            Self::Unix(listener) => listener.poll(cx),
+        }
+    }
+
     /// The next connection.
     pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         match self {

@@ -157,9 +157,29 @@ async fn a_dropped_door_is_closed_with_all_its_connections() {
 
     drop(world);
 
+    // Whoever the port is given to now gets it, and does not wait for the connections to end.
+    assert_eq!(socket::listener_at(addr).unwrap(), None);
     client.ends().await;
     process.ends().await;
-    assert_eq!(socket::listener_at(addr).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_door_that_everybody_has_left_has_no_task_and_is_answered_again() {
+    let process = process(OK).await;
+    let world = world(settings(), ready(1, process.addr));
+    for _ in 0..3 {
+        let (mut one, mut two) = (Line::to(&world).await, Line::to(&world).await);
+        assert_eq!(one.ask(GET).await.1, "ok");
+        assert_eq!(two.ask(GET).await.1, "ok");
+        drop((one, two));
+
+        let left = async {
+            while world.door.post.is_attended() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, left).await.unwrap();
+    }
 }
 
 #[tokio::test]
