@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance real check bench bench-peers install uninstall deb rpm
+.PHONY: all demo test conformance real check audit bench bench-peers install uninstall deb rpm
 
 all:
 	$(CARGO) build --locked --release
@@ -41,6 +41,13 @@ deb: all
 
 rpm: all
 	packaging/rpm/build "$(OUT)"
+
+# What the crates in it are: known holes, licences, origins (deny.toml). Needs cargo-deny; the list of
+# known holes is fetched, so CI asks for the rest only.
+AUDIT ?= advisories licenses bans sources
+
+audit:
+	$(CARGO) deny check $(AUDIT)
 
 # mcpsup beside a floor in C, and beside its peers, as far as those are installed; see benches/README.md.
 # What was measured goes into docs/benchmarks.md. BENCH=--quick: shows that it works, in three minutes.

@@ -2,7 +2,8 @@
 //!
 //! * a folder names a folder of this crate that it may not ([`FOLDERS`]);
 //! * an outside crate is used outside its home ([`FOLDERS`], [`CORNERS`]); tests may use any;
-//! * a file does not open with `//!`, or has more than [`MAX_LINES`] lines.
+//! * a file does not open with `//!`, or has more than [`MAX_LINES`] lines;
+//! * `unsafe` stands in a file that SECURITY.md does not name, or no more in one that it does.
 //!
 //! It reads tokens, not meaning: comments, strings and `#[cfg(test)]` are left out, and a path is
 //! judged by how it begins. That is enough to keep an honest author honest.
@@ -311,6 +312,32 @@ fn every_dependency_has_a_home() {
         let name = name.replace('-', "_");
         assert!(known_crates().any(|known| known == name), "{name} is at home nowhere; add it to FOLDERS");
     }
+}
+
+/// The files that SECURITY.md says have `unsafe` in them.
+fn fenced(page: &str) -> Vec<&str> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `src/")?.split('`').next());
+    rows.collect()
+}
+
+#[test]
+fn unsafe_stands_where_security_md_says_with_its_reason_and_nowhere_else() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let mut found = Vec::new();
+    for path in files_below(&root.join("src")).unwrap() {
+        let text = fs::read_to_string(&path).unwrap();
+        let tokens = tokens(&text);
+        if tokens.iter().any(|token| token == "unsafe") {
+            let has_fence = tokens.windows(4).any(|it| it[0] == "unsafe_code" && it[2] == "reason");
+            assert!(has_fence, "{} has unsafe and no reason for it", path.display());
+            found.push(path.strip_prefix(root.join("src")).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    found.sort();
+    let mut named = fenced(&page);
+    named.sort_unstable();
+    assert_eq!(found, named, "what has unsafe, and what SECURITY.md names");
 }
 
 /// What the checker says of a file with this text (after a proper first line).
