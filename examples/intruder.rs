@@ -6,7 +6,9 @@
 //! process; its answer begins with `open` if the attack got through, else with `closed`. `pid` says
 //! its own as the kernel's first `/proc` shows it.
 //!
-//! `intruder --try NAME [PATH [PID [PORT]]]` does the same outside any server, for comparison.
+//! `intruder --try NAME [PATH [PID [PORT [TEXT]]]]` does the same outside any server: for comparison, and as
+//! whoever is logged in. `intruder --hold PATH|PORT NUMBER` opens so many connections there, says how many
+//! it has, and holds them until its input ends.
 //! `intruder --without namespaces,landlock PROGRAM ARG…` runs a program as on a kernel that lacks
 //! those.
 
@@ -18,10 +20,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSliceMut, Read};
+use std::io::{self, IoSliceMut, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,9 @@ const SHM_KEY: usize = 0x6d63_7073;
 /// with the number of the port, so that tests do not meet each other's.
 const LEFT: &str = "mcpsup-intruder-";
 
+/// How long an answer is waited for.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
+
 /// A system call with numbers for arguments; the answer, or why not.
 #[expect(unsafe_code, reason = "the calls that are attacked have no safe wrapper")]
 fn call(number: libc::c_long, arguments: [usize; 4]) -> io::Result<i64> {
@@ -57,6 +62,7 @@ struct Aim {
     path: PathBuf,
     pid: i32,
     port: u16,
+    text: String,
 }
 
 impl Aim {
@@ -97,6 +103,42 @@ const ATTACKS: &[Attack] = &[
         let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
         Ok(rustix::fs::utimensat(rustix::fs::CWD, &aim.path, &times, rustix::fs::AtFlags::empty())?)
     }),
+    // Put back at once, so that where it succeeds nobody misses anything.
+    ("take away", |aim| {
+        let mut elsewhere = aim.path.clone().into_os_string();
+        elsewhere.push(".taken");
+        fs::rename(&aim.path, &elsewhere)?;
+        Ok(fs::rename(&elsewhere, &aim.path)?)
+    }),
+    ("hard link", |aim| {
+        let own = format!("linked-{}", std::process::id());
+        fs::hard_link(&aim.path, &own)?;
+        Ok(fs::remove_file(own)?)
+    }),
+    ("symbolic link", |aim| {
+        std::os::unix::fs::symlink("/etc/hostname", &aim.path)?;
+        Ok(fs::remove_file(&aim.path)?)
+    }),
+    ("listen in", |aim| {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+        Ok(options.open(&aim.path).map(drop)?)
+    }),
+    ("speak in", |aim| {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
+        Ok(options.open(&aim.path).map(drop)?)
+    }),
+    ("ask the daemon", |aim| {
+        let mut socket = UnixStream::connect(&aim.path)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        said_yes(&mut socket, &aim.text)
+    }),
+    ("ask at the door", |aim| {
+        let mut socket = TcpStream::connect(("127.0.0.1", aim.port))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        said_yes(&mut socket, &aim.text)
+    }),
     ("watch", |aim| {
         use rustix::fs::inotify;
         let notify = inotify::init(inotify::CreateFlags::empty())?;
@@ -104,6 +146,15 @@ const ATTACKS: &[Attack] = &[
     }),
     ("environ", |aim| read(&aim.of("environ"))),
     ("cmdline", |aim| read(&aim.of("cmdline"))),
+    ("maps", |aim| read(&aim.of("maps"))),
+    ("descriptors' positions", |aim| Ok(fs::read_dir(aim.of("fdinfo")).map(drop)?)),
+    ("namespaces", |aim| Ok(File::open(aim.of("ns/mnt")).map(drop)?)),
+    ("killing first", |aim| Ok(OpenOptions::new().write(true).open(aim.of("oom_score_adj")).map(drop)?)),
+    ("comparing", |aim| {
+        const FILES: usize = 2;
+        let own = usize::try_from(std::process::id())?;
+        Ok(call(libc::SYS_kcmp, [own, aim.number(), FILES, 0]).map(drop)?)
+    }),
     ("memory", |aim| {
         // Before the address is looked at, it is decided who may.
         let memory = File::open(aim.of("mem"))?;
@@ -128,6 +179,18 @@ const ATTACKS: &[Attack] = &[
         Ok(taken.map(drop)?)
     }),
     ("signal", |aim| Ok(rustix::process::kill_process(aim.process()?, rustix::process::Signal::CONT)?)),
+    ("signal to a thread", |aim| {
+        let cont = usize::try_from(libc::SIGCONT)?;
+        Ok(call(libc::SYS_tgkill, [aim.number(), aim.number(), cont, 0]).map(drop)?)
+    }),
+    ("signal by pidfd", |aim| {
+        let process = rustix::process::pidfd_open(aim.process()?, rustix::process::PidfdFlags::empty())?;
+        Ok(rustix::process::pidfd_send_signal(process, rustix::process::Signal::CONT)?)
+    }),
+    ("disk priority", |aim| {
+        const BEST_EFFORT: usize = (2 << 13) | 4;
+        Ok(call(libc::SYS_ioprio_set, [1, aim.number(), BEST_EFFORT, 0]).map(drop)?)
+    }),
     ("limits", |aim| Ok(call(libc::SYS_prlimit64, [aim.number(), 0, 0, 0]).map(drop)?)),
     ("priority", |aim| Ok(call(libc::SYS_setpriority, [0, aim.number(), 5, 0]).map(drop)?)),
     ("processors", |aim| {
@@ -168,6 +231,34 @@ const ATTACKS: &[Attack] = &[
         if mode & 0o077 != 0 { Ok(()) } else { Err(format!("its mode is {mode:o}").into()) }
     }),
 ];
+
+/// Sends `METHOD PATH BODY`; well if it is done, and to alice.
+fn said_yes(socket: &mut (impl Read + Write), text: &str) -> Try {
+    let (line, body) =
+        text.split_once(" {").map_or((text, String::new()), |(line, body)| (line, format!("{{{body}")));
+    let length = body.len();
+    write!(
+        socket,
+        "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        match socket.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(&piece[..read]),
+            // A log that is followed goes on.
+            Err(_) if !answer.is_empty() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let answer = String::from_utf8_lossy(&answer);
+    let is_done = answer.starts_with("HTTP/1.1 2");
+    // What names nobody is done to who asks, if they may do that.
+    let is_of_alice =
+        line == "POST /mcp" || text.contains("alice") || text.contains("reload") || answer.contains("alice");
+    if is_done && is_of_alice { Ok(()) } else { Err(answer.replace(['\r', '\n'], " ").into()) }
+}
 
 fn read(path: &Path) -> Try {
     match File::open(path)?.read(&mut [0; 64])? {
@@ -216,6 +307,7 @@ impl Prepared {
         let mut note = |what: &str, done: bool| left.extend(done.then(|| what.to_owned()));
         note("secret", fs::write("secret", "alice's own\n").is_ok());
         note("tmp", fs::write(format!("/tmp/{LEFT}{port}"), "alice's own\n").is_ok());
+        note("shm", fs::write(format!("/dev/shm/{LEFT}{port}"), "alice's own\n").is_ok());
         note("shared memory", call(libc::SYS_shmget, [SHM_KEY, 4096, 0o1600, 0]).is_ok());
         let socket = UnixListener::bind("socket");
         note("unix socket", socket.is_ok());
@@ -258,6 +350,27 @@ impl Tools for Intruder {
     }
 }
 
+/// Opens connections and keeps them.
+fn hold(to: &str, number: usize) -> Result<(), Box<dyn Error>> {
+    let all = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let most = rustix::process::Rlimit { current: all, maximum: all };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, most)?;
+    let (mut held, mut why) = (Vec::<Box<dyn std::any::Any>>::new(), String::new());
+    for _ in 0..number {
+        let one: io::Result<Box<dyn std::any::Any>> = match to.parse::<u16>() {
+            Ok(port) => TcpStream::connect(("127.0.0.1", port)).map(|stream| Box::new(stream) as _),
+            Err(_) => UnixStream::connect(to).map(|stream| Box::new(stream) as _),
+        };
+        match one {
+            Ok(one) => held.push(one),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    println!("{} {why}", held.len());
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
 /// Becomes a program for which this kernel lacks something.
 fn without(what: &str, program: &[String]) -> Result<(), Box<dyn Error>> {
     let deny = |rules: BTreeMap<i64, Vec<SeccompRule>>, number: i32| {
@@ -293,14 +406,20 @@ fn main() -> ExitCode {
     let word = |at: usize| words.get(at).map_or("", String::as_str);
     let done = match word(0) {
         "--try" => {
+            // Within one session everybody may send SIGCONT (kill(2)). One that leads its own is in it alone.
+            if let Err(error) = rustix::process::setsid() {
+                eprintln!("intruder: no session of its own: {error}");
+            }
             let aim = Aim {
                 path: word(2).into(),
                 pid: word(3).parse().unwrap_or(0),
                 port: word(4).parse().unwrap_or(0),
+                text: word(5).to_owned(),
             };
             println!("{}", attack(word(1), &aim));
             Ok(())
         }
+        "--hold" => hold(word(1), word(2).parse().unwrap_or(0)),
         "--without" => without(word(1), words.get(2..).unwrap_or_default()),
         "--port" => serve(word(1)),
         other => Err(format!("there is no switch {other:?}").into()),

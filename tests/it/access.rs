@@ -190,7 +190,8 @@ fn who_sends_and_closes_at_once_is_nobody() {
         host.signal_daemon(nix::sys::signal::Signal::SIGCONT);
     }
     host.until("they are refused", || {
-        host.log().contains("uid=\"unknown\" why=\"not the owner's connection\"")
+        // So many at once are too many before anything else is wrong with them.
+        host.log().lines().any(|line| line.contains("door refused") && line.contains("uid=\"unknown\""))
     });
     let notes = as_uid(uid(ALICE), || wire::post(port, "", &tool("list_notes", "{}")));
     assert!(notes.status == 200 && !notes.body.contains("bob was here"), "{notes:?}");

@@ -16,12 +16,12 @@ use crate::tree::{NOBODY, bring, give_to_nobody};
 
 /// One attack: what it is called here, what the intruder calls it, and on what.
 #[derive(Debug, Clone)]
-struct Attack {
-    name: String,
-    kind: &'static str,
-    path: PathBuf,
-    pid: i32,
-    port: u16,
+pub(crate) struct Attack {
+    pub name: String,
+    pub kind: &'static str,
+    pub path: PathBuf,
+    pub pid: i32,
+    pub port: u16,
 }
 
 impl Attack {
@@ -32,7 +32,7 @@ impl Attack {
 }
 
 /// By process.
-const ON_A_PROCESS: [&str; 12] = [
+pub(crate) const ON_A_PROCESS: [&str; 12] = [
     "environ",
     "memory",
     "root",
@@ -61,14 +61,14 @@ fn intruders(more: &str) -> String {
 }
 
 /// Two users of the intruder, who share an account unless their files say otherwise.
-struct Scene {
-    host: Host,
+pub(crate) struct Scene {
+    pub host: Host,
     /// A directory that everybody may write to, outside everything of the host's.
-    commons: tempfile::TempDir,
+    pub commons: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new(daemon: &str) -> Self {
+    pub(crate) fn new(daemon: &str) -> Self {
         Self::with(daemon, "")
     }
 
@@ -81,7 +81,7 @@ impl Scene {
     }
 
     /// Saves both files and waits until both are up; alice leaves things about.
-    fn begin(&self, alice: &str, bob: &str) {
+    pub(crate) fn begin(&self, alice: &str, bob: &str) {
         self.host.save("alice", &format!("{alice}\nTOKEN=alices-own-token\n"));
         self.host.save("bob", &format!("{bob}\nTOKEN=bobs-own-token\n"));
         if seen::is_root() && self.host.path().join("bin").exists() {
@@ -93,7 +93,7 @@ impl Scene {
     }
 
     /// Starts the daemon as an ordinary user, on a kernel that lacks this.
-    fn start_as_nobody(&mut self, without: &str) {
+    pub(crate) fn start_as_nobody(&mut self, without: &str) {
         bring(&self.host, "intruder");
         give_to_nobody(self.host.path());
         let mcpsup = self.host.path().join("bin/mcpsup");
@@ -107,12 +107,12 @@ impl Scene {
         self.host.until("the daemon answers", || self.host.cli(&["status"]).status.success());
     }
 
-    fn pid_of(&self, user: &str) -> i32 {
+    pub(crate) fn pid_of(&self, user: &str) -> i32 {
         let host = &self.host;
         host.until_some("its server is seen", || seen::servers(host).get(user).map(|pids| pids[0]))
     }
 
-    fn attacks(&self) -> Vec<Attack> {
+    pub(crate) fn attacks(&self) -> Vec<Attack> {
         let host = &self.host;
         let alice = self.pid_of("alice");
         let words = std::fs::read_to_string(format!("/proc/{alice}/cmdline")).unwrap();
@@ -121,6 +121,7 @@ impl Scene {
         let env = host.env_dir().join("alice.env");
         let own = host.path().join("state/instances/alice/intruder");
         let state = host.path().join("state");
+        let run = host.path().join(format!("run/runs/{}", host.instance("alice").run.unwrap()));
         let mut all = Vec::new();
         for (name, kind, path) in [
             ("read alice.env", "read", env.clone()),
@@ -137,7 +138,7 @@ impl Scene {
             ("find the daemon's ports", "find", state.join("ports.json")),
             ("find alice among all", "find", state.join("instances/alice")),
             ("add to the daemon's state", "write", state.join("planted")),
-            ("find alice's run among the records", "find", host.path().join("run/runs/1")),
+            ("find alice's run among the records", "find", run),
             ("find alice's log", "find", host.path().join("logs/alice/intruder.log")),
             ("the control socket", "unix socket", host.path().join("run/control.sock")),
             ("alice's unix socket", "unix socket", own.join("socket")),
@@ -193,7 +194,7 @@ impl Scene {
 }
 
 #[track_caller]
-fn assert_open(said: &BTreeMap<String, String>, expected: &[&str]) {
+pub(crate) fn assert_open(said: &BTreeMap<String, String>, expected: &[&str]) {
     for (name, answer) in said {
         assert!(answer == "open" || answer.starts_with("closed"), "{name}: {answer:?}");
     }
@@ -208,7 +209,7 @@ fn assert_open(said: &BTreeMap<String, String>, expected: &[&str]) {
 }
 
 /// True if this kernel has what the tier takes; says so if not.
-fn has(scene: &Scene, tier: Tier) -> bool {
+pub(crate) fn has(scene: &Scene, tier: Tier) -> bool {
     let apart = scene.apart();
     let has = apart.tier == tier;
     if !has {
@@ -218,7 +219,7 @@ fn has(scene: &Scene, tier: Tier) -> bool {
 }
 
 /// Who listens on loopback can be connected to by everybody on the host; the same for all tiers.
-const PORT: &str = "alice's port";
+pub(crate) const PORT: &str = "alice's port";
 
 #[test]
 fn a_hostile_server_reaches_nothing_of_anothers_account() {

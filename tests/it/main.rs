@@ -29,6 +29,7 @@ mod host;
 mod identity;
 mod inflight;
 mod outlive;
+mod outside;
 mod real;
 mod restore;
 mod seals;
