@@ -24,8 +24,8 @@ use crate::system::files::{self, FileError};
 use crate::system::pipes::{Talk, Wire};
 use crate::system::{clock, failpoint};
 
-/// None of our own files here is larger.
-const LARGEST: usize = 4 << 20;
+/// None of our own files here is larger: subscriptions of a session can be 1 MiB, and six times that in JSON.
+const LARGEST: usize = 8 << 20;
 
 /// What is known of each session of an instance.
 type Known = Vec<(SessionName, SessionRecord)>;
@@ -176,10 +176,8 @@ impl Bridges {
     }
 
     /// Writes down what a next daemon must know of a session.
-    pub(super) fn remember(&self, id: &InstanceId, name: SessionName, record: &SessionRecord) {
-        if !self.open.contains_key(id) {
-            return;
-        }
+    pub(super) fn remember(&self, id: &InstanceId, name: SessionName) {
+        let Some(record) = self.open.get(id).and_then(|open| open.bridge.record(name)) else { return };
         let place = self.place(id);
         let write = || -> Result<(), FileError> {
             files::make_dir(&self.dir.join(id.user.as_str()), 0o700)?;
@@ -187,7 +185,7 @@ impl Bridges {
             // It is our own record; nothing in it could not be written.
             files::replace(
                 &place.join(name.to_string()),
-                &serde_json::to_vec(record).unwrap_or_default(),
+                &serde_json::to_vec(&record).unwrap_or_default(),
                 0o600,
             )
         };

@@ -54,7 +54,7 @@ impl Daemon {
                     self.want_session(&id, now);
                 }
             }
-            Said::Remember(name, record) => self.bridges.remember(&instance, name, &record),
+            Said::Remember(name) => self.bridges.remember(&instance, name),
             Said::Forget(name) => {
                 self.bridges.forget(&instance, name);
                 self.end_session(&instance.session(name));

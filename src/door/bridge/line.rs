@@ -146,6 +146,10 @@ impl Line {
         self.lock().exchange.sessions()
     }
 
+    pub(super) fn record(&self, name: SessionName) -> Option<SessionRecord> {
+        self.lock().record(name)
+    }
+
     pub(super) fn knows(&self, id: &str) -> bool {
         self.lock().exchange.session(id).is_some()
     }

@@ -63,15 +63,15 @@ pub enum Said {
     Drained(RunId),
     /// A session wants a process of its own.
     Wanted,
-    /// A session began or changed: a next daemon must know this.
-    Remember(SessionName, SessionRecord),
+    /// A session began or changed: a next daemon must know its [`Bridge::record`]. Said once until that
+    /// is asked for, however often it changes.
+    Remember(SessionName),
     /// A session ended; a process of its own has nothing to do any more.
     Forget(SessionName),
 }
 
 impl fmt::Debug for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A record holds the id by which its client is known, which is a secret.
         match self {
             Self::Opened(run, _) => write!(f, "Opened({run})"),
             Self::Unfit(run, why) => write!(f, "Unfit({run}, {why:?})"),
@@ -79,7 +79,7 @@ impl fmt::Debug for Said {
             Self::Sick(run, why) => write!(f, "Sick({run}, {why:?})"),
             Self::Drained(run) => write!(f, "Drained({run})"),
             Self::Wanted => f.write_str("Wanted"),
-            Self::Remember(name, _) => write!(f, "Remember({name})"),
+            Self::Remember(name) => write!(f, "Remember({name})"),
             Self::Forget(name) => write!(f, "Forget({name})"),
         }
     }
@@ -209,6 +209,14 @@ impl Bridge {
         } else {
             self.base.restore(name, record);
         }
+    }
+
+    /// What a next daemon must know of a session, as it is now. From here on [`Said::Remember`] tells of
+    /// its next change. `None`: it has ended.
+    #[must_use]
+    pub fn record(&self, name: SessionName) -> Option<SessionRecord> {
+        let slot = self.is_isolated().then_some(name);
+        self.at(slot)?.record(name)
     }
 
     /// What was seen and could not be passed on, at all processes together.

@@ -1,6 +1,6 @@
 //! What a line's lock guards, and what follows from what happens there. Nothing here waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 
 use super::Said;
-use crate::logic::exchange::{Deed, Exchange, Next, Opened, StreamKey};
+use crate::logic::exchange::{Deed, Exchange, Next, Opened, SessionRecord, StreamKey};
 use crate::model::config::Health;
 use crate::model::{Moment, RunId, SessionName};
 use crate::system::pipes::Wire;
@@ -31,6 +31,8 @@ pub(super) struct State {
     began: u64,
     /// Of each session, by `Mcp-Session-Id`.
     pub(super) names: HashMap<String, SessionName>,
+    /// Sessions of which it was said that they changed, and whose record was not asked for since.
+    changed: BTreeSet<SessionName>,
     health: Option<Health>,
     /// How long a request may wait for a process, as whoever sent the last one has it.
     pub(super) wait: Duration,
@@ -185,6 +187,7 @@ impl State {
             readers: HashMap::new(),
             began: 0,
             names: HashMap::new(),
+            changed: BTreeSet::new(),
             health,
             wait: Duration::ZERO,
             down_until: None,
@@ -398,6 +401,13 @@ impl State {
         flushed
     }
 
+    /// What is to be known of a session; its next change will be said.
+    pub(super) fn record(&mut self, name: SessionName) -> Option<SessionRecord> {
+        self.changed.remove(&name);
+        let (id, _) = self.names.iter().find(|(_, known)| **known == name)?;
+        self.exchange.record(self.exchange.session(id)?).cloned()
+    }
+
     /// Does what the exchange says, and gives back what is to be done outside the lock.
     pub(super) fn settle(&mut self, now: Moment) -> After {
         for deed in self.exchange.deeds() {
@@ -443,12 +453,19 @@ impl State {
                 self.rest(now);
                 self.after.say.extend(self.run().map(Said::Healthy));
             }
-            Deed::Remember(record) => {
-                let name = self.names.get(&record.id).copied();
-                self.after.say.extend(name.map(|name| Said::Remember(name, record)));
+            Deed::Remember(session) => {
+                let id = self.exchange.record(session).map(|record| &*record.id);
+                let name = id.and_then(|id| self.names.get(id).copied());
+                let name = name.filter(|name| self.changed.insert(*name));
+                self.after.say.extend(name.map(Said::Remember));
             }
             Deed::Learned => self.after.has_turned = true,
-            Deed::Forget(id) => self.after.forgotten.extend(self.names.remove(&id)),
+            Deed::Forget(id) => {
+                if let Some(name) = self.names.remove(&id) {
+                    self.changed.remove(&name);
+                    self.after.forgotten.push(name);
+                }
+            }
         }
     }
 

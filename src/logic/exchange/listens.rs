@@ -144,8 +144,7 @@ impl Exchange {
             return;
         }
         all.push(uri.to_owned());
-        let record = session.record.clone();
-        self.deeds.push(Deed::Remember(record));
+        self.deeds.push(Deed::Remember(key));
         self.listens.subscribed.insert(uri.into());
     }
 
@@ -155,8 +154,7 @@ impl Exchange {
         let before = session.record.subscriptions.len();
         session.record.subscriptions.retain(|known| known != uri);
         if session.record.subscriptions.len() < before {
-            let record = session.record.clone();
-            self.deeds.push(Deed::Remember(record));
+            self.deeds.push(Deed::Remember(key));
         }
         let last = !self.wanted().contains(uri);
         if last {
@@ -228,9 +226,11 @@ impl Exchange {
         if severity(level).is_none() {
             return;
         }
-        if let Some(session) = self.sessions.get_mut(&key) {
+        if let Some(session) = self.sessions.get_mut(&key)
+            && session.record.level.as_deref() != Some(level)
+        {
             session.record.level = Some(level.to_owned());
-            self.deeds.push(Deed::Remember(session.record.clone()));
+            self.deeds.push(Deed::Remember(key));
         }
     }
 

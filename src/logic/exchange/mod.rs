@@ -149,8 +149,8 @@ pub enum Deed {
     Unfit(String),
     /// The process answered a health check.
     Healthy,
-    /// The session began or changed.
-    Remember(SessionRecord),
+    /// The session began or changed; what is to be known of it is its [`Exchange::record`] by then.
+    Remember(SessionKey),
     /// The session ended (deleted, idle, or one too many); its id.
     Forget(String),
     /// Whoever waits for [`Exchange::knows_heads`] should look again.

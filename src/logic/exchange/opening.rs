@@ -164,7 +164,7 @@ impl Exchange {
         };
         if let Some(session) = self.sessions.get_mut(&key) {
             session.record.version = server.version.to_string();
-            self.deeds.push(Deed::Remember(session.record.clone()));
+            self.deeds.push(Deed::Remember(key));
         }
         // The client says "initialized" itself.
         self.open(opened, server, false, now);

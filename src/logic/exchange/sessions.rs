@@ -133,7 +133,7 @@ impl Exchange {
         let (Some(server), Some(session)) = (&self.server, self.sessions.get_mut(&key)) else { return };
         session.record.version = server.version_for(&session.record.version).into();
         let result = server.initialized(&session.record.version);
-        self.deeds.push(Deed::Remember(session.record.clone()));
+        self.deeds.push(Deed::Remember(key));
         self.settle(wire, &result);
         self.touch(Owner::Session(key), now);
         self.renew_listen();
@@ -287,6 +287,12 @@ impl Exchange {
     #[must_use]
     pub fn version(&self, session: SessionKey) -> Option<&str> {
         self.sessions.get(&session).map(|session| &*session.record.version)
+    }
+
+    /// What a next daemon must know of a session.
+    #[must_use]
+    pub fn record(&self, session: SessionKey) -> Option<&SessionRecord> {
+        self.sessions.get(&session).map(|session| &session.record)
     }
 
     /// Sessions there are.

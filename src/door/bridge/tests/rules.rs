@@ -86,7 +86,8 @@ async fn a_session_has_a_name_nobody_guesses_and_ends_when_its_client_says_so() 
     let (mut one, two) = (world.in_session().await, world.in_session().await);
     let (id, other) = (one.session.clone().unwrap(), two.session.clone().unwrap());
     assert!(id.len() >= 32 && id != other && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
-    let Said::Remember(name, record) = world.word("Remember").await.what else { panic!("remember") };
+    let Said::Remember(name) = world.word("Remember").await.what else { panic!("remember") };
+    let record = world.bridge.record(name).unwrap();
     assert_eq!((record.id, record.version.as_str()), (id.clone(), VERSION));
     assert_eq!(world.bridge.sessions(), 2);
 
@@ -95,10 +96,34 @@ async fn a_session_has_a_name_nobody_guesses_and_ends_when_its_client_says_so() 
 
     assert_eq!(status(&head), "204");
     let Said::Forget(forgotten) = world.word("Forget").await.what else { panic!("forget") };
-    assert_eq!(forgotten, name);
+    assert_eq!((forgotten, world.bridge.record(name)), (name, None));
     let (head, body) = one.post(&call(5)).await;
     assert_eq!((status(&head), &body["id"]), ("404", &5.into()));
     assert_eq!(world.bridge.sessions(), 1);
+}
+
+#[tokio::test]
+async fn that_a_session_changed_is_said_once_until_its_record_is_asked_for() {
+    let (mut world, mut process) = up(legacy()).await;
+    let mut client = world.in_session().await;
+    let Said::Remember(name) = world.word("Remember").await.what else { panic!("remember") };
+    let level = |level: &str| {
+        json!({"jsonrpc": "2.0", "id": 3, "method": "logging/setLevel", "params": {"level": level}})
+            .to_string()
+    };
+    world.bridge.record(name).unwrap();
+    let mut words = 0;
+    for n in 0..6 {
+        client.send(&level(["info", "debug"][n % 2])).await;
+        let asked = process.hear_of("logging/setLevel").await;
+        process.answer(&asked, &json!({}));
+        assert_eq!(status(&client.answer().await.0), "200");
+        while let Ok(word) = world.words.try_recv() {
+            words += usize::from(matches!(word.what, Said::Remember(_)));
+        }
+    }
+    assert_eq!(words, 1);
+    assert_eq!(world.bridge.record(name).unwrap().level.as_deref(), Some("debug"));
 }
 
 #[tokio::test]

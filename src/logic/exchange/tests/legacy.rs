@@ -301,6 +301,28 @@ fn each_session_hears_log_messages_from_its_own_level_on() {
 }
 
 #[test]
+fn a_session_that_says_again_what_is_known_did_not_change() {
+    let mut stage = Stage::legacy();
+    let a = stage.client("a", "{}");
+    stage.settle();
+    let bodies = [
+        r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"info"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{"uri":"x://y"}}"#,
+    ];
+    for (body, changes) in bodies.iter().flat_map(|body| [(body, true), (body, false)]) {
+        stage.deeds.clear();
+        stage.stream(From::Session(a), body);
+        stage.settle();
+        while let Some(asked) = stage.sent.pop() {
+            stage.answer(&asked, "{}");
+        }
+        stage.settle();
+        assert_eq!(stage.deeds.contains(&Deed::Remember(a)), changes, "{body}");
+    }
+    assert_eq!(stage.exchange.record(a).unwrap().level.as_deref(), Some("info"));
+}
+
+#[test]
 fn the_session_that_is_idle_longest_makes_room_and_the_idle_go_in_time() {
     let mut stage = Stage::new(Settings { max_sessions: 2, ..settings() });
     stage.attach_legacy();
