@@ -408,3 +408,31 @@ fn what_is_allowed_or_only_spoken_of_is_not_caught() {
     }
     assert_eq!(said("daemon/mod.rs", "use crate::{door, logic, model, system, control};"), "");
 }
+
+/// The modules that `apart.ld` names, as paths below src: `6mcpsup5logic5frame` is `logic/frame`.
+fn kept_apart(script: &str) -> Vec<PathBuf> {
+    let names = script.lines().filter_map(|line| line.split_once("6mcpsup"));
+    let path = |(_, mut rest): (&str, &str)| {
+        let mut path = PathBuf::new();
+        while let Some(end) = rest.find(|c: char| !c.is_ascii_digit()) {
+            let Ok(length) = rest[..end].parse::<usize>() else { break };
+            path.push(&rest[end..end + length]);
+            rest = &rest[end + length..];
+        }
+        path
+    };
+    names.map(path).collect()
+}
+
+#[test]
+fn what_is_kept_apart_in_the_program_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kept = kept_apart(&fs::read_to_string(root.join("apart.ld")).unwrap());
+    assert!(kept.contains(&PathBuf::from("logic/frame")));
+    let is_there = |path: &Path| {
+        let path = root.join("src").join(path);
+        path.is_dir() || path.with_extension("rs").is_file()
+    };
+    let gone: Vec<_> = kept.iter().filter(|path| !is_there(path)).collect();
+    assert!(gone.is_empty(), "{gone:?}");
+}
