@@ -46,11 +46,11 @@ struct Open {
     behind: Leads,
     /// Dropping it frees the port.
     door: Door,
-    gate: Gate,
     /// Its user's connection alone does not let them in.
     takes_token: bool,
     /// Its socket in the file system, and whose that is.
-    beside: Option<(PathBuf, u32)>,
+    // Boxed, as few have one.
+    beside: Option<Box<(PathBuf, u32)>>,
 }
 
 /// How a door is told where requests go.
@@ -114,6 +114,9 @@ impl Doors {
                 Err(error) => {
                     let listen = self.settings.borrow().listen;
                     let problem = Problem::new("[ports]", refusal(listen, *port, &error));
+                    if self.taken.get(id).is_none_or(|known| known.problem != problem) {
+                        tracing::warn!(user = %id.user, server = %id.server, port, %problem, "door not open");
+                    }
                     let is_held = error.kind() == std::io::ErrorKind::AddrInUse;
                     self.taken.insert(id.clone(), Taken { port: *port, problem, is_held });
                 }
@@ -133,14 +136,7 @@ impl Doors {
         };
         let house = Arc::clone(&self.house);
         let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind, house)?;
-        Ok(Open {
-            port: place.port,
-            behind: leads,
-            door,
-            gate: Gate::default(),
-            takes_token: false,
-            beside: None,
-        })
+        Ok(Open { port: place.port, behind: leads, door, takes_token: false, beside: None })
     }
 
     /// Every door that is open.
@@ -162,7 +158,7 @@ impl Doors {
         open.takes_token = takes_token;
         // A socket of root's daemon is its user's; one of an ordinary user's daemon can only be theirs.
         let owner = gate.guard.owner.filter(|_| gate.guard.admits_root).unwrap_or_else(account::own_uid);
-        if open.beside.as_ref().map(|(_, owner)| *owner) != is_wanted.then_some(owner) {
+        if open.beside.as_ref().map(|beside| beside.1) != is_wanted.then_some(owner) {
             open.door.listen_beside(None);
             open.beside = None;
             let path = self.dir.join(id.user.as_str()).join(format!("{}.sock", id.server));
@@ -170,7 +166,7 @@ impl Doors {
                 match socket::listen_at(&path, owner).and_then(|listener| self.hub.add(listener)) {
                     Ok(listener) => {
                         open.door.listen_beside(Some(listener));
-                        open.beside = Some((path, owner));
+                        open.beside = Some(Box::new((path, owner)));
                     }
                     Err(cause) => {
                         tracing::warn!(user = %id.user, server = %id.server, path = %path.display(), %cause, "no socket beside the port");
@@ -180,10 +176,7 @@ impl Doors {
                 tracing::warn!(error = super::store::chain(&error), "left behind");
             }
         }
-        if open.gate != gate {
-            open.door.guard(gate.clone());
-            open.gate = gate;
-        }
+        open.door.guard(gate);
         is_news
     }
 
@@ -245,8 +238,8 @@ impl Doors {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some((path, _)) = &self.beside
-            && let Err(error) = files::remove(path)
+        if let Some(beside) = &self.beside
+            && let Err(error) = files::remove(&beside.0)
         {
             tracing::warn!(error = super::store::chain(&error), "left behind");
         }

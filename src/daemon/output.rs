@@ -31,7 +31,8 @@ pub struct Sink {
     log: LogFile,
     meter: Meter,
     shown: Shown,
-    gap: Option<Gap>,
+    // Boxed, as most never have one.
+    gap: Option<Box<Gap>>,
     /// Nothing is shown before the next line end.
     until_line_end: bool,
 }
@@ -215,13 +216,14 @@ impl Sink {
     /// Counts bytes to the gap that is open, whatever opened it: one gap, one line.
     fn leave_out(&mut self, why: Why, bytes: usize) {
         if bytes > 0 {
-            let gap = self.gap.get_or_insert(Gap { why, bytes: 0 });
+            let gap = self.gap.get_or_insert_with(|| Box::new(Gap { why, bytes: 0 }));
             gap.bytes = gap.bytes.saturating_add(bytes as u64);
         }
     }
 
     fn say_gap(&mut self) {
-        if let Some(Gap { why, bytes }) = self.gap.take() {
+        if let Some(gap) = self.gap.take() {
+            let Gap { why, bytes } = *gap;
             self.log.note(&match why {
                 Why::Flood => format!("dropped {bytes} bytes (over {}/s)", size(self.meter.rate)),
                 Why::SecretsUnknown => {

@@ -226,7 +226,7 @@ impl Daemon {
             version = env!("CARGO_PKG_VERSION"),
             config = %self.places.config.display(),
             control = %self.places.control().display(),
-            containment = containment::word(self.processes.containment().into()),
+            containment = self.processes.containment().as_str(),
             isolation = self.site.tier().as_str(),
             instances = self.listed.len(),
             "mcpsup ready"
@@ -295,7 +295,7 @@ impl Daemon {
             // The machine was started again since.
             return self.processes.discard(record.run, dir);
         }
-        let origin = Origin { spec: record.spec, plan: record.plan.into() };
+        let origin = Origin { spec: record.spec, plan: record.plan };
         self.fleet.adopt(&record.instance, record.run, origin, now);
         let current = Current::new(
             record.instance.clone(),

@@ -205,7 +205,8 @@ struct Frame {
     instance: InstanceId,
     settings: watch::Receiver<Arc<Settings>>,
     behind: Behind,
-    known: Mutex<Known>,
+    // Boxed, as most servers have one socket from beginning to end.
+    known: Mutex<Option<Box<Known>>>,
     gate: Mutex<Gate>,
     house: Arc<House>,
 }
@@ -252,12 +253,13 @@ impl Frame {
 
     fn remembers(&self, run: RunId, inode: u64) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.run == Some(run) && known.own.contains(&inode)
+        known.as_ref().is_some_and(|known| known.run == Some(run) && known.own.contains(&inode))
     }
 
     fn remember(&self, run: RunId, inode: u64) {
         const ENOUGH: usize = 64;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get_or_insert_default();
         if known.run != Some(run) || known.own.len() >= ENOUGH {
             known.run = Some(run);
             known.own.clear();
@@ -273,7 +275,7 @@ impl Frame {
     /// True the first time it is called for a stranger's socket.
     fn is_news(&self, inode: u64) -> bool {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut known.told, inode) != inode
+        std::mem::replace(&mut known.get_or_insert_default().told, inode) != inode
     }
 }
 

@@ -41,9 +41,7 @@ pub enum Effect {
 /// Every instance, the holds, and the next run's number.
 #[derive(Debug)]
 pub struct Fleet {
-    instances: BTreeMap<InstanceId, Instance>,
-    /// What the files want, before holds; kept here so that lifting a hold needs no file.
-    wants: BTreeMap<InstanceId, Want>,
+    seats: BTreeMap<InstanceId, Seat>,
     holds: BTreeSet<InstanceId>,
     runs: BTreeMap<RunId, InstanceId>,
     next_run: RunId,
@@ -54,13 +52,27 @@ pub struct Fleet {
     scheduled: BTreeMap<InstanceId, Moment>,
 }
 
+/// An instance and what is wanted of it.
+#[derive(Debug)]
+struct Seat {
+    instance: Instance,
+    /// What the files want, before holds; kept here so that lifting a hold needs no file. `None`: they
+    /// do not name it any more.
+    want: Option<Want>,
+}
+
+impl Seat {
+    fn new(now: Moment) -> Self {
+        Self { instance: Instance::new(now), want: None }
+    }
+}
+
 impl Fleet {
     /// An empty fleet. `next_run` must be higher than any run of an earlier daemon.
     #[must_use]
     pub fn new(next_run: RunId, holds: BTreeSet<InstanceId>) -> Self {
         Self {
-            instances: BTreeMap::new(),
-            wants: BTreeMap::new(),
+            seats: BTreeMap::new(),
             holds,
             runs: BTreeMap::new(),
             next_run,
@@ -76,27 +88,28 @@ impl Fleet {
     pub fn adopt(&mut self, instance: &InstanceId, run: RunId, origin: Origin, now: Moment) {
         self.next_run = self.next_run.max(RunId(run.0 + 1));
         self.runs.insert(run, instance.clone());
-        self.instances.insert(instance.clone(), Instance::adopted(run, origin, now));
         // Not known is not "none": a command that comes before the files are read must not end it.
-        self.wants.insert(instance.clone(), Want::Keep);
+        let seat = Seat { instance: Instance::adopted(run, origin, now), want: Some(Want::Keep) };
+        self.seats.insert(instance.clone(), seat);
         self.apply_want(instance);
     }
 
     /// Says what the files want of every instance. One that is not named is wanted no more, and is
     /// dropped once it is down, unless it is held.
-    pub fn want(&mut self, wants: BTreeMap<InstanceId, Want>, now: Moment) {
-        let is_new = |id: &&InstanceId| !self.instances.contains_key(*id);
+    pub fn want(&mut self, mut wants: BTreeMap<InstanceId, Want>, now: Moment) {
+        let is_new = |id: &&InstanceId| !self.seats.contains_key(*id);
         // Appended in one go: a map that is filled one by one in ascending order stays half empty.
         let mut new: BTreeMap<_, _> =
-            wants.keys().filter(is_new).map(|id| (id.clone(), Instance::new(now))).collect();
-        self.instances.append(&mut new);
-        let old = std::mem::replace(&mut self.wants, wants);
-        let changed: Vec<InstanceId> = self
-            .instances
-            .keys()
-            .filter(|id| old.get(*id) != self.wants.get(*id) || !old.contains_key(*id))
-            .cloned()
-            .collect();
+            wants.keys().filter(is_new).map(|id| (id.clone(), Seat::new(now))).collect();
+        self.seats.append(&mut new);
+        let mut changed = Vec::new();
+        for (id, seat) in &mut self.seats {
+            let want = wants.remove(id);
+            if seat.want != want || seat.want.is_none() {
+                seat.want = want;
+                changed.push(id.clone());
+            }
+        }
         for id in changed {
             self.apply_want(&id);
         }
@@ -107,7 +120,7 @@ impl Fleet {
         let Whom::Users(_) = whom else {
             return self.want(wants, now);
         };
-        let known = whom.of(&self.instances).map(|(id, _)| id);
+        let known = whom.of(&self.seats).map(|(id, _)| id);
         let all: BTreeSet<InstanceId> = known.chain(wants.keys()).cloned().collect();
         let mut wants = wants;
         for id in all {
@@ -120,15 +133,16 @@ impl Fleet {
 
     /// The same for one: a session that has begun, or whose instance is wanted otherwise now.
     pub fn want_one(&mut self, id: &InstanceId, want: Want, now: Moment) {
-        self.instances.entry(id.clone()).or_insert_with(|| Instance::new(now));
-        if self.wants.insert(id.clone(), want.clone()) != Some(want) {
+        let seat = self.seats.entry(id.clone()).or_insert_with(|| Seat::new(now));
+        if seat.want.as_ref() != Some(&want) {
+            seat.want = Some(want);
             self.apply_want(id);
         }
     }
 
     /// The same for one of which nothing is wanted any more: it is dropped once it is down.
     pub fn end(&mut self, id: &InstanceId) {
-        if self.wants.remove(id).is_some() {
+        if self.seats.get_mut(id).is_some_and(|seat| seat.want.take().is_some()) {
             self.apply_want(id);
         }
     }
@@ -145,8 +159,8 @@ impl Fleet {
     pub fn release(&mut self, id: &InstanceId) {
         self.holds.remove(&id.base());
         for id in self.with_sessions(id) {
-            if let Some(instance) = self.instances.get_mut(&id) {
-                instance.try_now();
+            if let Some(seat) = self.seats.get_mut(&id) {
+                seat.instance.try_now();
             }
             self.apply_want(&id);
         }
@@ -156,8 +170,8 @@ impl Fleet {
     pub fn renew(&mut self, id: &InstanceId) {
         self.holds.remove(&id.base());
         for id in self.with_sessions(id) {
-            if let Some(instance) = self.instances.get_mut(&id) {
-                instance.renew();
+            if let Some(seat) = self.seats.get_mut(&id) {
+                seat.instance.renew();
             }
             self.apply_want(&id);
         }
@@ -165,21 +179,21 @@ impl Fleet {
 
     fn with_sessions(&self, id: &InstanceId) -> Vec<InstanceId> {
         let base = id.base();
-        let from = self.instances.range(base.clone()..).map(|(id, _)| id);
+        let from = self.seats.range(base.clone()..).map(|(id, _)| id);
         from.take_while(|id| id.is_of(&base)).cloned().collect()
     }
 
     /// The sessions of an instance that have, or had, a process of their own.
     pub fn sessions(&self, id: &InstanceId) -> impl Iterator<Item = (&InstanceId, &Instance)> {
         let base = id.base();
-        let from = self.instances.range(base.clone()..);
+        let from = self.seats.range(base.clone()..).map(|(id, seat)| (id, &seat.instance));
         from.take_while(move |(id, _)| id.is_of(&base)).filter(|(id, _)| id.session.is_some())
     }
 
     /// From now on nothing is wanted of anybody: the daemon ends and takes all runs with it.
     pub fn close(&mut self) {
         self.closing = true;
-        let all: Vec<InstanceId> = self.instances.keys().cloned().collect();
+        let all: Vec<InstanceId> = self.seats.keys().cloned().collect();
         for id in all {
             self.apply_want(&id);
         }
@@ -188,10 +202,9 @@ impl Fleet {
     /// Drops an instance of which nothing is alive and nothing is wanted.
     pub fn forget(&mut self, id: &InstanceId) {
         // One of which nothing was seen since the daemon began may still have a hold.
-        if self.instances.get(id).is_none_or(|instance| instance.current().is_none()) {
-            self.instances.remove(id);
+        if self.get(id).is_none_or(|instance| instance.current().is_none()) {
+            self.seats.remove(id);
             self.holds.remove(id);
-            self.wants.remove(id);
             self.touch(id);
             self.touched.remove(id);
         }
@@ -200,7 +213,7 @@ impl Fleet {
     /// Has `drive` look at this instance, and its deadline stand as it is now.
     fn touch(&mut self, id: &InstanceId) {
         self.touched.insert(id.clone());
-        let now = self.instances.get(id).and_then(Instance::deadline);
+        let now = self.get(id).and_then(Instance::deadline);
         let stood = match now {
             Some(at) => self.scheduled.insert(id.clone(), at),
             None => self.scheduled.remove(id),
@@ -215,8 +228,7 @@ impl Fleet {
 
     /// Makes the tables as small as they can be.
     pub fn pack(&mut self) {
-        pack(&mut self.instances);
-        pack(&mut self.wants);
+        pack(&mut self.seats);
         pack(&mut self.runs);
     }
 
@@ -230,13 +242,10 @@ impl Fleet {
     }
 
     fn apply_want(&mut self, id: &InstanceId) {
-        let want = if self.closing || self.is_held(id) {
-            Want::Never
-        } else {
-            self.wants.get(id).cloned().unwrap_or(Want::Never)
-        };
-        if let Some(instance) = self.instances.get_mut(id) {
-            instance.want(want);
+        let is_kept_down = self.closing || self.is_held(id);
+        if let Some(seat) = self.seats.get_mut(id) {
+            let want = seat.want.clone().filter(|_| !is_kept_down);
+            seat.instance.want(want.unwrap_or(Want::Never));
             self.touch(id);
         }
     }
@@ -244,8 +253,8 @@ impl Fleet {
     /// Writes down a fact about a run; one about a run that is over is ignored.
     pub fn observe(&mut self, run: RunId, fact: Fact) {
         let Some(id) = self.runs.get(&run) else { return };
-        if let Some(instance) = self.instances.get_mut(id) {
-            instance.observe(run, fact);
+        if let Some(seat) = self.seats.get_mut(id) {
+            seat.instance.observe(run, fact);
             self.touched.insert(id.clone());
         }
     }
@@ -260,11 +269,11 @@ impl Fleet {
         let mut effects = Vec::new();
         let mut deeds = Vec::new();
         for id in &touched {
-            let Some(instance) = self.instances.get_mut(id) else { continue };
+            let Some(Seat { instance, want }) = self.seats.get_mut(id) else { continue };
             let old_run = instance.current();
             instance.drive(now, &mut self.next_run, &mut deeds);
             let new_run = instance.current();
-            let is_down = instance.state() == State::Down;
+            let is_over = instance.state() == State::Down && want.is_none();
             self.touch(id);
             if old_run != new_run {
                 if let Some(run) = old_run {
@@ -274,8 +283,8 @@ impl Fleet {
                     self.runs.insert(run, id.clone());
                 }
             }
-            if is_down && !self.wants.contains_key(id) && !self.holds.contains(id) {
-                self.instances.remove(id);
+            if is_over && !self.holds.contains(id) {
+                self.seats.remove(id);
             }
             effects.extend(deeds.drain(..).map(|deed| match deed {
                 Deed::Start(run, spec) => Effect::Start { instance: id.clone(), run, spec },
@@ -296,12 +305,12 @@ impl Fleet {
     /// One instance.
     #[must_use]
     pub fn get(&self, id: &InstanceId) -> Option<&Instance> {
-        self.instances.get(id)
+        self.seats.get(id).map(|seat| &seat.instance)
     }
 
     /// Every instance, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &Instance)> {
-        self.instances.iter()
+        self.seats.iter().map(|(id, seat)| (id, &seat.instance))
     }
 
     /// Whose run this is, if it is current.

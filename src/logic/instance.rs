@@ -171,7 +171,7 @@ impl Instance {
     /// ready; whether it is wanted, the next `drive` tells.
     #[must_use]
     pub fn adopted(run: RunId, origin: Origin, now: Moment) -> Self {
-        let give_up_at = now + origin.plan.ready_timeout;
+        let give_up_at = now + origin.plan.ready_timeout();
         Self { state: State::Starting { run, origin, give_up_at }, last_run: Some(run), ..Self::new(now) }
     }
 
@@ -297,7 +297,7 @@ impl Instance {
         self.last_run = Some(run);
         let origin = Origin { spec: spec.id, plan: spec.plan() };
         deeds.push(Deed::Start(run, spec));
-        State::Starting { run, origin, give_up_at: now + origin.plan.ready_timeout }
+        State::Starting { run, origin, give_up_at: now + origin.plan.ready_timeout() }
     }
 
     /// Where a run that is gone leaves its instance.
@@ -312,13 +312,13 @@ impl Instance {
                 self.strikes = 0;
                 State::Down
             }
-            Cause::Crashed { up_for } if up_for >= origin.plan.restart.stable => {
+            Cause::Crashed { up_for } if up_for >= origin.plan.restart().stable => {
                 self.strikes = 1;
                 State::Down
             }
             Cause::Crashed { .. } | Cause::NotReady => {
                 self.strikes = self.strikes.saturating_add(1);
-                let wait = wait_after(self.strikes, origin.plan.restart);
+                let wait = wait_after(self.strikes, origin.plan.restart());
                 if wait.is_zero() {
                     State::Down
                 } else {
@@ -389,7 +389,7 @@ impl Instance {
     #[must_use]
     pub fn strikes(&self, now: Moment) -> u32 {
         match self.state {
-            State::Up { origin, since, .. } if now.since(since) >= origin.plan.restart.stable => 0,
+            State::Up { origin, since, .. } if now.since(since) >= origin.plan.restart().stable => 0,
             State::Down
             | State::Starting { .. }
             | State::Up { .. }
@@ -413,8 +413,8 @@ impl Instance {
 }
 
 fn stop(now: Moment, run: RunId, origin: Origin, cause: Cause, deeds: &mut Vec<Deed>) -> State {
-    deeds.push(Deed::Stop(run, origin.plan.stop.signal));
-    State::Stopping { run, origin, cause, kill_at: now + origin.plan.stop.grace }
+    deeds.push(Deed::Stop(run, origin.plan.stop().signal));
+    State::Stopping { run, origin, cause, kill_at: now + origin.plan.stop().grace }
 }
 
 /// How long the try after the n-th strike in a row waits: the first not at all, the second

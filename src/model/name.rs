@@ -24,12 +24,12 @@ fn is_name(text: &str) -> bool {
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident($shared:ty)) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         // Shared, because every table of the daemon is keyed by it.
-        pub struct $name(Arc<str>);
+        pub struct $name($shared);
 
         impl $name {
             /// The name as text.
@@ -43,7 +43,7 @@ macro_rules! name_type {
             type Err = NotAName;
 
             fn from_str(text: &str) -> Result<Self, NotAName> {
-                if is_name(text) { Ok(Self(text.into())) } else { Err(NotAName) }
+                if is_name(text) { Ok(Self(Box::<str>::from(text).into())) } else { Err(NotAName) }
             }
         }
 
@@ -57,7 +57,7 @@ macro_rules! name_type {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0.as_ref().into()
+                name.as_str().into()
             }
         }
 
@@ -72,12 +72,13 @@ macro_rules! name_type {
 name_type! {
     /// A user's name: 1–64 of letters, digits, `.`, `_`, `-`, beginning with a letter, a digit or
     /// `_`. It is the name of their env file.
-    UserName
+    UserName(Arc<str>)
 }
 
 name_type! {
     /// A server's name as in `[server.NAME]`, by the same rule as a user's.
-    ServerName
+    // A few are in thousands of keys, so it is one pointer wide and not two.
+    ServerName(Arc<Box<str>>)
 }
 
 /// A session that a client of a stdio server began: a number that is not used again, written as 16
@@ -212,7 +213,7 @@ impl Whom {
             Self::All => (Some(table), None),
         };
         let some = some.into_iter().flatten().flat_map(|user| {
-            let first = InstanceId::new(user.clone(), ServerName(FIRST.into()));
+            let first = InstanceId::new(user.clone(), ServerName(Box::<str>::from(FIRST).into()));
             table.range(first..).take_while(move |(id, _)| id.user == *user)
         });
         all.into_iter().flatten().chain(some)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +102,15 @@ impl Spec {
     #[must_use]
     pub fn plan(&self) -> Plan {
         let Server { ready, stop, restart, .. } = &*self.server;
-        Plan { ready_timeout: ready.timeout, stop: *stop, restart: *restart }
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Plan {
+            ready_timeout_ms: ms(ready.timeout),
+            stop_signal: stop.signal,
+            stop_grace_ms: ms(stop.grace),
+            first_wait_ms: ms(restart.first_wait),
+            max_wait_ms: ms(restart.max_wait),
+            stable_ms: ms(restart.stable),
+        }
     }
 
     /// The Unix socket it must listen on, if it is to listen on one: in its own directory, which
@@ -186,15 +195,46 @@ impl<'a> Home<'a> {
     }
 }
 
-/// The part of a spec that decides about time and signals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The part of a spec that decides about time and signals, in numbers that do not change their
+/// meaning between versions: a record holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// How long a run may take to be ready, in milliseconds.
+    pub ready_timeout_ms: u64,
+    /// The signal number that asks it to end.
+    pub stop_signal: i32,
+    /// How long it may take to end, in milliseconds.
+    pub stop_grace_ms: u64,
+    /// See [`Restart`]; in milliseconds.
+    pub first_wait_ms: u64,
+    /// See [`Restart`]; in milliseconds.
+    pub max_wait_ms: u64,
+    /// See [`Restart`]; in milliseconds.
+    pub stable_ms: u64,
+}
+
+impl Plan {
     /// How long a run may take to be ready.
-    pub ready_timeout: std::time::Duration,
+    #[must_use]
+    pub const fn ready_timeout(&self) -> Duration {
+        Duration::from_millis(self.ready_timeout_ms)
+    }
+
     /// How it is ended.
-    pub stop: Stop,
+    #[must_use]
+    pub const fn stop(&self) -> Stop {
+        Stop { signal: self.stop_signal, grace: Duration::from_millis(self.stop_grace_ms) }
+    }
+
     /// When it is followed by another.
-    pub restart: Restart,
+    #[must_use]
+    pub const fn restart(&self) -> Restart {
+        Restart {
+            first_wait: Duration::from_millis(self.first_wait_ms),
+            max_wait: Duration::from_millis(self.max_wait_ms),
+            stable: Duration::from_millis(self.stable_ms),
+        }
+    }
 }
 
 /// Whom a process runs as: a system account, looked up when the spec was made, or a reserved uid.

@@ -11,16 +11,10 @@ use std::path::{Path, PathBuf};
 use crate::model::config::Limits;
 use crate::model::{Reached, RunId};
 
-/// How a directory that somebody else uses or has removed answers to being removed.
-const IN_USE_OR_GONE: [io::ErrorKind; 3] =
-    [io::ErrorKind::ResourceBusy, io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::NotFound];
-
 /// The directory in which one daemon makes its groups.
 #[derive(Debug, Clone)]
 pub struct Root {
     dir: PathBuf,
-    /// The directory above, if it was not there before.
-    made: Option<PathBuf>,
     /// `memory`, `cpu`, `pids`: those that groups below it have.
     controllers: Vec<String>,
 }
@@ -39,36 +33,22 @@ impl Root {
             None => mount_point()?.join("mcpsup"),
         };
         let dir = base.join(name);
-        let made = (!base.exists()).then(|| base.clone());
         fs::create_dir_all(&dir)?;
-        let mut root = Self { dir, made, controllers: Vec::new() };
-        match root.try_out(&base) {
-            Ok(()) => Ok(root),
-            Err(error) => {
-                if let Err(left) = root.remove() {
-                    tracing::warn!(error = %left, dir = %root.dir.display(), "cgroup not removed");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Has controllers handed down to it, and makes a group in it that is of use.
-    fn try_out(&mut self, base: &Path) -> io::Result<()> {
-        for (parent, child) in [(base.parent(), base), (Some(base), &*self.dir)] {
+        let mut root = Self { dir, controllers: Vec::new() };
+        for (parent, child) in [(base.parent(), &base), (Some(base.as_path()), &root.dir)] {
             // Controllers are handed down level by level; a level that has none hands none down.
             if let Some(parent) = parent {
                 hand_down(parent);
             }
-            self.controllers = words(&child.join("cgroup.controllers"));
+            root.controllers = words(&child.join("cgroup.controllers"));
         }
-        hand_down(&self.dir);
-        self.controllers = words(&self.dir.join("cgroup.subtree_control"));
-        let trial = self.group(RunId(0));
+        hand_down(&root.dir);
+        root.controllers = words(&root.dir.join("cgroup.subtree_control"));
+        let trial = root.group(RunId(0));
         trial.create()?;
         let kills = trial.dir.join("cgroup.kill").exists();
         trial.remove()?;
-        if kills { Ok(()) } else { Err(io::Error::other("the kernel has no cgroup.kill")) }
+        if kills { Ok(root) } else { Err(io::Error::other("the kernel has no cgroup.kill")) }
     }
 
     /// The group of a run; it need not exist.
@@ -77,18 +57,13 @@ impl Root {
         Group { dir: self.dir.join(format!("run-{run}")).into() }
     }
 
-    /// Removes the daemon's own directory, and what was made for it above.
+    /// Removes the daemon's own directory.
     ///
     /// # Errors
     ///
     /// When there is still a group in it.
     pub fn remove(&self) -> io::Result<()> {
-        fs::remove_dir(&self.dir)?;
-        match self.made.as_ref().map_or(Ok(()), fs::remove_dir) {
-            // Another daemon has come to use it meanwhile, or gave it back itself.
-            Err(error) if IN_USE_OR_GONE.contains(&error.kind()) => Ok(()),
-            done => done,
-        }
+        fs::remove_dir(&self.dir)
     }
 
     /// Which of the limits asked for cannot be kept here, by name.
@@ -260,35 +235,6 @@ mod tests {
         }
         let group = Group::at(dir.path().to_path_buf());
         (dir, group)
-    }
-
-    #[test]
-    fn a_place_where_no_group_can_be_killed_is_left_as_it_was_found() {
-        let top = tempfile::tempdir().unwrap();
-        let base = top.path().join("mcpsup");
-        let names = |dir: &Path| fs::read_dir(dir).unwrap().count();
-
-        assert!(Root::open(Some(&base), "first").is_err());
-        assert_eq!(names(top.path()), 0);
-
-        fs::create_dir(&base).unwrap();
-        assert!(Root::open(Some(&base), "second").is_err());
-        assert_eq!((names(top.path()), names(&base)), (1, 0), "it was there before");
-    }
-
-    #[test]
-    fn what_was_made_for_a_daemon_goes_with_it_unless_another_is_there() {
-        let top = tempfile::tempdir().unwrap();
-        let base = top.path().join("mcpsup");
-        let root = |name: &str| {
-            fs::create_dir_all(base.join(name)).unwrap();
-            Root { dir: base.join(name), made: Some(base.clone()), controllers: Vec::new() }
-        };
-        let (one, other) = (root("one"), root("other"));
-        one.remove().unwrap();
-        assert!(base.join("other").is_dir());
-        other.remove().unwrap();
-        assert!(!base.exists());
     }
 
     #[test]

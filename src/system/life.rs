@@ -25,9 +25,9 @@ use super::orders::{Answer, Failure, Make, OrdersOf, encode};
 use super::pipes::{self, Ear, Talk};
 use super::process::{Held, Leader, Life, Output, What, reap, report, send_to};
 use super::ready::Awaited;
-use super::record::{Identity, PlanRecord, Record, RunDir};
+use super::record::{Identity, Record, RunDir};
 use super::{clock, tree};
-use crate::model::spec::{Home, Plan};
+use crate::model::spec::Home;
 use crate::model::{Exit, InstanceId, RunId, Spec};
 use streams::{Fifo, PassOn, Streams, drain};
 
@@ -156,7 +156,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
         run: life.run,
         instance: instance.clone(),
         spec: spec.id,
-        plan: PlanRecord::from(spec.plan()),
+        plan: spec.plan(),
         identity,
         cgroup: group.map(|group| group.dir().to_path_buf()),
         pid_namespace: matches!(life.held, Held::Namespace),
@@ -355,36 +355,6 @@ fn ear(life: &Arc<Life>, said: Fifo, talk: Arc<dyn Talk>, is_found: bool) -> Opt
             life.tell(What::Deaf);
         })
         .ok()
-}
-
-impl From<Plan> for PlanRecord {
-    fn from(plan: Plan) -> Self {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Self {
-            ready_timeout_ms: ms(plan.ready_timeout),
-            stop_signal: plan.stop.signal,
-            stop_grace_ms: ms(plan.stop.grace),
-            first_wait_ms: ms(plan.restart.first_wait),
-            max_wait_ms: ms(plan.restart.max_wait),
-            stable_ms: ms(plan.restart.stable),
-        }
-    }
-}
-
-impl From<PlanRecord> for Plan {
-    fn from(record: PlanRecord) -> Self {
-        use crate::model::config::{Restart, Stop};
-        let ms = Duration::from_millis;
-        Self {
-            ready_timeout: ms(record.ready_timeout_ms),
-            stop: Stop { signal: record.stop_signal, grace: ms(record.stop_grace_ms) },
-            restart: Restart {
-                first_wait: ms(record.first_wait_ms),
-                max_wait: ms(record.max_wait_ms),
-                stable: ms(record.stable_ms),
-            },
-        }
-    }
 }
 
 #[cfg(test)]

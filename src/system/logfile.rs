@@ -54,7 +54,8 @@ pub struct Limits {
 pub struct LogFile {
     path: Box<Path>,
     limits: Limits,
-    open: Option<Open>,
+    // Boxed, as most are silent.
+    open: Option<Box<Open>>,
     lost: Option<Box<Lost>>,
     bell: Option<Box<watch::Sender<u64>>>,
 }
@@ -194,7 +195,7 @@ impl LogFile {
     fn opened(&mut self) -> io::Result<&mut Open> {
         let open = match self.open.take() {
             Some(open) => open,
-            None => Open::new(&self.path)?,
+            None => Box::new(Open::new(&self.path)?),
         };
         Ok(self.open.insert(open))
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
 use crate::model::config::Stdio;
+use crate::model::spec::Plan;
 use crate::model::{InstanceId, RunId, SpecId};
 
 /// What is known of a run that was started.
@@ -27,7 +28,7 @@ pub struct Record {
     /// What it was started as.
     pub spec: SpecId,
     /// How long it may take to be ready, and how it is stopped.
-    pub plan: PlanRecord,
+    pub plan: Plan,
     /// The process.
     pub identity: Identity,
     /// Its group, where it has one.
@@ -48,23 +49,6 @@ pub struct Record {
     pub marker: PathBuf,
     /// Whom it was started as: nobody else's process is taken for a stray of it.
     pub uid: u32,
-}
-
-/// The plan in numbers that do not change their meaning between versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanRecord {
-    /// Milliseconds.
-    pub ready_timeout_ms: u64,
-    /// Signal number.
-    pub stop_signal: i32,
-    /// Milliseconds.
-    pub stop_grace_ms: u64,
-    /// Milliseconds.
-    pub first_wait_ms: u64,
-    /// Milliseconds.
-    pub max_wait_ms: u64,
-    /// Milliseconds.
-    pub stable_ms: u64,
 }
 
 /// What tells one process from every other that ever had its pid.
@@ -138,9 +122,6 @@ fn start_time(pid: i32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// The names of a run's FIFOs: its standard input, output and, of a stdio run, error.
-pub(super) const FIFOS: [&str; 3] = ["in", "out", "err"];
-
 /// The directory of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir(Box<Path>);
@@ -161,19 +142,19 @@ impl RunDir {
     /// The FIFO that is the run's standard input.
     #[must_use]
     pub fn stdin(&self) -> PathBuf {
-        self.0.join(FIFOS[0])
+        self.0.join("in")
     }
 
     /// The FIFO that is the run's standard output; of an http server its standard error too.
     #[must_use]
     pub fn output(&self) -> PathBuf {
-        self.0.join(FIFOS[1])
+        self.0.join("out")
     }
 
     /// The FIFO that is a stdio run's standard error.
     #[must_use]
     pub fn error(&self) -> PathBuf {
-        self.0.join(FIFOS[2])
+        self.0.join("err")
     }
 
     /// A file that is there while a message to a stdio run is partly written.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcpsup::model::cage::Allow;
-use mcpsup::model::config::{Access, Limits, Probe, Ready, Restart, Server, Stop, Transport};
+use mcpsup::model::config::{Access, Limits, Probe, Ready, Server, Transport};
 use mcpsup::model::spec::Plan;
 use mcpsup::model::{InstanceId, Moment, SessionName, Spec, SpecId};
 
@@ -84,13 +84,12 @@ pub(crate) fn port(seat: usize) -> u16 {
 
 pub(crate) fn plan((ready, signal, grace, first_wait, max_wait, stable): Times) -> Plan {
     Plan {
-        ready_timeout: Duration::from_millis(ready),
-        stop: Stop { signal, grace: Duration::from_millis(grace) },
-        restart: Restart {
-            first_wait: Duration::from_millis(first_wait),
-            max_wait: Duration::from_millis(max_wait),
-            stable: Duration::from_millis(stable),
-        },
+        ready_timeout_ms: ready,
+        stop_signal: signal,
+        stop_grace_ms: grace,
+        first_wait_ms: first_wait,
+        max_wait_ms: max_wait,
+        stable_ms: stable,
     }
 }
 
@@ -114,7 +113,7 @@ pub(crate) fn spec(seat: usize, tenant: usize, version: usize, times: Times) -> 
     }
 }
 
-fn server(Plan { ready_timeout, stop, restart }: Plan) -> Server {
+fn server(plan: Plan) -> Server {
     Server {
         command: Vec::new(),
         transport: Transport::Http,
@@ -126,9 +125,9 @@ fn server(Plan { ready_timeout, stop, restart }: Plan) -> Server {
         working_dir: None,
         access: Access::Owner,
         secrets_in_argv: false,
-        ready: Ready { probe: Probe::Tcp, timeout: ready_timeout },
-        stop,
-        restart,
+        ready: Ready { probe: Probe::Tcp, timeout: plan.ready_timeout() },
+        stop: plan.stop(),
+        restart: plan.restart(),
         limits: Limits::default(),
         allow: Allow::default(),
     }
