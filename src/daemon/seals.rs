@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Daemon;
 use crate::model::file::{EnvFile, FileState, Look, Seal, SecretBytes};
 use crate::model::{Moment, Problem, UserName};
+use crate::system::memory;
 use crate::system::seal::Keeper;
 
 /// So many are opened at once: each is a process for some milliseconds, or a TPM's second.
@@ -118,6 +119,7 @@ impl Seals {
             let turn = turns.acquire_owned().await.ok();
             let opening = tokio::task::spawn_blocking(move || {
                 let plain = keeper.open(seal, &whose, &bytes);
+                memory::overwrite_stack();
                 drop(turn);
                 if say.send(Opened { user: whose, ticket, plain }).is_err() {
                     tracing::debug!("the loop has ended");

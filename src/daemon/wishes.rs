@@ -21,6 +21,7 @@ use crate::model::{Config, InstanceId, Moment, ServerName, SpecId, UserName, Who
 use crate::system::account;
 use crate::system::envdir::Complete;
 use crate::system::envdir::rewrite::Draft;
+use crate::system::memory;
 use crate::system::seal::Keeper;
 
 /// What another thread needs to grant a wish.
@@ -131,6 +132,7 @@ impl Daemon {
         tokio::task::spawn_blocking(move || {
             let (user, what) = (job.user.clone(), told(&job.wish));
             let (before, outcome) = job.run();
+            memory::overwrite_stack();
             if say.send(Wished { peer, user, what, reply, before, outcome }).is_err() {
                 tracing::debug!("the loop has ended");
             }

@@ -1,7 +1,10 @@
 //! Giving memory back to the system after a burst of work.
 //!
 //! A thousand servers that start at once leave holes all over the heap, which stay resident until
-//! somebody says that they are not needed; this module is the fence around the call that does.
+//! somebody says that they are not needed; this module is the fence around the call that does. And not
+//! leaving in it what was secret.
+
+use zeroize::Zeroize;
 
 /// Gives whole free pages of the heap back. Takes milliseconds, so it is for quiet moments.
 #[expect(unsafe_code, reason = "the C library has no safe name for it")]
@@ -9,6 +12,17 @@ pub fn give_back() {
     // SAFETY: it touches nothing but free memory, under the allocator's own locks (malloc_trim(3)).
     // Whether there was anything to give back is of no interest.
     unsafe { nix::libc::malloc_trim(0) };
+}
+
+/// Overwrites what returned calls left on this thread's stack: pieces of whatever they handled. To be
+/// called by who called them.
+#[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "the stack is what is meant")]
+pub fn overwrite_stack() {
+    // As deep as what reads an env file goes, and far less than a thread has.
+    let mut below = [0xff_u8; 128 * 1024];
+    below.zeroize();
+    std::hint::black_box(&below);
 }
 
 #[cfg(test)]

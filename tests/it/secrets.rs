@@ -13,7 +13,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use mcpsup::model::status::StateName;
 use nix::sys::signal::Signal;
 
-use crate::host::{Host, MCPSUP, copy_program, text, write};
+use crate::host::{Host, MCPSUP, copy_program, example, text, write};
+use crate::stdio::Client;
 
 /// Of every kind: plain, with what JSON, URLs and shells write differently, over several lines,
 /// and a short one that is declared.
@@ -314,4 +315,72 @@ fn a_removed_credential_is_gone_from_the_daemons_memory() {
         }
     }
     assert_eq!(host.instance("bob").state, StateName::Up);
+}
+
+/// Where any eight bytes on end of this are in a process's writable memory.
+fn parts_in_memory(pid: i32, secret: &str) -> Vec<String> {
+    let parts: Vec<&[u8]> = secret.as_bytes().windows(PART).collect();
+    parts.iter().step_by(PART / 2).flat_map(|part| found_in_memory(pid, part)).collect()
+}
+
+/// So many bytes of a credential on end tell somebody something.
+const PART: usize = 8;
+
+/// Asks until nothing is found any more; what is left when the time is over.
+fn left_in_memory(pid: i32, secret: &str) -> Vec<String> {
+    let begun = std::time::Instant::now();
+    loop {
+        let left = parts_in_memory(pid, secret);
+        if left.is_empty() || begun.elapsed() > std::time::Duration::from_secs(10) {
+            return left;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// A value that is nowhere else: not in this program, where a needle would be found as well.
+fn made_up(seed: u64) -> String {
+    let mut state = (seed << 1) ^ (u64::from(std::process::id()) << 32) | 1;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + u8::try_from((state >> 33) % 26).unwrap())
+    };
+    (0..64).map(|_| letter()).collect()
+}
+
+#[test]
+fn no_part_of_a_credential_that_is_gone_is_left_in_the_daemons_memory() {
+    if !crate::seen::is_root() {
+        return;
+    }
+    // It tells its log and its clients what it was given.
+    let mut host = Host::new(&format!(
+        "[server.lines]\ncommand = [{:?}]\ntransport = \"stdio\"\n\
+         [server.lines.credential.TOKEN]\ndescription = \"a token\"\nrequired = false\n",
+        example("lines")
+    ));
+    host.start();
+    let pid = host.daemon_pid();
+    let [first, second, third] = [made_up(1), made_up(2), made_up(3)];
+    host.save("alice", &format!("TOKEN={first}\n"));
+    host.until_all_up(1);
+    assert!(!parts_in_memory(pid, &first).is_empty(), "it is looked for in the right place");
+    let client = Client::begin(&host, "alice");
+    client.text("pid", &serde_json::json!({}));
+    host.ok(&["status", "-v"]);
+    host.ok(&["restart", "alice"]);
+    // Another takes its place, by the file and by the control socket; then none.
+    host.save("alice", &format!("TOKEN={second}\n"));
+    host.until("it has another", || parts_in_memory(pid, &second).len() > 1);
+    host.until_all_up(1);
+    assert_eq!(left_in_memory(pid, &first), Vec::<String>::new(), "of a changed file");
+    let socket = host.path().join("run/control.sock");
+    let set = crate::wire::control(&socket, "POST", "/v1/set?user=alice&name=TOKEN", &third);
+    assert!(set.status < 300, "{set:?}");
+    host.until_all_up(1);
+    assert_eq!(left_in_memory(pid, &second), Vec::<String>::new(), "of one that was set anew");
+    let unset = crate::wire::control(&socket, "POST", "/v1/unset?user=alice&name=TOKEN", "");
+    assert!(unset.status < 300, "{unset:?}");
+    host.until_all_up(1);
+    assert_eq!(left_in_memory(pid, &third), Vec::<String>::new(), "of one that was taken back");
 }

@@ -4,6 +4,8 @@
 //! such files would take differently; the rule stands in [`envfile`](super). Its faults name the
 //! variable and a mend, never what is there.
 
+use zeroize::Zeroizing;
+
 use super::{Fault, MAX_VALUE};
 
 /// What may stand around a name and a value.
@@ -23,6 +25,11 @@ impl<'t> Lines<'t> {
     /// How many were taken.
     pub(super) fn taken(&self) -> usize {
         self.taken
+    }
+
+    /// Bytes of all that is left, line ends included.
+    fn left(&self) -> usize {
+        self.all[self.taken..].iter().map(|line| line.len() + 1).sum()
     }
 
     pub(super) fn next_line(&mut self) -> Option<(u32, &'t str)> {
@@ -76,7 +83,7 @@ fn unquoted<'t>(name: &str, line: u32, text: &'t str) -> Result<&'t str, Fault> 
 /// A quoted value on its way through the lines.
 struct Quoted {
     quote: char,
-    value: String,
+    value: Zeroizing<String>,
     /// The text so far holds a backslash that escapes nothing we know.
     bad_escape: bool,
 }
@@ -90,7 +97,10 @@ impl Quoted {
         rest: &'t str,
         lines: &mut Lines<'t>,
     ) -> Result<(String, &'t str), Fault> {
-        let mut quoted = Self { quote, value: String::new(), bad_escape: false };
+        // Sized beforehand: a buffer that grows leaves copies of a secret behind.
+        let most = rest.len() + lines.left();
+        let value = Zeroizing::new(String::with_capacity(most));
+        let mut quoted = Self { quote, value, bad_escape: false };
         let (mut line, mut text) = (opened, rest);
         let mut escape_at = None;
         // Read to the closing quote whatever is found on the way: what lies before it must not
@@ -118,7 +128,7 @@ impl Quoted {
         }
         let blank = after.trim_start_matches(BLANKS);
         if blank.is_empty() || (after.starts_with(BLANKS) && blank.starts_with('#')) {
-            Ok((quoted.value, after))
+            Ok((std::mem::take(&mut *quoted.value), after))
         } else if line == opened {
             let text = format!(
                 "something follows the closing quote of {name}; a quote inside the value takes the other kind around it, or \\\" in double quotes"
