@@ -9,12 +9,14 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use crate::control::client::ClientError;
 use crate::control::protocol::RefusalKind;
+use crate::system::account;
 
 pub mod add;
 pub mod args;
@@ -116,7 +118,22 @@ fn ended(cli: &Cli) -> anyhow::Result<Outcome> {
     let session = Session::new(cli.config.as_deref(), environment, print)?;
     let result = dispatch(&cli.verb, &session);
     session.print.clear_progress();
-    result
+    result.map_err(|error| {
+        if io_kind(&error) == Some(io::ErrorKind::PermissionDenied) && writes_env_d(&cli.verb, &session) {
+            return error.context(
+                "only root writes into env.d here (sudo); a declared credential is changed through the daemon, by mcpsup set and unset",
+            );
+        }
+        error
+    })
+}
+
+/// True if the verb writes into an env.d that is somebody else's: members of the group mcpsup may do the
+/// rest.
+fn writes_env_d(verb: &Verb, session: &Session) -> bool {
+    let writes = matches!(verb, Verb::Add(_) | Verb::Edit(_) | Verb::Seal(_) | Verb::Remove(_));
+    let owner = std::fs::metadata(&session.places.env_dir).map(|meta| meta.uid()).ok();
+    writes && owner != Some(account::own_uid())
 }
 
 fn dispatch(verb: &Verb, session: &Session) -> anyhow::Result<Outcome> {

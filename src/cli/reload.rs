@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use super::Outcome;
+use super::print::clean;
 use super::session::Session;
+use crate::control::protocol::Target;
 
 /// How.
 #[derive(Debug, clap::Args)]
@@ -25,6 +27,12 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         session.print.json(&json!({"reloaded": true, "generation": accepted.generation}), false)?;
     } else {
         session.print.line("every file is read again; mcpsup status shows what came of it")?;
+        // What keeps anything from being started is said at once.
+        let report = session.client()?.status(&Target::default(), None)?;
+        let refusals = report.notes.iter().filter(|note| note.contains("cannot be had here"));
+        for problem in report.problems.iter().map(ToString::to_string).chain(refusals.cloned()) {
+            session.print.aside(&clean(&problem));
+        }
     }
     Ok(Outcome::Done)
 }

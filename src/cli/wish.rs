@@ -104,6 +104,8 @@ pub fn unset(args: &Variable, session: &Session) -> anyhow::Result<Outcome> {
         session.print.json(&accepted, false)?;
         return Ok(Outcome::Done);
     }
+    let done =
+        if accepted.unchanged { format!("{} is not in the file; nothing changes", args.name) } else { done };
     session.print.line(&done)?;
     for meant in &accepted.instances {
         let (id, name) = (format!("{}/{}", meant.user, meant.server), &args.name);

@@ -113,6 +113,9 @@ pub struct Accepted {
     pub generation: u64,
     /// What was meant, with the run each had.
     pub instances: Vec<Meant>,
+    /// It was so already: there was nothing to change in the file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
 }
 
 /// One instance that a request meant.

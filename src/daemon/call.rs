@@ -94,7 +94,7 @@ impl Daemon {
                 admin_only(caller)?;
                 let generation = *self.sources.generation.borrow();
                 self.reload(now);
-                Ok(Reply::Accepted(Accepted { generation, instances: Vec::new() }))
+                Ok(Reply::Accepted(Accepted { generation, instances: Vec::new(), unchanged: false }))
             }
             Request::Wish(user, wish) => return self.wish(peer, caller, user, wish).map(Answer::Later),
         };
@@ -165,7 +165,7 @@ impl Daemon {
             server: id.server.clone(),
             run: self.fleet.get(id).and_then(crate::logic::instance::Instance::last_run),
         });
-        let accepted = Accepted { generation, instances: instances.collect() };
+        let accepted = Accepted { generation, instances: instances.collect(), unchanged: false };
         for id in &meant {
             change(self, id);
         }

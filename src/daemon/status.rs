@@ -200,6 +200,8 @@ impl Daemon {
                 let notes: Vec<String> = open.into_iter().chain(self.note_on_sessions(id)).collect();
                 (!notes.is_empty()).then(|| notes.join("; "))
             }
+            // Until somebody says so it stays stopped, whatever its file says meanwhile.
+            State::Down if self.fleet.is_held(id) => Some(format!("stopped; mcpsup start {id} starts it")),
             State::Down | State::Stopping { .. } | State::Killing { .. } => None,
         }
     }

@@ -154,6 +154,7 @@ impl Daemon {
 
     /// Reads what was written, and names the instances for which that changes anything.
     fn take_over(&mut self, user: &UserName, before: &Before, done: Done, now: Moment) -> Accepted {
+        let unchanged = done.written.is_none();
         if let Some(Written { name, plain, sealed }) = done.written {
             if let Some((file, seal)) = &sealed {
                 self.seals.know(user, file.clone(), *seal);
@@ -185,7 +186,7 @@ impl Daemon {
             let run = self.fleet.get(&id).and_then(crate::logic::instance::Instance::last_run);
             Meant { user: id.user, server: id.server, run }
         });
-        Accepted { generation: before.generation, instances: meant.collect() }
+        Accepted { generation: before.generation, instances: meant.collect(), unchanged }
     }
 
     fn specs_of(&self, user: &UserName) -> BTreeMap<InstanceId, SpecId> {

@@ -102,6 +102,7 @@ fn another_user_sees_and_steers_nothing_of_somebody_elses() {
     assert_eq!(status(&removed), 4, "{}", text(&removed.stderr));
     let added = as_nobody(&["add", "mallory"]);
     assert_eq!(status(&added), 4, "{}", text(&added.stderr));
+    assert!(text(&added.stderr).contains("only root writes into env.d here"), "{}", text(&added.stderr));
     let all = as_nobody(&["status", "--json"]);
     let report: StatusReport = serde_json::from_slice(&all.stdout).unwrap();
     assert!(report.instances.is_empty() && report.notes.is_empty(), "{report:?}");
@@ -266,6 +267,7 @@ fn what_was_stopped_stays_stopped_over_a_daemon_restart_until_it_is_started() {
     host.until_state("bob", StateName::Up);
     let alice = host.instance("alice");
     assert_eq!((alice.state, alice.pid), (StateName::Stopped, None));
+    assert_eq!(alice.note.as_deref(), Some("stopped; mcpsup start alice/notes starts it"));
 
     host.ok(&["start", "alice"]);
     let up = host.instance("alice");

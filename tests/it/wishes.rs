@@ -141,6 +141,12 @@ fn a_credential_that_is_taken_back_is_not_used_any_more() {
         said(&output)
     );
     assert_eq!(host.read("alice"), "# hers\n\nMODE=kept\n");
+    let again = host.wish(&["unset", "NOTES_TOKEN", "--user", "alice"], "");
+    assert!(
+        text(&again.stdout).contains("NOTES_TOKEN is not in the file; nothing changes"),
+        "{}",
+        said(&again)
+    );
     host.until_state("alice", StateName::Stopped);
     host.until("its process has ended", || host.processes().is_empty());
     // Not even if it is asked for: the last good version had it.

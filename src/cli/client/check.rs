@@ -81,8 +81,9 @@ pub(super) fn look(
             let url = found.as_ref().ok().and_then(|found| found.url.clone());
             let verdict = found.and_then(|found| {
                 verdict(args, sheet, &found, entry, door, map, &mend).and_then(|()| {
+                    let how = if entry.helper.is_some() { "answers, to a token" } else { "answers" };
                     answers(entry)
-                        .map(|()| "answers".to_owned())
+                        .map(|()| how.to_owned())
                         .map_err(|why| format!("does not answer: {why}; see mcpsup status {}", door.user))
                 })
             });

@@ -169,8 +169,8 @@ pub fn is_process_name(name: &str) -> bool {
 /// in memory, and all letters and digits are alike to it.
 fn agreed(name: &str, line: u32, value: String) -> Result<Secret, Fault> {
     let value = Secret::new(value);
-    let like = |c: char| if c.is_alphanumeric() { 'x' } else { c };
-    let shape: String = value.reveal().chars().map(like).collect();
+    let plain = |c: char| if c.is_alphanumeric() { 'x' } else { c };
+    let shape: String = value.reveal().chars().map(plain).collect();
     let rewritten = assignment_for_dotenvy(name, &shape);
     let mut items = dotenvy::from_read_iter(rewritten.as_bytes());
     let same = match items.next() {
