@@ -250,15 +250,16 @@ impl Ears {
         let mut answer = match ask {
             Ok(Ask::Once(request)) => self.ask_once(peer, request).await,
             Ok(Ask::StatusAfter { target, after, wait }) => {
+                let is_later = *self.generation.borrow() > after;
                 // Whoever may not see it hears so at once, and has no place to wait.
                 let now = self.ask_once(peer, Request::Status(target.clone())).await;
-                if now.status() == StatusCode::OK && *self.generation.borrow() <= after {
+                if is_later || now.status() != StatusCode::OK {
+                    now
+                } else {
                     let later = self.generation.wait_for(|generation| *generation > after);
                     // Changed, or the time is over, or the loop has gone: the answer says which.
                     drop(timeout(wait, later).await);
                     self.ask_once(peer, Request::Status(target)).await
-                } else {
-                    now
                 }
             }
             Ok(Ask::Logs { target, lines, follow }) => self.logs(peer, target, lines, follow).await,
