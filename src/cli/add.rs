@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::ValueHint;
 use serde::Serialize;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::check::{examine_file, read_config, shown};
@@ -62,11 +63,9 @@ impl<'a> Added<'a> {
     }
 }
 
-fn refused(args: &Args, problems: &[Problem], session: &Session) -> anyhow::Result<Outcome> {
-    if args.json {
-        session.print.json(&Added { problems, ..Added::of(&args.user) }, false)?;
-    }
-    Ok(tell(problems, session))
+fn refused(args: &Args, problems: &[Problem], session: &Session) -> anyhow::Result<(Outcome, Value)> {
+    let added = serde_json::to_value(Added { problems, ..Added::of(&args.user) })?;
+    Ok((tell(problems, session), added))
 }
 
 /// Largest input in bytes.
@@ -78,6 +77,20 @@ const LARGEST: usize = 1024 * 1024;
 ///
 /// When they have a file already, mcpsup.toml or the input is wrong, or nothing can be written.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
+    let (outcome, added) = carry_out(args, true, session)?;
+    if args.json {
+        session.print.json(&added, false)?;
+    }
+    Ok(outcome)
+}
+
+/// The same, with what `--json` prints in the hands of the caller. Without `asks` nothing is asked for
+/// that is not in a file: there are no credentials.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn carry_out(args: &Args, asks: bool, session: &Session) -> anyhow::Result<(Outcome, Value)> {
     let places = &session.places;
     let names = names_of(&args.user);
     let name = names[0].clone();
@@ -108,7 +121,12 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     if let Some(unknown) = args.servers.iter().find(|name| !config.servers.contains_key(name)) {
         return Err(WrongUse(format!("there is no [server.{unknown}] in mcpsup.toml")).into());
     }
-    let text = match input(args, &config, session)? {
+    let read = if asks || args.from.is_some() {
+        input(args, &config, session)?
+    } else {
+        Ok(text_of(&args.servers, std::iter::empty()))
+    };
+    let text = match read {
         Ok(text) => text,
         Err(problems) => return refused(args, &problems, session),
     };
@@ -132,12 +150,10 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         Err(error) => return Err(error.into()),
     };
     let (daemon, instances) = (done.is_some(), done.unwrap_or_default());
-    if args.json {
-        let written = Some(path.to_string_lossy().into_owned());
-        let added = Added { written, daemon, instances: &instances, ..Added::of(&args.user) };
-        session.print.json(&added, false)?;
-    }
-    Ok(if instances.iter().all(|done| done.ok) { Outcome::Done } else { Outcome::Failed })
+    let written = Some(path.to_string_lossy().into_owned());
+    let added = Added { written, daemon, instances: &instances, ..Added::of(&args.user) };
+    let outcome = if instances.iter().all(|done| done.ok) { Outcome::Done } else { Outcome::Failed };
+    Ok((outcome, serde_json::to_value(added)?))
 }
 
 /// Says what is wrong.

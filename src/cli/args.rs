@@ -50,7 +50,7 @@ impl Cli {
 pub enum Verb {
     /// Run the supervisor in the foreground
     Daemon,
-    /// Write a commented mcpsup.toml and env.d to begin with
+    /// Begin: choose a server and a first user, and have it run; or only files to begin with
     Init(init::Args),
     /// Read every file, report every problem, start nothing
     Check(check::Args),
@@ -140,6 +140,8 @@ mod tests {
             "mcpsup doctor",
             "mcpsup doctor alice --json -v",
             "mcpsup init --json",
+            "mcpsup init --server github --user alice --from - --start",
+            "mcpsup init --name x --port-env PORT --user alice -- /opt/x --dir {state_dir}",
             "mcpsup set NOTES_TOKEN",
             "mcpsup set NOTES_TOKEN --user alice --no-wait",
             "mcpsup unset NOTES_TOKEN --json",

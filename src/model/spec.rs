@@ -65,7 +65,7 @@ impl Spec {
 }
 
 /// Where programs are looked for, unless a server or a user says otherwise.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What to run for one instance, filled in for its user.
 ///

@@ -5,10 +5,11 @@
 //!   `holdings`
 //! * what holds and confines them: `containment`, `cgroup`, `tree`, `ground`, `account`
 //! * what passes: `pipes`, `socket`, `probe`, `peer`, `ready`
-//! * the rest of the machine: `clock`, `random`, `signals`, `terminal`, `memory`, `cause` (its words), and
+//! * the rest of the machine: `background` (the daemon, for `init`), `clock`, `random`, `signals`, `terminal`, `memory`, `cause` (its words), and
 //!   `failpoint` for tests
 
 pub mod account;
+pub mod background;
 pub mod cause;
 pub mod cgroup;
 pub mod clear;

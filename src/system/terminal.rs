@@ -3,7 +3,7 @@
 //! The editor is the one program that is not started by `system::process`: it is the caller's
 //! own, in the caller's own environment, and ends before we do.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -39,6 +39,17 @@ pub fn read_hidden() -> io::Result<Option<Secret>> {
     let _quiet = Quiet::begin()?;
     let line = read_line(&mut stdin.lock())?;
     Ok(line)
+}
+
+/// Reads one line from the terminal on stdin as it is typed. `None` at the end of the input.
+///
+/// # Errors
+///
+/// When stdin cannot be read, or what is typed is not UTF-8.
+pub fn read_shown() -> io::Result<Option<String>> {
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line)?;
+    Ok((read > 0).then_some(line))
 }
 
 /// Takes single bytes, because a terminal in line mode cuts a line after 4095 of them (termios(3))

@@ -28,6 +28,7 @@ mod files;
 mod host;
 mod identity;
 mod inflight;
+mod init;
 mod outlive;
 mod outside;
 mod real;

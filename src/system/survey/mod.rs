@@ -48,6 +48,13 @@ pub fn needs(spec: &Spec, home: &Home<'_>, elsewhere: &str) -> Needs {
     }
 }
 
+/// True if the program of this name is there for a server that is given the usual `PATH`.
+#[must_use]
+pub fn has_program(named: &str, elsewhere: &str) -> bool {
+    let found = program::program(named, crate::model::spec::PATH, elsewhere);
+    found.way.is_some_and(|way| way.stop.is_none())
+}
+
 fn identity(spec: &Spec) -> Identity {
     if let Some(account) = spec.account.as_deref() {
         let gids = if account.is_reserved { vec![account.gid] } else { account::groups_of(account) };
