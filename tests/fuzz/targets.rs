@@ -390,6 +390,8 @@ pub(crate) fn exchange(data: &[u8]) {
         for line in data.split(|byte| *byte == b'\n') {
             world.said(line.split_first().unwrap_or((&b' ', &[])));
             world.settle();
+            let kept = world.exchange.kept();
+            assert!(kept <= (1 << 20) + 64 * data.len(), "{} bytes made it keep {kept}", data.len());
         }
     }
 }

@@ -253,9 +253,7 @@ impl State {
     /// Refuses what the exchange still keeps for a process.
     pub(super) fn give_up(&mut self, why: &str) {
         self.down_until = None;
-        for stream in self.readers.keys() {
-            self.exchange.give_up(*stream, why);
-        }
+        self.exchange.give_up(|stream| self.readers.contains_key(&stream), why);
     }
 
     pub(super) fn drain(&mut self) {

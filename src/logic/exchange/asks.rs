@@ -141,12 +141,13 @@ impl Exchange {
         if self.asks.is_full(session) || self.is_asked(&plain_id(id)) {
             return self.refuse_process(id, INTERNAL_ERROR, "too many questions, or one twice");
         }
-        let stream = self.newest_call(session).and_then(|wire| self.calls.get(&wire)).map(|call| call.stream);
+        let stream = self.newest_stream(session);
         let meta = frame.params.and_then(|params| members(params, ["_meta"]).ok()).and_then(|[meta]| meta);
         let token = meta.and_then(|meta| members(meta, ["progressToken"]).ok()).and_then(|[token]| token);
         let token = token.filter(|token| frame::is_id(token));
         let Some(ask) = self.fresh_ask(session) else { return };
         self.asks.put((session, ask), Asker::Process(id.into()), token, stream);
+        self.turns.questioned(now);
         let mut splice = Splice::new(frame.text);
         splice.put(frame.request_id().unwrap_or(id), ask.to_string());
         self.put_or_tell(stream, session, splice.finish(""));
@@ -200,6 +201,7 @@ impl Exchange {
         };
         match self.asks.take((session, number)) {
             Some(Asker::Process(theirs)) => {
+                self.turns.replied(self.now);
                 let mut splice = Splice::new(frame.text);
                 splice.put(id, &*theirs);
                 let line = splice.finish("\n");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::logic::era::{META_LEVEL, MODERN, REMOVED, status_of};
 use crate::logic::frame::{
-    self, Bad, Frame, INVALID_PARAMS, METHOD_NOT_FOUND, Outcome, SERVER_LOST, Splice, members, text_of,
+    self, Frame, INVALID_PARAMS, METHOD_NOT_FOUND, Outcome, SERVER_LOST, Splice, members, text_of,
     whole_number,
 };
 use crate::model::Moment;
@@ -15,9 +15,10 @@ use crate::model::Moment;
 use super::parks::Guest;
 use super::server::{Server, severity};
 use super::streams::Event;
+use super::table::{Call, Stage};
 use super::turns::Owner;
 use super::what::What;
-use super::{Exchange, MAX_CALLS, Opened, SessionKey, StreamKey, translate};
+use super::{Exchange, Opened, StreamKey, translate};
 
 /// What the process is told of whoever lost their call with it.
 pub(super) const LOST: &str = "the server ended while this call was in flight; it may have taken effect";
@@ -27,44 +28,6 @@ pub(super) const HAUNTING: Duration = Duration::from_secs(30);
 
 /// Bytes of requests that wait for a process or a turn, or may have to be sent again.
 pub(super) const MAX_WAITING: usize = 32 << 20;
-
-/// How far a call is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// For a process, or for its turn.
-    Waits,
-    /// The process has it.
-    Sent,
-    /// Its client has to answer something first; the process has nothing of it at the moment.
-    Asks,
-    /// Its client cancelled it; the process may still work on it until then.
-    Ghost(Moment),
-    /// Its modern client has to answer something first, by then; the process works on it, or is done
-    /// with it (`is_over`).
-    Parked { until: Moment, is_over: bool },
-}
-
-/// A client's request.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) owner: Owner,
-    /// Its id and its progress token, as the client wrote them.
-    pub(super) id: Box<str>,
-    pub(super) token: Option<Box<str>>,
-    pub(super) stream: StreamKey,
-    pub(super) what: What,
-    pub(super) stage: Stage,
-    /// The message, while it may have to be sent (again).
-    pub(super) text: Option<Box<str>>,
-    /// How severe a log message must be to belong to a modern call; `None`: it wants none.
-    pub(super) level: Option<u8>,
-    /// Rounds of `input_required` so far.
-    pub(super) rounds: u32,
-    /// Members of params that come first when it is sent (again).
-    pub(super) more: Option<Box<str>>,
-    /// Of a modern call, if its client can be asked.
-    pub(super) guest: Option<Box<Guest>>,
-}
 
 /// A request of our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,13 +45,6 @@ pub(super) enum Own {
     Tools,
 }
 
-impl Call {
-    /// What is kept of it, in bytes.
-    pub(super) fn kept(&self) -> usize {
-        [&self.text, &self.more].into_iter().flatten().map(|text| text.len()).sum()
-    }
-}
-
 impl Exchange {
     /// Takes a request that was found to be allowed. What answers it comes on `stream`.
     pub(super) fn request(&mut self, owner: Owner, frame: &Frame<'_>, stream: StreamKey, now: Moment) {
@@ -99,13 +55,14 @@ impl Exchange {
         if method == "initialize" {
             return self.refuse(stream, id, frame::INVALID_REQUEST, "this session was opened already", 400);
         }
-        let Ok((token, level)) = asides(frame.params) else {
-            return self.refuse(stream, id, INVALID_PARAMS, "a member stands twice in the params", 400);
+        let (token, level) = match asides(frame.params) {
+            Ok(asides) => asides,
+            Err(why) => return self.refuse(stream, id, INVALID_PARAMS, why, 400),
         };
-        let what = What::of(method, frame.params);
-        let full = self.calls.len() >= MAX_CALLS;
-        let is_kept = self.is_kept(owner, &what) && self.waiting + frame.text.len() > MAX_WAITING;
-        if full || is_kept {
+        let what = What::of(method);
+        let text = if self.is_kept(owner, what) { frame.text.len() } else { 0 };
+        let is_too_much = self.waiting + id.len() + token.map_or(0, str::len) + text > MAX_WAITING;
+        if self.is_full_for(owner) || is_too_much {
             return self.refuse(stream, id, SERVER_LOST, "too many calls wait for this server", 503);
         }
         let wire = self.fresh();
@@ -130,30 +87,15 @@ impl Exchange {
         if let Some(session) = self.session_of(owner) {
             session.calls.insert(frame::plain_id(id).into(), wire);
         }
-        self.calls.insert(wire, call);
+        self.put_call(wire, call);
         self.submit(wire, frame);
     }
 
     /// True if the text of such a call has to be kept: until it can be sent, or in case it must be again.
-    fn is_kept(&self, owner: Owner, what: &What) -> bool {
+    fn is_kept(&self, owner: Owner, what: What) -> bool {
         let again = owner != Owner::Modern && self.server.as_ref().is_some_and(|server| server.is_modern);
         let can_ask = what.can_ask();
         !self.is_open() || !self.turns.is_free(owner, can_ask) || (again && can_ask)
-    }
-
-    /// Keeps the text of a call, or nothing of it any more.
-    fn keep_text(&mut self, wire: u64, text: Option<Box<str>>) {
-        let Some(call) = self.calls.get_mut(&wire) else { return };
-        self.waiting += text.as_ref().map_or(0, |text| text.len());
-        let before = std::mem::replace(&mut call.text, text);
-        self.waiting -= before.map_or(0, |text| text.len());
-    }
-
-    /// The text of a call, which is not kept any more.
-    pub(super) fn take_text(&mut self, wire: u64) -> Option<Box<str>> {
-        let text = self.calls.get_mut(&wire)?.text.take()?;
-        self.waiting -= text.len();
-        Some(text)
     }
 
     /// Sends a call, or lets it wait.
@@ -168,7 +110,7 @@ impl Exchange {
             self.keep_text(wire, Some(frame.text.into()));
         }
         if open {
-            self.turns.wait(wire, owner);
+            self.turns.wait(wire, owner, self.now);
         }
     }
 
@@ -198,41 +140,16 @@ impl Exchange {
     fn go(&mut self, wire: u64, frame: &Frame<'_>) {
         let (Some(server), Some(call)) = (&self.server, self.calls.get(&wire)) else { return };
         let owner = call.owner;
-        match (owner, server.is_modern, call.what.clone()) {
+        match (owner, server.is_modern, call.what) {
             (Owner::Modern, false, What::Discover) => {
                 if let Some(result) = self.server.as_ref().map(Server::discovered) {
                     self.settle(wire, &result);
                 }
             }
             (Owner::Modern, false, What::Listen) => self.listen_for(wire, frame),
-            (Owner::Session(session), false, What::Subscribe(uri)) => {
-                self.subscribe(session, &uri);
-                self.relay(wire, frame);
-            }
-            (Owner::Session(session), false, What::Unsubscribe(uri)) => {
-                if self.unsubscribe(session, &uri) {
-                    self.relay(wire, frame);
-                } else {
-                    self.settle(wire, "{}");
-                }
-            }
-            (Owner::Session(session), false, What::SetLevel(level)) => {
-                self.set_level(session, wire, frame, &level);
-            }
-            (Owner::Session(session), true, What::Subscribe(uri)) => {
-                self.subscribe(session, &uri);
-                self.renew_listen();
-                self.settle(wire, "{}");
-            }
-            (Owner::Session(session), true, What::Unsubscribe(uri)) => {
-                self.unsubscribe(session, &uri);
-                self.renew_listen();
-                self.settle(wire, "{}");
-            }
-            (Owner::Session(session), true, What::SetLevel(level)) => {
-                self.keep_level(session, &level);
-                self.settle(wire, "{}");
-            }
+            (Owner::Session(session), _, What::Subscribe) => self.subscribe(session, wire, frame),
+            (Owner::Session(session), _, What::Unsubscribe) => self.unsubscribe(session, wire, frame),
+            (Owner::Session(session), _, What::SetLevel) => self.set_level(session, wire, frame),
             (Owner::Session(_), true, What::Ping) => self.settle(wire, "{}"),
             (Owner::Session(_), true, What::Discover | What::Listen) => {
                 let Some(call) = self.forget_call(wire) else { return };
@@ -259,7 +176,7 @@ impl Exchange {
         let text = again.then(|| frame.text.into());
         // A listen stream lasts, and nothing but what is tagged with it is its.
         if call.what != What::Listen {
-            self.turns.sent(call.owner, call.what.can_ask());
+            self.turns.sent(call.owner, wire, call.what.can_ask(), self.now);
         }
         self.keep_text(wire, text);
         self.send(line);
@@ -332,7 +249,9 @@ impl Exchange {
         if call.what == What::Initialize {
             self.client_opened(&call, outcome, now);
         }
-        if let (What::List, Outcome::Result(result)) = (&call.what, outcome) {
+        if let (What::List, Outcome::Result(result)) = (call.what, outcome)
+            && self.server.as_ref().is_some_and(|server| server.is_modern)
+        {
             self.mirrors.learn(result);
         }
         let event = self.translated(&call, id, outcome, frame);
@@ -379,15 +298,14 @@ impl Exchange {
 
     /// Takes a call out of every table.
     pub(super) fn forget_call(&mut self, wire: u64) -> Option<Call> {
-        let call = self.calls.remove(&wire)?;
+        let call = self.take_call(wire)?;
         self.timed.forget(wire);
-        self.waiting -= call.kept();
         match call.stage {
             Stage::Waits => self.turns.forget(wire),
             Stage::Sent if call.what == What::Listen => {}
-            Stage::Ghost(_) => self.turns.exorcise(call.owner, call.what.can_ask()),
+            Stage::Ghost(_) => self.turns.exorcise(call.owner, wire, call.what.can_ask()),
             Stage::Sent | Stage::Parked { is_over: false, .. } => {
-                self.turns.answered(call.owner, call.what.can_ask());
+                self.turns.answered(call.owner, wire, call.what.can_ask(), self.now);
             }
             Stage::Parked { is_over: true, .. } => {}
             Stage::Asks => self.waiting -= self.asks.forget_round(wire),
@@ -438,11 +356,11 @@ impl Exchange {
 
     /// The process may still work on a call that is nobody's any more.
     pub(super) fn haunt(&mut self, wire: u64, call: Call, now: Moment) {
-        self.turns.haunt(call.owner, call.what.can_ask());
+        self.turns.haunt(call.owner, wire, call.what.can_ask());
         let until = now + HAUNTING;
         self.timed.note(until, wire);
         let stage = Stage::Ghost(until);
-        self.calls.insert(wire, Call { stage, text: None, token: None, more: None, guest: None, ..call });
+        self.put_call(wire, Call { stage, text: None, token: None, more: None, guest: None, ..call });
     }
 
     fn session_of(&mut self, owner: Owner) -> Option<&mut super::sessions::Session> {
@@ -451,23 +369,21 @@ impl Exchange {
             Owner::Modern | Owner::Guest(_) => None,
         }
     }
-
-    /// The call of a session that is longest on its way, of those that can ask if there are such: where
-    /// what belongs to none for sure is said.
-    pub(super) fn newest_call(&self, session: SessionKey) -> Option<u64> {
-        let calls = &self.sessions.get(&session)?.calls;
-        let sent = |wire: &&u64| self.calls.get(wire).is_some_and(|call| call.stage == Stage::Sent);
-        let can_ask = |wire: &u64| self.calls.get(wire).is_some_and(|call| call.what.can_ask());
-        calls.values().filter(sent).copied().max_by_key(|wire| (can_ask(wire), *wire))
-    }
 }
 
 /// The progress token of a request, and the severity from which a modern one wants log messages.
-fn asides(params: Option<&str>) -> Result<(Option<&str>, Option<u8>), Bad> {
+fn asides(params: Option<&str>) -> Result<(Option<&str>, Option<u8>), &'static str> {
+    const TWICE: &str = "a member stands twice in the params";
     let Some(params) = params.filter(|params| params.starts_with('{')) else { return Ok((None, None)) };
-    let [meta] = members(params, ["_meta"])?;
+    let [meta] = members(params, ["_meta"]).map_err(|_| TWICE)?;
     let Some(meta) = meta.filter(|meta| meta.starts_with('{')) else { return Ok((None, None)) };
-    let [token, level] = members(meta, ["progressToken", META_LEVEL])?;
+    let [token, level] = members(meta, ["progressToken", META_LEVEL]).map_err(|_| TWICE)?;
     let level = level.and_then(text_of).and_then(|level| severity(&level));
-    Ok((token.filter(|token| frame::is_id(token)), level))
+    match token.filter(|token| *token != "null") {
+        // What is not made ours could be the one of somebody else's call.
+        Some(token) if !frame::is_id(token) => {
+            Err("the progress token is neither a string nor a number, or too long")
+        }
+        token => Ok((token, level)),
+    }
 }

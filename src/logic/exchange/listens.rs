@@ -6,17 +6,21 @@
 //! subscribed to, feeds them. The process is told of a resource when its first subscriber comes and
 //! when its last one goes.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::logic::era::META_SUBSCRIPTION;
 use crate::logic::frame::{self, Frame, Splice, each_element, members, quoted, text_of, whole_number};
 use crate::model::Moment;
 
-use super::calls::{Own, Stage};
+use super::calls::Own;
 use super::opening::Process;
 use super::server::{LISTS, severity};
-use super::sessions::{MAX_SUBSCRIPTIONS, MAX_URI};
+use super::sessions::MAX_SUBSCRIPTIONS;
 use super::streams::Streams;
+use super::table::Stage;
+use super::wants::{Left, Wants};
 use super::what::What;
 use super::{Deed, Exchange, SessionKey, StreamKey, translate};
 
@@ -30,18 +34,20 @@ struct Listener {
     /// The id of its request, as it came: it names the subscription.
     id: Box<str>,
     lists: [bool; 3],
-    resources: BTreeSet<Box<str>>,
+    resources: BTreeSet<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Listens {
     listeners: Vec<Listener>,
-    /// What the legacy process was told that we want to hear of.
-    subscribed: BTreeSet<Box<str>>,
+    /// What clients of both eras want to hear of.
+    pub(super) wants: Wants,
     /// The level the legacy process was told.
     level: Option<Box<str>>,
-    /// Our own listen at a modern process, and the resources in it.
-    own: Option<(u64, BTreeSet<Box<str>>)>,
+    /// Our own listen at a modern process.
+    own: Option<u64>,
+    /// It may have to be another.
+    is_stale: bool,
 }
 
 impl Listens {
@@ -49,13 +55,9 @@ impl Listens {
         self.listeners.is_empty()
     }
 
-    pub(super) fn dropped(&mut self, stream: StreamKey) {
-        self.listeners.retain(|listener| listener.stream != stream);
-    }
-
     /// The process is gone, and what it was told with it; who listens goes on.
     pub(super) fn lost(&mut self) {
-        self.subscribed.clear();
+        self.wants.lost();
         self.level = None;
         self.own = None;
     }
@@ -75,7 +77,7 @@ impl Listens {
 
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
-        self.listeners.len() + self.subscribed.len()
+        self.listeners.len() + self.wants.size()
     }
 }
 
@@ -104,86 +106,101 @@ impl Exchange {
         for (wanted, has) in lists.iter_mut().zip(server.announces) {
             *wanted &= has;
         }
-        let mut resources: BTreeSet<Box<str>> = BTreeSet::new();
-        if server.subscribe {
-            let read = each_element(uris.unwrap_or("[]"), |uri| {
-                if let Some(uri) =
-                    text_of(uri).filter(|uri| uri.len() <= MAX_URI && resources.len() < MAX_SUBSCRIPTIONS)
-                {
-                    resources.insert((*uri).into());
-                }
-            });
-            if read.is_err() {
-                resources.clear();
+        let takes = server.subscribe;
+        if !self.streams.is_there(call.stream) {
+            return;
+        }
+        let mut resources: BTreeSet<Arc<str>> = BTreeSet::new();
+        let read = each_element(uris.filter(|_| takes).unwrap_or("[]"), |uri| {
+            let wants = &mut self.listens.wants;
+            let uri = text_of(uri).filter(|uri| wants.has_room_for(uri) && !resources.contains(&**uri));
+            if let Some(uri) = uri.filter(|_| resources.len() < MAX_SUBSCRIPTIONS) {
+                resources.insert(wants.add(&uri).0);
+            }
+        });
+        if read.is_err() {
+            for uri in std::mem::take(&mut resources) {
+                self.unwant(&uri);
             }
         }
-        let honoured = filter(lists, uris.map(|_| &resources));
+        let honoured = filter(lists, uris.map(|_| resources.iter()));
         let params =
             format!(r#"{{"_meta":{{"{META_SUBSCRIPTION}":{}}},"notifications":{honoured}}}"#, call.id);
         let message = frame::notification("notifications/subscriptions/acknowledged", Some(&params));
         self.streams.push(call.stream, message);
-        if !self.streams.is_there(call.stream) {
-            return;
+        for uri in &resources {
+            self.subscribe_at_process(uri);
         }
         self.listens.listeners.push(Listener { stream: call.stream, id: call.id, lists, resources });
-        self.subscribe_at_process();
     }
 
-    /// Everything that some client subscribed to.
-    fn wanted(&self) -> BTreeSet<Box<str>> {
-        let sessions = self.sessions.values().flat_map(|session| session.record.subscriptions.iter());
-        let listeners = self.listens.listeners.iter().flat_map(|listener| listener.resources.iter());
-        sessions.map(|uri| uri.as_str().into()).chain(listeners.cloned()).collect()
-    }
-
-    /// A session subscribes; what it says to the process is its own affair.
-    pub(super) fn subscribe(&mut self, key: SessionKey, uri: &str) {
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        let all = &mut session.record.subscriptions;
-        if uri.len() > MAX_URI || all.len() >= MAX_SUBSCRIPTIONS || all.iter().any(|known| known == uri) {
-            return;
+    /// A modern client listens no more.
+    pub(super) fn stop_listening(&mut self, stream: StreamKey) {
+        let at = self.listens.listeners.iter().position(|listener| listener.stream == stream);
+        if let Some(listener) = at.map(|at| self.listens.listeners.swap_remove(at)) {
+            listener.resources.iter().for_each(|uri| self.unwant(uri));
         }
-        all.push(uri.to_owned());
-        self.deeds.push(Deed::Remember(key));
-        self.listens.subscribed.insert(uri.into());
     }
 
-    /// A session unsubscribes. True if nobody is subscribed any more.
-    pub(super) fn unsubscribe(&mut self, key: SessionKey, uri: &str) -> bool {
-        let Some(session) = self.sessions.get_mut(&key) else { return false };
-        let before = session.record.subscriptions.len();
-        session.record.subscriptions.retain(|known| known != uri);
-        if session.record.subscriptions.len() < before {
+    /// One client less wants to hear of a resource.
+    pub(super) fn unwant(&mut self, uri: &str) {
+        if let Left::Nobody { is_told } = self.listens.wants.remove(uri) {
+            self.listens.is_stale = true;
+            if is_told && self.speaks(false) {
+                self.aside("resources/unsubscribe", &format!(r#"{{"uri":{}}}"#, quoted(uri)));
+            }
+        }
+    }
+
+    /// What a session that was known to an earlier daemon wants to hear of.
+    pub(super) fn want_again(&mut self, uris: &[String]) {
+        for uri in uris {
+            self.listens.wants.add(uri);
+        }
+    }
+
+    /// A session subscribes. A legacy process hears it from its client.
+    pub(super) fn subscribe(&mut self, key: SessionKey, wire: u64, frame: &Frame<'_>) {
+        let (Some(uri), Some(session)) = (param(frame, "uri"), self.sessions.get_mut(&key)) else {
+            return self.relay(wire, frame);
+        };
+        let (all, wants) = (&mut session.record.subscriptions, &mut self.listens.wants);
+        if all.iter().all(|known| *known != *uri) {
+            if all.len() >= MAX_SUBSCRIPTIONS || !wants.has_room_for(&uri) {
+                return self.fail(wire, frame::INVALID_PARAMS, "too many subscriptions, or too long a URI");
+            }
+            all.push(uri.clone().into_owned());
+            self.listens.is_stale |= wants.add(&uri).1;
             self.deeds.push(Deed::Remember(key));
         }
-        let last = !self.wanted().contains(uri);
-        if last {
-            self.listens.subscribed.remove(uri);
+        if self.speaks(true) {
+            return self.settle(wire, "{}");
         }
-        last
+        self.listens.wants.tell(&uri);
+        self.relay(wire, frame);
     }
 
-    /// Tells a legacy process what clients want to hear of, as far as it does not know.
-    fn subscribe_at_process(&mut self) {
-        let wanted = self.wanted();
-        for uri in wanted.difference(&self.listens.subscribed.clone()) {
+    /// A session unsubscribes. A legacy process hears it from its client, if it is the last.
+    pub(super) fn unsubscribe(&mut self, key: SessionKey, wire: u64, frame: &Frame<'_>) {
+        let (Some(uri), Some(session)) = (param(frame, "uri"), self.sessions.get_mut(&key)) else {
+            return self.relay(wire, frame);
+        };
+        let all = &mut session.record.subscriptions;
+        if let Some(at) = all.iter().position(|known| *known == *uri) {
+            all.remove(at);
+            self.deeds.push(Deed::Remember(key));
+            self.listens.is_stale |= self.listens.wants.remove(&uri) != Left::Same;
+        }
+        if self.speaks(true) || self.listens.wants.contains(&uri) {
+            return self.settle(wire, "{}");
+        }
+        self.relay(wire, frame);
+    }
+
+    /// Tells a legacy process what a client wants to hear of, if it does not know.
+    fn subscribe_at_process(&mut self, uri: &str) {
+        if self.listens.wants.tell(uri) {
             self.aside("resources/subscribe", &format!(r#"{{"uri":{}}}"#, quoted(uri)));
-        }
-        self.listens.subscribed.extend(wanted);
-    }
-
-    /// Tells a legacy process what nobody wants to hear of any more.
-    pub(super) fn trim_subscriptions(&mut self) {
-        if self.listens.subscribed.is_empty() {
-            return;
-        }
-        let wanted = self.wanted();
-        let old: Vec<Box<str>> = self.listens.subscribed.difference(&wanted).cloned().collect();
-        for uri in old {
-            self.listens.subscribed.remove(&uri);
-            if self.speaks(false) {
-                self.aside("resources/unsubscribe", &format!(r#"{{"uri":{}}}"#, quoted(&uri)));
-            }
         }
     }
 
@@ -202,11 +219,18 @@ impl Exchange {
 
     /// A session says from which severity it wants log messages. The process gets the least of all sessions';
     /// each session gets its own.
-    pub(super) fn set_level(&mut self, key: SessionKey, wire: u64, frame: &Frame<'_>, level: &str) {
-        if severity(level).is_none() {
-            return self.relay(wire, frame);
+    pub(super) fn set_level(&mut self, key: SessionKey, wire: u64, frame: &Frame<'_>) {
+        let level = param(frame, "level").filter(|level| severity(level).is_some());
+        match (level, self.speaks(true)) {
+            (Some(level), is_modern) => {
+                self.keep_level(key, &level);
+                if is_modern {
+                    return self.settle(wire, "{}");
+                }
+            }
+            (None, true) => return self.fail(wire, frame::INVALID_PARAMS, "there is no such level"),
+            (None, false) => return self.relay(wire, frame),
         }
-        self.keep_level(key, level);
         let least = self.least_level();
         if least == self.listens.level {
             return self.settle(wire, "{}");
@@ -222,10 +246,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn keep_level(&mut self, key: SessionKey, level: &str) {
-        if severity(level).is_none() {
-            return;
-        }
+    fn keep_level(&mut self, key: SessionKey, level: &str) {
         if let Some(session) = self.sessions.get_mut(&key)
             && session.record.level.as_deref() != Some(level)
         {
@@ -244,9 +265,11 @@ impl Exchange {
         let Some(server) = &self.server else { return };
         let announces = server.announces;
         if server.is_modern {
-            self.renew_listen();
+            self.listens.is_stale = true;
         } else {
-            self.subscribe_at_process();
+            for uri in self.listens.wants.uris().cloned().collect::<Vec<_>>() {
+                self.subscribe_at_process(&uri);
+            }
             self.listens.level = self.least_level();
             if let Some(level) = self.listens.level.clone() {
                 self.aside("logging/setLevel", &format!(r#"{{"level":{}}}"#, quoted(&level)));
@@ -260,31 +283,34 @@ impl Exchange {
         }
     }
 
-    /// Makes our own listen at a modern process what its legacy clients want to hear of.
+    /// A session came or went.
+    pub(super) fn recount_listeners(&mut self) {
+        self.listens.is_stale |= self.listens.own.is_none() || self.sessions.is_empty();
+    }
+
+    /// Makes our own listen at a modern process what its legacy clients want to hear of, if that changed: once
+    /// for all that was said before the process is written to.
     pub(super) fn renew_listen(&mut self) {
-        if !self.speaks(true) {
+        if !self.listens.is_stale || !self.speaks(true) {
             return;
         }
-        let wanted = self.wanted();
+        self.listens.is_stale = false;
         let is_wanted = !self.sessions.is_empty();
-        if self.listens.own.as_ref().is_some_and(|(_, resources)| is_wanted && *resources == wanted) {
-            return;
-        }
         let old = self.listens.own.take();
         if is_wanted {
             let Some(server) = &self.server else { return };
             let (lists, subscribe) = (server.announces, server.subscribe);
-            if lists.contains(&true) || (subscribe && !wanted.is_empty()) {
+            if lists.contains(&true) || (subscribe && self.listens.wants.uris().len() > 0) {
                 let wire = self.fresh();
-                let filter = filter(lists, Some(&wanted).filter(|_| subscribe));
+                let filter = filter(lists, subscribe.then(|| self.listens.wants.uris()));
                 let params = format!(r#"{{"_meta":{{{}}},"notifications":{filter}}}"#, self.own_meta());
                 self.own.insert(wire, Own::Listen);
                 self.send(frame::request(&wire.to_string(), "subscriptions/listen", Some(&params)));
-                self.listens.own = Some((wire, wanted));
+                self.listens.own = Some(wire);
             }
         }
         // Not before the new one is on its way: nothing is to be missed between them.
-        if let Some((wire, _)) = old {
+        if let Some(wire) = old {
             self.own.remove(&wire);
             self.send(frame::notification(
                 "notifications/cancelled",
@@ -294,7 +320,7 @@ impl Exchange {
     }
 
     pub(super) fn own_listen_ended(&mut self, wire: u64) {
-        if self.listens.own.as_ref().is_some_and(|(own, _)| *own == wire) {
+        if self.listens.own == Some(wire) {
             self.listens.own = None;
         }
     }
@@ -342,12 +368,18 @@ impl Exchange {
     }
 }
 
+/// A member of the params of a message, if it is a text.
+fn param<'a>(frame: &Frame<'a>, name: &str) -> Option<Cow<'a, str>> {
+    let [found] = members(frame.params?, [name]).ok()?;
+    text_of(found?)
+}
+
 /// A filter of notifications.
-fn filter(lists: [bool; 3], resources: Option<&BTreeSet<Box<str>>>) -> String {
+fn filter<'a>(lists: [bool; 3], resources: Option<impl Iterator<Item = &'a Arc<str>>>) -> String {
     let wanted = LISTS.iter().zip(lists).filter(|(_, wanted)| *wanted);
     let mut fields: Vec<String> = wanted.map(|((_, field, _), _)| format!("\"{field}\":true")).collect();
-    if let Some(resources) = resources.filter(|resources| !resources.is_empty()) {
-        let uris: Vec<String> = resources.iter().map(|uri| quoted(uri)).collect();
+    let uris: Vec<String> = resources.into_iter().flatten().map(|uri| quoted(uri)).collect();
+    if !uris.is_empty() {
         fields.push(format!("\"resourceSubscriptions\":[{}]", uris.join(",")));
     }
     format!("{{{}}}", fields.join(","))

@@ -5,6 +5,7 @@
 //! them before the first call of a tool, and every list that passes on its way to a client counts
 //! too, so that what is known here is never older than what that client knows.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::logic::era::{Refused, decoded, header_mismatch};
@@ -17,6 +18,15 @@ use super::{Deed, Exchange};
 
 /// The most pages of a list that are asked for.
 const MAX_PAGES: u32 = 64;
+
+/// More arguments of a tool with headers than this are not checked; nor could a request say more headers.
+const MAX_MIRRORS: usize = 64;
+
+/// Bytes of the names of one argument and of its header; where one is longer, that tool's are not checked.
+const MAX_NAMES: usize = 1024;
+
+/// Bytes of what is known of all tools; what goes beyond is not checked.
+const MAX_BYTES: usize = 1 << 20;
 
 /// How deep in a schema such an argument may be.
 const MAX_DEPTH: usize = 16;
@@ -36,6 +46,8 @@ pub enum Head<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Mirrors {
     by_tool: HashMap<Box<str>, Vec<Mirror>>,
+    /// Bytes of that.
+    bytes: usize,
     asked: Asked,
 }
 
@@ -58,10 +70,41 @@ struct Mirror {
     path: Vec<Box<str>>,
 }
 
+/// What was found in the schema of a tool.
+#[derive(Default)]
+struct Found {
+    mirrors: Vec<Mirror>,
+    is_too_much: bool,
+}
+
+/// What it takes to know this of a tool, in bytes, about.
+fn size(tool: &str, mirrors: &[Mirror]) -> usize {
+    let names = |mirror: &Mirror| mirror.path.iter().map(|name| name.len() + 32).sum::<usize>();
+    let mirrors = mirrors.iter().map(|mirror| mirror.header.len() + names(mirror) + 64);
+    tool.len() + 64 + mirrors.sum::<usize>()
+}
+
+impl Found {
+    fn put(&mut self, header: &str, path: &[Cow<'_, str>]) {
+        let names = header.len() + path.iter().map(|name| name.len()).sum::<usize>();
+        self.is_too_much |= names > MAX_NAMES || self.mirrors.len() >= MAX_MIRRORS;
+        if !self.is_too_much {
+            let header = format!("mcp-param-{}", header.to_ascii_lowercase()).into();
+            let path = path.iter().map(|name| (**name).into()).collect();
+            self.mirrors.push(Mirror { header, path });
+        }
+    }
+}
+
 impl Mirrors {
     /// Another process may have other tools.
     pub(super) fn lost(&mut self) {
-        self.asked = Asked::No;
+        *self = Self::default();
+    }
+
+    /// Bytes of what is known.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// When a process that does not list its tools is waited for no longer.
@@ -84,17 +127,29 @@ impl Mirrors {
         let listed = each_element(tools, |tool| {
             let Ok([Some(name), schema]) = members(tool, ["name", "inputSchema"]) else { return };
             let Some(name) = text_of(name) else { return };
-            let mut found = Vec::new();
+            let mut found = Found::default();
             if let Some(schema) = schema {
                 is_whole &= collect(schema, &mut Vec::new(), &mut found);
             }
-            if found.is_empty() {
-                self.by_tool.remove(&*name);
-            } else {
-                self.by_tool.insert((*name).into(), found);
-            }
+            is_whole &= self.put(&name, found);
         });
         listed.is_ok() && is_whole
+    }
+
+    /// Keeps what was found of a tool. False if that is too much: then it is as if nothing had been found.
+    fn put(&mut self, name: &str, found: Found) -> bool {
+        if let Some(before) = self.by_tool.remove(name) {
+            self.bytes -= size(name, &before);
+        }
+        let bytes = size(name, &found.mirrors);
+        if found.is_too_much || self.bytes + bytes > MAX_BYTES {
+            return false;
+        }
+        if !found.mirrors.is_empty() {
+            self.bytes += bytes;
+            self.by_tool.insert(name.into(), found.mirrors);
+        }
+        true
     }
 
     fn check<'h>(&self, params: &str, head: &dyn Fn(&str) -> Head<'h>) -> Result<(), &'static str> {
@@ -204,18 +259,15 @@ fn params_of_call<'a>(body: &Body<'a>) -> Option<(&'a str, &'a str)> {
 
 /// What the properties of a schema say, and those of their properties. False if a part of it cannot be
 /// read.
-fn collect(schema: &str, path: &mut Vec<Box<str>>, found: &mut Vec<Mirror>) -> bool {
+fn collect<'a>(schema: &'a str, path: &mut Vec<Cow<'a, str>>, found: &mut Found) -> bool {
     let Ok([properties]) = members(schema, ["properties"]) else { return !schema.starts_with('{') };
     let Some(properties) = properties else { return true };
     let mut is_whole = true;
     let read = each_member(properties, |property| {
-        path.push((*property.key).into());
-        if let Ok([header]) = members(property.value, ["x-mcp-header"]) {
-            let header = header.and_then(text_of).filter(|header| !header.is_empty());
-            found.extend(header.map(|header| {
-                let header = format!("mcp-param-{}", header.to_ascii_lowercase()).into();
-                Mirror { header, path: path.clone() }
-            }));
+        path.push(property.key);
+        let header = members(property.value, ["x-mcp-header"]).ok().and_then(|[header]| header);
+        if let Some(header) = header.and_then(text_of).filter(|header| !header.is_empty()) {
+            found.put(&header, path);
         }
         if path.len() < MAX_DEPTH {
             is_whole &= collect(property.value, path, found);
@@ -314,7 +366,35 @@ mod tests {
         mirrors.learn(r#"{"tools":[{"name":"other","inputSchema":{}}]}"#);
         assert_eq!(mirrors.by_tool["deploy"].len(), 2);
         assert!(mirrors.learn(r#"{"tools":[{"name":"deploy"}]}"#));
-        assert!(mirrors.by_tool.is_empty());
+        assert!(mirrors.by_tool.is_empty() && mirrors.bytes == 0);
         assert!(!mirrors.learn(r#"{"tools":[{"name":"x-mcp-header","inputSchema":{"properties":[]}}]}"#));
+    }
+
+    /// A tool with so many arguments that have headers, each below all these names.
+    fn tool(name: &str, arguments: usize, below: &[&str]) -> String {
+        let leaves: Vec<String> =
+            (0..arguments).map(|n| format!(r#""{n}":{{"x-mcp-header":"h{n}"}}"#)).collect();
+        let mut schema = format!(r#"{{"properties":{{{}}}}}"#, leaves.join(","));
+        for name in below {
+            schema = format!(r#"{{"properties":{{"{name}":{schema}}}}}"#);
+        }
+        format!(r#"{{"name":"{name}","inputSchema":{schema}}}"#)
+    }
+
+    #[test]
+    fn a_list_of_tools_makes_us_keep_little_whatever_is_in_it() {
+        let mut mirrors = Mirrors::default();
+        let long = "n".repeat(10_000);
+        for tool in [tool("many", 8000, &["a"; 14]), tool("long", 4, &[&*long; 10])] {
+            assert!(!mirrors.learn(&format!(r#"{{"tools":[{tool}]}}"#)), "it is too much");
+            assert_eq!((mirrors.by_tool.len(), mirrors.bytes), (0, 0));
+        }
+        let all: Vec<String> = (0..2000).map(|n| tool(&n.to_string(), 60, &["a"; 14])).collect();
+        assert!(!mirrors.learn(&format!(r#"{{"tools":[{}]}}"#, all.join(","))));
+        assert!(mirrors.bytes <= MAX_BYTES && !mirrors.by_tool.is_empty());
+        // What is not known is not checked; the next process begins anew.
+        assert!(check(&mirrors, &[], r#"{"name":"many","arguments":{"a":{"1":2}}}"#));
+        mirrors.lost();
+        assert_eq!((mirrors.by_tool.len(), mirrors.bytes), (0, 0));
     }
 }

@@ -11,13 +11,14 @@
 //! | `posts` | what a client's message is, and where it goes |
 //! | `what` | what a request asks for, as far as it matters |
 //! | `calls` | requests in flight: ids and progress tokens of both sides, in the terms of both eras |
+//! | `table` | how many of them there may be, and how much is kept of them |
 //! | `notices` | what the process says unasked, and to whom |
 //! | `asks` | what the process asks a client, and the client's answers |
 //! | `rounds` | the same for a modern process (`input_required`) and a legacy client |
 //! | `due` | when something is to be looked at next |
 //! | `parks` | the other way round: a legacy process and a modern client |
 //! | `turns` | whose calls are in flight; sessions that must not be so at the same time |
-//! | `listens` | subscriptions of both eras |
+//! | `listens`, `wants` | subscriptions of both eras |
 //! | `bounds` | how much of all that, at most |
 //! | `sessions`, `streams` | who is there, and what waits to be told to them |
 //!
@@ -38,16 +39,18 @@ mod rounds;
 mod server;
 mod sessions;
 mod streams;
+mod table;
 #[cfg(test)]
 mod tests;
 mod translate;
 mod turns;
+mod wants;
 mod what;
 
 use std::collections::{BTreeMap, HashMap};
 
 use asks::Asks;
-use calls::{Call, Own};
+use calls::Own;
 use due::Due;
 use listens::Listens;
 pub use mirrors::Head;
@@ -56,7 +59,10 @@ use opening::Process;
 use server::Server;
 use sessions::Session;
 use streams::Streams;
+use table::Call;
 use turns::Turns;
+
+use crate::model::Moment;
 
 /// A legacy session inside one exchange; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,10 +202,14 @@ pub struct Exchange {
     era: Option<bool>,
     /// What is known of the last process that was opened.
     server: Option<Server>,
+    /// The last moment that was told.
+    now: Moment,
     /// The next id to the process.
     next_id: u64,
     /// Clients' requests, by the id under which the process knows them.
     calls: BTreeMap<u64, Call>,
+    /// How many of them are of each session, or of modern clients.
+    shares: BTreeMap<Option<SessionKey>, usize>,
     /// Bytes of what is kept of them, and of what clients answered in their rounds.
     waiting: usize,
     /// Our own requests in flight.
@@ -245,8 +255,10 @@ impl Exchange {
             process: Process::Away,
             era: None,
             server: None,
+            now: Moment::default(),
             next_id: 1,
             calls: BTreeMap::new(),
+            shares: BTreeMap::new(),
             waiting: 0,
             own: BTreeMap::new(),
             turns: Turns::default(),
@@ -285,6 +297,7 @@ impl Exchange {
 
     /// What is to be done since the last time.
     pub fn deeds(&mut self) -> Vec<Deed> {
+        self.renew_listen();
         let mut deeds = std::mem::take(&mut self.deeds);
         deeds.extend(self.streams.woken().into_iter().map(Deed::Wake));
         deeds
@@ -294,6 +307,12 @@ impl Exchange {
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Bytes of what is kept for clients and for the process: requests, wishes and messages that wait.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.waiting + self.parked() + self.streams.held() + self.listens.wants.bytes() + self.mirrors.bytes()
     }
 
     /// An id that the process never heard.

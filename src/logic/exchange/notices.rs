@@ -1,13 +1,15 @@
 //! What the process says unasked, and to whom.
 
-use crate::logic::frame::{Frame, Splice, members, plain_id, text_of, whole_number};
+use crate::logic::frame::{self, Frame, Splice, members, plain_id, text_of, whole_number};
 use crate::model::Moment;
 
-use super::calls::Stage;
 use super::server::{LISTS, severity};
+use super::table::Stage;
 use super::turns::{Owner, Sole};
-use super::what::What;
 use super::{Exchange, SessionKey, translate};
+
+/// Bytes of what is said to many clients at once.
+const MAX_NEWS: usize = 4 << 10;
 
 impl Exchange {
     /// A notification of the process.
@@ -32,8 +34,9 @@ impl Exchange {
     fn progressed(&mut self, frame: &Frame<'_>, now: Moment) {
         let token =
             frame.params.and_then(|params| members(params, ["progressToken"]).ok()).and_then(|[token]| token);
-        let call = token.and_then(whole_number).and_then(|wire| self.calls.get(&wire));
-        let (Some(token), Some(call)) = (token, call.filter(|call| call.stage == Stage::Sent)) else {
+        let wire = token.and_then(whole_number);
+        let call = wire.and_then(|wire| self.calls.get(&wire)).filter(|call| call.stage == Stage::Sent);
+        let (Some(token), Some(wire), Some(call)) = (token, wire, call) else {
             self.counts.unclaimed += 1;
             return;
         };
@@ -45,6 +48,7 @@ impl Exchange {
         splice.put(token, &**theirs);
         let (message, stream, owner) = (splice.finish(""), call.stream, call.owner);
         self.streams.push(stream, message);
+        self.turns.heard_of(owner, wire, now);
         self.touch(owner, now);
     }
 
@@ -78,7 +82,7 @@ impl Exchange {
     ) {
         match stream.filter(|stream| self.streams.is_there(*stream)) {
             Some(stream) => self.streams.push(stream, message),
-            None => self.streams.tell(session, message),
+            None => self.streams.tell(session, &message),
         }
     }
 
@@ -91,7 +95,7 @@ impl Exchange {
                 let message = Splice::new(frame.text).finish("");
                 for key in self.sessions.keys().copied().collect::<Vec<_>>() {
                     if self.wants_level(key, level) {
-                        self.streams.tell(key, message.clone());
+                        self.streams.tell(key, &message);
                     }
                 }
             }
@@ -101,13 +105,13 @@ impl Exchange {
                 }
             }
             Sole::One(owner @ (Owner::Modern | Owner::Guest(_))) => {
+                // There is one of it only.
+                let call = self.turns.newest(owner).and_then(|wire| self.calls.get(&wire));
                 let wants = |call: &&super::Call| {
-                    call.stage == Stage::Sent
-                        && call.what != What::Listen
-                        && call.owner == owner
-                        && call.level.is_some_and(|wanted| level.is_none_or(|level| wanted <= level))
+                    let is_heard = call.stage == Stage::Sent;
+                    is_heard && call.level.is_some_and(|wanted| level.is_none_or(|level| wanted <= level))
                 };
-                if let Some(stream) = self.calls.values().find(wants).map(|call| call.stream) {
+                if let Some(stream) = call.filter(wants).map(|call| call.stream) {
                     self.streams.push(stream, Splice::new(frame.text).finish(""));
                 }
             }
@@ -140,37 +144,55 @@ impl Exchange {
     }
 
     fn put_on_newest_call(&mut self, key: SessionKey, message: Vec<u8>) {
-        let stream = self.newest_call(key).and_then(|wire| self.calls.get(&wire)).map(|call| call.stream);
+        let stream = self.newest_stream(key);
         self.put_or_tell(stream, key, message);
     }
 
-    /// A list changed: every session hears it once, and every modern listener that asked for it.
-    pub(super) fn list_changed(&mut self, method: &str, frame: &Frame<'_>) {
-        let message = Splice::new(frame.text).finish("");
-        for key in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.streams.tell(key, message.clone());
-        }
-        self.listens.list_changed(method, frame, &mut self.streams);
+    /// The stream of the call of a session that was sent last, of those that can ask if there are such: where
+    /// what belongs to none for sure is said.
+    pub(super) fn newest_stream(&self, key: SessionKey) -> Option<super::StreamKey> {
+        let wire = self.turns.newest(Owner::Session(key))?;
+        self.calls.get(&wire).map(|call| call.stream)
     }
 
-    /// A resource changed: its subscribers hear it.
+    /// A list changed: every session hears it once, and every modern listener that asked for it. What it says
+    /// beside that is only for as many bytes as each of them can be given.
+    pub(super) fn list_changed(&mut self, method: &str, frame: &Frame<'_>) {
+        let message = match frame.text.len() {
+            0..=MAX_NEWS => Splice::new(frame.text).finish(""),
+            _ => frame::notification(method, None),
+        };
+        let Ok(frame) = frame::parse(&message) else { return };
+        for key in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.streams.tell_once(key, &message);
+        }
+        self.listens.list_changed(method, &frame, &mut self.streams);
+    }
+
+    /// A resource changed: its subscribers hear it, and no more than that if there is much more.
     pub(super) fn updated(&mut self, frame: &Frame<'_>) {
-        let uri = frame
-            .params
-            .and_then(|params| members(params, ["uri"]).ok())
-            .and_then(|[uri]| uri)
-            .and_then(text_of);
-        let Some(uri) = uri else {
+        let said = frame.params.and_then(|params| members(params, ["uri"]).ok()).and_then(|[uri]| uri);
+        let (Some(said), Some(uri)) = (said, said.and_then(text_of)) else {
             self.counts.unclaimed += 1;
             return;
         };
+        if !self.listens.wants.contains(&uri) {
+            return;
+        }
+        let message = match frame.text.len() {
+            0..=MAX_NEWS => Splice::new(frame.text).finish(""),
+            _ => {
+                frame::notification("notifications/resources/updated", Some(&format!(r#"{{"uri":{said}}}"#)))
+            }
+        };
+        let Ok(frame) = frame::parse(&message) else { return };
         let subscribed =
             |session: &super::Session| session.record.subscriptions.iter().any(|one| *one == *uri);
         let sessions = self.sessions.iter().filter(|(_, session)| subscribed(session)).map(|(key, _)| *key);
         for key in sessions.collect::<Vec<_>>() {
-            self.streams.tell(key, Splice::new(frame.text).finish(""));
+            self.streams.tell(key, &message);
         }
-        self.listens.updated(&uri, frame, &mut self.streams);
+        self.listens.updated(&uri, &frame, &mut self.streams);
     }
 
     /// What we know nothing of goes to the only session it can be for.
@@ -180,7 +202,7 @@ impl Exchange {
             (Sole::One(Owner::Session(key)), _) => self.put_on_newest_call(key, message),
             (Sole::Nobody, 1) if self.listens.is_empty() => {
                 if let Some(key) = self.sessions.keys().next().copied() {
-                    self.streams.tell(key, message);
+                    self.streams.tell(key, &message);
                 }
             }
             (Sole::One(Owner::Modern | Owner::Guest(_)) | Sole::Nobody | Sole::Several, _) => {

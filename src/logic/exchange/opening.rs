@@ -6,8 +6,9 @@ use crate::logic::era::{LEGACY, META_CAPABILITIES, META_CLIENT, META_VERSION, MO
 use crate::logic::frame::{self, Frame, Outcome, SERVER_LOST, members, text_of};
 use crate::model::Moment;
 
-use super::calls::{Call, LOST, Own, Stage};
+use super::calls::{LOST, Own};
 use super::server::{self, Server};
+use super::table::{Call, Stage};
 use super::{Deed, Exchange, Opened};
 
 /// How long a process may say nothing to `server/discover` until it is asked `initialize`. Legacy
@@ -59,6 +60,7 @@ impl Exchange {
     /// A process is there; `first_id` is higher than any id ever sent to it. `opened`: an earlier
     /// daemon had opened it. Sends the opening, or the round trip that shows it alive.
     pub fn attach(&mut self, first_id: u64, opened: Option<Opened>, now: Moment) {
+        self.now = now;
         self.lost(now);
         self.next_id = self.next_id.max(first_id);
         self.streams.count_from(first_id);
@@ -139,7 +141,7 @@ impl Exchange {
         let Ok(frame) = frame::parse(text.as_bytes()) else { return };
         let Some(call) = self.calls.get_mut(&wire) else { return };
         call.stage = Stage::Sent;
-        self.turns.sent(call.owner, false);
+        self.turns.sent(call.owner, wire, false, self.now);
         let mut splice = frame::Splice::new(frame.text);
         if let Some(id) = frame.request_id() {
             splice.put(id, wire.to_string());
@@ -335,6 +337,7 @@ impl Exchange {
 
     /// One line of the process, without its newline.
     pub fn line(&mut self, line: &[u8], now: Moment) {
+        self.now = now;
         let Ok(body) = frame::parse_body(line) else {
             self.counts.not_json_rpc += 1;
             return;

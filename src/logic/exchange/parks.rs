@@ -21,8 +21,9 @@ use crate::model::Moment;
 use super::Exchange;
 use super::asks::declares;
 use super::bounds::TOO_MUCH;
-use super::calls::{Call, Stage};
+
 use super::streams::Event;
+use super::table::{Call, Stage};
 
 /// How long a call waits for its client to come back. Others may wait for their turn behind it.
 pub(super) const PARKED: Duration = Duration::from_secs(300);
@@ -73,7 +74,8 @@ impl std::fmt::Debug for Seal {
 /// What is known of a modern client that can be asked.
 #[derive(Debug)]
 pub(super) struct Guest {
-    capabilities: Box<str>,
+    /// Which of [`QUESTIONS`] it can be asked.
+    can: [bool; 3],
     questions: Vec<Question>,
     /// Questions there ever were: their names.
     asked: u64,
@@ -99,10 +101,10 @@ impl Guest {
         let [meta] = members(params?, ["_meta"]).ok()?;
         let [capabilities] = members(meta?, [META_CAPABILITIES]).ok()?;
         let capabilities = capabilities?;
-        let can = QUESTIONS.iter().any(|method| declares(capabilities, method));
-        can.then(|| {
+        let can = QUESTIONS.map(|method| declares(capabilities, method));
+        can.contains(&true).then(|| {
             let (questions, state) = (Vec::new(), String::new());
-            Box::new(Self { capabilities: capabilities.into(), questions, asked: 0, state, answer: None })
+            Box::new(Self { can, questions, asked: 0, state, answer: None })
         })
     }
 
@@ -133,7 +135,7 @@ impl Exchange {
     }
 
     /// Bytes that wait for modern clients.
-    fn parked(&self) -> usize {
+    pub(super) fn parked(&self) -> usize {
         self.calls.values().filter_map(|call| call.guest.as_ref()).map(|guest| guest.size()).sum()
     }
 
@@ -142,10 +144,8 @@ impl Exchange {
         let Some(guest) = self.calls.get(&wire).and_then(|call| call.guest.as_ref()) else {
             return self.refuse_process(id, METHOD_NOT_FOUND, "there is no client to be asked");
         };
-        if self.settings.seal.is_none()
-            || !QUESTIONS.contains(&method)
-            || !declares(&guest.capabilities, method)
-        {
+        let can = QUESTIONS.iter().zip(guest.can).any(|(question, can)| can && *question == method);
+        if self.settings.seal.is_none() || !can {
             return self.refuse_process(id, METHOD_NOT_FOUND, "the client did not declare this capability");
         }
         let size = self.parked() + frame.text.len();
@@ -176,6 +176,7 @@ impl Exchange {
             guest.state
         );
         call.stage = Stage::Parked { until: now + PARKED, is_over: false };
+        self.turns.questioned(now);
         self.timed.note(now + PARKED, wire);
         let event = Event { message: frame::answer(&call.id, &result), status: 200 };
         self.streams.answer(call.stream, event, &call.id);
@@ -206,13 +207,16 @@ impl Exchange {
 
     fn take_up(&mut self, wire: u64, fresh: &Call, given: &str, now: Moment) {
         let Some(call) = self.calls.get_mut(&wire) else { return };
+        self.waiting -= call.kept();
         (call.id, call.token, call.level) = (fresh.id.clone(), fresh.token.clone(), fresh.level);
+        self.waiting += call.kept();
         call.stream = fresh.stream;
         let Some(guest) = call.guest.as_mut() else { return };
         if let Some(text) = guest.answer.take() {
             return self.hand_over(wire, &text);
         }
         call.stage = Stage::Sent;
+        self.turns.replied(now);
         let mut answers = Vec::new();
         // What cannot be read answers nothing, and is asked again.
         let read = each_member(given, |answer| {
@@ -249,7 +253,7 @@ impl Exchange {
         let dropped = too_much.then(|| String::from_utf8(dropped()).unwrap_or_default());
         guest.answer = Some(dropped.unwrap_or_else(|| frame.text.to_owned()).into());
         call.stage = Stage::Parked { until, is_over: true };
-        self.turns.answered(call.owner, call.what.can_ask());
+        self.turns.answered(call.owner, wire, call.what.can_ask(), self.now);
         self.pump();
     }
 

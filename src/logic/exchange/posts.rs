@@ -4,9 +4,13 @@ use crate::logic::era::{self, Refused, allows_batch, refuse};
 use crate::logic::frame::{self, Body, Frame, INVALID_REQUEST, Kind, SERVER_LOST, Splice, members, plain_id};
 use crate::model::Moment;
 
-use super::calls::Stage;
+use super::table::Stage;
 use super::turns::Owner;
 use super::{Exchange, From, Posted, SessionKey, StreamKey};
+
+/// The members of what is said of calls (MCP, schema).
+const CANCELLED: [&str; 3] = ["requestId", "reason", "_meta"];
+const PROGRESS: [&str; 5] = ["progressToken", "progress", "total", "message", "_meta"];
 
 impl Exchange {
     /// A POST whose body is `body`. Requests wait, within bounds, while no process is open.
@@ -23,6 +27,7 @@ impl Exchange {
             From::Session(key) => Owner::Session(key),
             From::Modern => Owner::Modern,
         };
+        self.now = now;
         self.touch(owner, now);
         let frames = match body {
             Body::One(frame) => std::slice::from_ref(frame),
@@ -90,6 +95,12 @@ impl Exchange {
             "notifications/initialized" | "notifications/roots/list_changed" if !self.settings.isolated => {}
             "notifications/progress" if !self.is_progress_of_an_ask(key, frame) => self.counts.unclaimed += 1,
             _ if is_modern => {}
+            "notifications/progress" => {
+                let params = frame.params.and_then(|params| members(params, PROGRESS).ok());
+                if let (Some(params), super::Process::Open { .. }) = (params, &self.process) {
+                    self.say(method, PROGRESS, params);
+                }
+            }
             _ => self.pass_on(frame),
         }
     }
@@ -101,8 +112,19 @@ impl Exchange {
         }
     }
 
+    /// Says something of a call to the process, with these members only: by another, which we do not know, a
+    /// careless reader could take it to be of somebody else's call.
+    fn say<const N: usize>(&mut self, method: &str, names: [&str; N], values: [Option<&str>; N]) {
+        let pairs = names.iter().zip(values);
+        let members = pairs.filter_map(|(name, value)| Some(format!("\"{name}\":{}", value?)));
+        let params = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+        let text = String::from_utf8(frame::notification(method, Some(&params))).unwrap_or_default();
+        self.send(Splice::new(&text).finish("\n"));
+    }
+
     fn client_cancels(&mut self, key: SessionKey, frame: &Frame<'_>, now: Moment) {
-        let Some(Ok([Some(id)])) = frame.params.map(|params| members(params, ["requestId"])) else { return };
+        let said = frame.params.map(|params| members(params, CANCELLED));
+        let Some(Ok([Some(id), reason, meta])) = said else { return };
         let wire = self.sessions.get(&key).and_then(|session| session.calls.get(&*plain_id(id)).copied());
         let Some(wire) = wire else { return };
         let Some(stage) = self.calls.get(&wire).map(|call| call.stage) else { return };
@@ -110,10 +132,8 @@ impl Exchange {
         // Nothing answers a cancelled call.
         self.streams.forgo(call.stream);
         if stage == Stage::Sent {
-            let mut splice = Splice::new(frame.text);
-            splice.put(id, wire.to_string());
-            let line = splice.finish("\n");
-            self.send(line);
+            let ours = wire.to_string();
+            self.say("notifications/cancelled", CANCELLED, [Some(&*ours), reason, meta]);
             self.haunt(wire, call, now);
         }
         self.pump();
@@ -121,13 +141,14 @@ impl Exchange {
 
     /// Nobody reads this stream any more (its connection ended).
     pub fn dropped(&mut self, stream: StreamKey, now: Moment) {
-        self.listens.dropped(stream);
+        self.now = now;
         let session = self.streams.session_of(stream);
         let is_gone = self.streams.dropped(stream, now);
         if let Some(session) = session {
             self.touch(Owner::Session(session), now);
             self.may_be_idle(session);
         }
+        self.stop_listening(stream);
         if !is_gone {
             return;
         }
@@ -145,12 +166,12 @@ impl Exchange {
         for wire in waiting {
             self.forget_call(wire);
         }
-        self.trim_subscriptions();
     }
 
-    /// Refuses every request that waits on this stream: the process did not come in time. `why` is for people.
-    pub fn give_up(&mut self, stream: StreamKey, why: &str) {
-        let waits = |call: &super::Call| call.stream == stream && call.stage == Stage::Waits;
+    /// Refuses every request that waits on a stream that is read: the process did not come in time. `why` is for
+    /// people.
+    pub fn give_up(&mut self, is_read: impl Fn(StreamKey) -> bool, why: &str) {
+        let waits = |call: &super::Call| call.stage == Stage::Waits && is_read(call.stream);
         let waiting: Vec<u64> =
             self.calls.iter().filter(|(_, call)| waits(call)).map(|(wire, _)| *wire).collect();
         for wire in waiting {

@@ -9,7 +9,8 @@ use crate::logic::frame::{self, INTERNAL_ERROR, Outcome, each_member, members, t
 
 use super::Exchange;
 use super::asks::Asker;
-use super::calls::{MAX_WAITING, Stage};
+use super::calls::MAX_WAITING;
+use super::table::Stage;
 use super::turns::Owner;
 
 /// A call is sent again this often at most.
@@ -25,7 +26,7 @@ pub(super) struct Round {
     answers: Vec<String>,
     /// `requestState`, as it came.
     state: Option<String>,
-    /// Bytes of both.
+    /// Bytes of both, and of the names of what was asked.
     bytes: usize,
 }
 
@@ -62,7 +63,8 @@ impl Exchange {
         let known = asks
             .iter()
             .all(|(_, method, _)| method.as_deref().is_some_and(|method| self.can_be_asked(session, method)));
-        let bytes = state.map_or(0, str::len);
+        let names = asks.iter().map(|(name, ..)| name.len()).sum::<usize>();
+        let bytes = state.map_or(0, str::len) + names;
         let is_too_much = asks.len() > MAX_QUESTIONS || self.waiting + bytes > MAX_WAITING;
         if read.is_err() || !known || is_too_much || call.rounds >= MAX_ROUNDS {
             self.fail(wire, INTERNAL_ERROR, "the server wants something that this client cannot be asked");
@@ -70,7 +72,7 @@ impl Exchange {
             return true;
         }
         let (stream, owner, can_ask) = (call.stream, call.owner, call.what.can_ask());
-        self.turns.answered(owner, can_ask);
+        self.turns.answered(owner, wire, can_ask, self.now);
         if let Some(call) = self.calls.get_mut(&wire) {
             call.stage = Stage::Asks;
             call.rounds += 1;
@@ -115,7 +117,7 @@ impl Exchange {
 
     /// Sends a call again, under a new id, with what its client answered.
     fn send_again(&mut self, wire: u64) {
-        let (Some(round), Some(mut call)) = (self.asks.rounds.remove(&wire), self.calls.remove(&wire)) else {
+        let (Some(round), Some(mut call)) = (self.asks.rounds.remove(&wire), self.take_call(wire)) else {
             return;
         };
         let mut more = format!(r#""inputResponses":{{{}}}"#, round.answers.join(","));
@@ -133,9 +135,8 @@ impl Exchange {
         }
         let first = call.text.clone().unwrap_or_default();
         call.stage = Stage::Waits;
-        self.waiting += more.len();
-        self.waiting -= call.more.replace(more.into()).map_or(0, |before| before.len());
-        self.calls.insert(new, call);
+        call.more = Some(more.into());
+        self.put_call(new, call);
         if let Ok(frame) = frame::parse(first.as_bytes()) {
             self.submit(new, &frame);
         }

@@ -6,10 +6,10 @@ use crate::logic::era::{Refused, refuse};
 use crate::logic::frame::{self, Body, INVALID_REQUEST, Kind, SERVER_LOST, members, plain_id, text_of};
 use crate::model::Moment;
 
-use super::calls::{Call, Stage};
 use super::opening::Process;
 use super::posts::bad_params;
 use super::streams::Streams;
+use super::table::{Call, Stage};
 use super::turns::Owner;
 use super::what::What;
 use super::{Deed, Exchange, SessionKey, SessionRecord, StreamKey};
@@ -117,8 +117,7 @@ impl Exchange {
         if let Some(session) = self.sessions.get_mut(&key) {
             session.calls.insert(plain_id(call_id).into(), wire);
         }
-        self.calls.insert(wire, call);
-        self.waiting += frame.text.len();
+        self.put_call(wire, call);
         if can_open {
             self.open_with(wire);
         } else {
@@ -136,7 +135,7 @@ impl Exchange {
         self.deeds.push(Deed::Remember(key));
         self.settle(wire, &result);
         self.touch(Owner::Session(key), now);
-        self.renew_listen();
+        self.recount_listeners();
     }
 
     fn add_session(&mut self, record: SessionRecord, now: Moment) -> SessionKey {
@@ -173,10 +172,10 @@ impl Exchange {
         self.idle.forget(key);
         if let Some(session) = self.sessions.remove(&key) {
             self.by_id.remove(&session.record.id);
+            session.record.subscriptions.iter().for_each(|uri| self.unwant(uri));
             self.deeds.push(Deed::Forget(session.record.id));
         }
-        self.trim_subscriptions();
-        self.renew_listen();
+        self.recount_listeners();
     }
 
     /// Ends a session whose opening was refused; that is still said on `stream`.
@@ -229,6 +228,7 @@ impl Exchange {
 
     /// Ends what was idle too long, and all else that waited its time.
     pub fn expire(&mut self, now: Moment) {
+        self.now = now;
         self.break_silence(now);
         self.give_up_learning(now);
         self.streams.expire(now);
@@ -239,6 +239,7 @@ impl Exchange {
             self.forget_call(wire);
         }
         self.clear_parks(now);
+        self.end_turns(now);
         let idle = |(key, session): &(&SessionKey, &Session)| {
             session.seen + self.settings.session_idle <= now && !self.is_busy(**key)
         };
@@ -260,7 +261,12 @@ impl Exchange {
             (!is_busy(session, key, &self.streams)).then_some(session.seen)
         });
         let idle = idle.map(|seen| seen + self.settings.session_idle);
-        let others = [self.process.silent_at(), self.streams.deadline(), self.mirrors.deadline()];
+        let others = [
+            self.process.silent_at(),
+            self.streams.deadline(),
+            self.mirrors.deadline(),
+            self.turns.deadline(),
+        ];
         [call, idle].into_iter().chain(others).flatten().min()
     }
 
@@ -273,7 +279,12 @@ impl Exchange {
         });
         let idle = self.sessions.iter().filter(|(key, _)| !self.is_busy(**key));
         let idle = idle.map(|(_, session)| session.seen + self.settings.session_idle);
-        let others = [self.process.silent_at(), self.streams.deadline_of_all(), self.mirrors.deadline()];
+        let others = [
+            self.process.silent_at(),
+            self.streams.deadline_of_all(),
+            self.mirrors.deadline(),
+            self.turns.deadline(),
+        ];
         ghosts.chain(idle).chain(others.into_iter().flatten()).min()
     }
 
@@ -312,6 +323,7 @@ impl Exchange {
         // Event ids of the earlier daemon must not name streams of this one.
         let first = u64::try_from(now.since_boot().as_millis()).unwrap_or(0) << 14;
         self.streams.count_from(first);
+        self.want_again(&record.subscriptions);
         self.add_session(record, now)
     }
 }

@@ -8,12 +8,11 @@
 //! Everything is bounded: by session ([`MAX_HELD`], [`MAX_KEPT`], [`MAX_ENDED`], [`MAX_BACKLOG`]), and for
 //! all clients together, what is on its way to them included ([`MAX_ALL`]).
 
+mod desks;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use super::bounds::{
-    DETACHED, MAX_ALL, MAX_BACKLOG, MAX_BACKLOG_BYTES, MAX_ENDED, MAX_HELD, MAX_HELD_ANSWERS, MAX_KEPT,
-    SMALL, TOO_MUCH,
-};
+use super::bounds::{DETACHED, MAX_ALL, MAX_ENDED, MAX_HELD, MAX_HELD_ANSWERS, MAX_KEPT, SMALL, TOO_MUCH};
 use super::due::Due;
 use super::{Next, SessionKey, StreamKey};
 use crate::logic::frame;
@@ -132,29 +131,35 @@ impl Streams {
         }
     }
 
+    /// True if so many bytes more are too many for this stream.
+    fn is_too_much(&self, key: StreamKey, size: usize, is_answer: bool) -> bool {
+        let Some(stream) = self.all.get(&key) else { return true };
+        let all = self.held + self.owed;
+        let too_much_of_all = all > 0 && all + size > MAX_ALL && !(is_answer && size <= SMALL);
+        let too_much_here = match stream.session.and_then(|session| self.desks.get(&session)) {
+            Some(desk) => {
+                let is_read = is_answer && stream.detached.is_none();
+                desk.held > 0 && desk.held + size > if is_read { MAX_HELD_ANSWERS } else { MAX_HELD }
+            }
+            None => !is_answer && stream.held > 0 && stream.held + size > MAX_HELD,
+        };
+        too_much_of_all || too_much_here
+    }
+
     fn put(&mut self, key: StreamKey, mut event: Event, is_answer: bool, id: Option<&str>) {
         let Some(stream) = self.all.get_mut(&key) else { return };
         if is_answer {
             stream.due = stream.due.map(|due| due.saturating_sub(1));
         }
-        let was_empty = stream.events.len() == stream.taken;
-        let (all, size) = (self.held + self.owed, event.message.len());
-        let mut desk = stream.session.and_then(|session| self.desks.get_mut(&session));
-        let too_much_of_all = all > 0 && all + size > MAX_ALL && !(is_answer && size <= SMALL);
-        let too_much_here = match &desk {
-            Some(desk) => {
-                let is_read = is_answer && stream.detached.is_none();
-                desk.held > 0 && desk.held + size > if is_read { MAX_HELD_ANSWERS } else { MAX_HELD }
-            }
-            None => !is_answer && !was_empty && stream.held + size > MAX_HELD,
-        };
-        if too_much_of_all || too_much_here {
+        if self.is_too_much(key, event.message.len(), is_answer) {
             if !is_answer {
                 return;
             }
             event.message = frame::error(id, frame::INTERNAL_ERROR, TOO_MUCH);
         }
-        if let Some(desk) = &mut desk {
+        let Some(stream) = self.all.get_mut(&key) else { return };
+        let was_empty = stream.events.len() == stream.taken;
+        if let Some(desk) = stream.session.and_then(|session| self.desks.get_mut(&session)) {
             desk.held += event.message.len();
         }
         stream.held += event.message.len();
@@ -162,53 +167,6 @@ impl Streams {
         stream.events.push_back(event);
         if was_empty || stream.is_done() {
             self.woken.push(key);
-        }
-    }
-
-    /// Tells a session something that belongs to none of its calls.
-    pub(super) fn tell(&mut self, session: SessionKey, message: Vec<u8>) {
-        let desk = self.desks.entry(session).or_default();
-        if let Some(listening) = desk.listening {
-            return self.push(listening, message);
-        }
-        // "The list changed" is not more true when it is said twice.
-        if desk.backlog.contains(&message) {
-            return;
-        }
-        desk.backlog.push_back(message);
-        let mut bytes: usize = desk.backlog.iter().map(Vec::len).sum();
-        while desk.backlog.len() > MAX_BACKLOG || bytes > MAX_BACKLOG_BYTES {
-            bytes -= desk.backlog.pop_front().map_or(bytes, |oldest| oldest.len());
-        }
-    }
-
-    /// The stream of a GET; an earlier one of the session ends, and what waited on it waits on this one.
-    pub(super) fn listen(&mut self, session: SessionKey) -> StreamKey {
-        let key = self.add(Stream { session: Some(session), ..Stream::default() });
-        let earlier: Vec<StreamKey> = self.keys(session).filter(|k| *k != key && self.is_get(*k)).collect();
-        for old in earlier {
-            let Some(stream) = self.all.get_mut(&old) else { continue };
-            let waiting: Vec<Event> = stream.events.drain(stream.taken..).collect();
-            let held = std::mem::take(&mut stream.held);
-            self.held -= held;
-            if let Some(desk) = self.desks.get_mut(&session) {
-                desk.held -= held;
-            }
-            for event in waiting {
-                self.put(key, event, false, None);
-            }
-            self.remove(old);
-        }
-        self.attend(session, key);
-        key
-    }
-
-    /// From now on `key` is what the session listens to.
-    fn attend(&mut self, session: SessionKey, key: StreamKey) {
-        let Some(desk) = self.desks.get_mut(&session) else { return };
-        desk.listening = Some(key);
-        for message in std::mem::take(&mut desk.backlog) {
-            self.push(key, message);
         }
     }
 
@@ -273,22 +231,12 @@ impl Streams {
         Some((old, key))
     }
 
-    /// Another stream took the place of this one.
-    fn detach_at_once(&mut self, key: StreamKey) {
-        let Some(stream) = self.all.get_mut(&key) else { return };
-        let waiting: Vec<Event> = stream.events.split_off(stream.taken).into();
-        let session = stream.session;
-        // Its bytes leave the desk with it.
-        self.remove(key);
-        let Some(desk) = session.and_then(|session| self.desks.get_mut(&session)) else { return };
-        desk.backlog.extend(waiting.into_iter().map(|event| event.message));
-    }
-
     /// The id of an event before the first one. `None` if the stream cannot be resumed.
     pub(super) fn prime(&mut self, key: StreamKey) -> Option<String> {
         let stream = self.all.get_mut(&key).filter(|stream| stream.session.is_some())?;
         stream.is_known = true;
-        Some(format!("{}-{}", stream.label, stream.first + stream.taken as u64 - 1))
+        // Its first may have been taken already, and is to be sent again to a client that got this only.
+        Some(format!("{}-{}", stream.label, stream.first - 1))
     }
 
     /// Takes the next message.
@@ -440,6 +388,11 @@ impl Streams {
         for key in late {
             self.remove(key);
         }
+    }
+
+    /// Bytes that wait on all streams.
+    pub(super) const fn held(&self) -> usize {
+        self.held
     }
 
     /// When `expire` has something to do.

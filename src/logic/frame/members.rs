@@ -43,20 +43,38 @@ pub fn each_element<'a>(text: &'a str, each: impl FnMut(&'a str)) -> Result<(), 
     json.end().map_err(|_| Bad)
 }
 
+/// Names by which calls are told from each other.
+const TELLING: [&str; 3] = ["_meta", "progressToken", "requestId"];
+
 /// The members of the object in `text` with these names, as they came.
 ///
 /// # Errors
 ///
-/// When the text is no JSON object, or one of these names stands in it twice.
+/// When the text is no JSON object, or one of these names stands in it twice; one of [`TELLING`] also when
+/// it stands there in a spelling that a careless reader takes for it.
 pub fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<[Option<&'a str>; N], Bad> {
     let mut found = [None; N];
     let mut twice = false;
     each_member(text, |member| {
         if let Some(at) = names.iter().position(|name| *name == member.key) {
             twice |= found[at].replace(member.value).is_some();
+        } else {
+            let mut telling = names.iter().filter(|name| TELLING.contains(name));
+            twice |= telling.any(|name| looks_like(&member.key, name));
         }
     })?;
     if twice { Err(Bad) } else { Ok(found) }
+}
+
+/// True if a reader that ignores case takes the one for the other: Go's encoding/json, which folds these two
+/// letters too.
+pub(super) fn looks_like(key: &str, name: &str) -> bool {
+    let fold = |letter: char| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        letter => letter.to_ascii_lowercase(),
+    };
+    key.chars().map(fold).eq(name.chars().map(fold))
 }
 
 /// What a JSON string says; `None` if it is no string.

@@ -18,6 +18,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use members::looks_like;
 pub use members::{Bad, Member, each_element, each_member, members, text_of};
 pub use splice::Splice;
 pub use write::{answer, error, error_with, notification, quoted, request};
@@ -208,7 +209,7 @@ impl<'a> Parts<'a> {
             // Readers that ignore case (Go's encoding/json) would take these for ours.
             _ => {
                 let known = ["jsonrpc", "id", "method", "params", "result", "error"];
-                self.doubtful |= known.iter().any(|known| key.eq_ignore_ascii_case(known));
+                self.doubtful |= known.iter().any(|known| looks_like(key, known));
                 return;
             }
         };

@@ -69,7 +69,7 @@ fn what_a_process_announces_is_bounded_for_all_sessions_together() {
     for n in 0..12 {
         let padding = text(100_000);
         stage.line(&format!(
-            r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"n":{n},"x":{padding}}}}}"#
+            r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"n":{n},"x":{padding}}}}}"#
         ));
     }
     let mut bytes = 0;

@@ -1,6 +1,7 @@
 //! The exchange, with a process that is a script.
 
 mod bounds;
+mod hostile;
 mod legacy;
 mod modern;
 mod worlds;
@@ -185,7 +186,7 @@ impl Stage {
         let e = &self.exchange;
         let sizes = (e.calls.len(), e.turns.size(), e.asks.size(), e.listens.size());
         assert_eq!(sizes, (0, 0, 0, 0), "{:?}", e.calls);
-        assert_eq!(e.waiting, 0);
+        assert_eq!((e.waiting, e.shares.len(), e.kept()), (0, 0, 0));
         assert_eq!((e.streams.size(), e.by_id.len()), ((0, 0), e.sessions.len()));
         assert_eq!(e.timed.size(), 0);
         assert!(e.idle.size() <= 2 * e.sessions.len());

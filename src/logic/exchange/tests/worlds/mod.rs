@@ -6,7 +6,7 @@ mod whims;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::calls::Stage as Stages;
+use super::super::table::Stage as Stages;
 use super::super::what::What;
 use super::*;
 use crate::logic::frame::{self, Kind, Outcome, members};
@@ -366,6 +366,7 @@ impl World {
         let kept = exchange.calls.values().map(Call::kept).sum::<usize>();
         let answers = exchange.asks.rounds.values().map(super::super::rounds::Round::bytes).sum::<usize>();
         assert_eq!(exchange.waiting, kept + answers);
+        assert_eq!(exchange.shares.values().sum::<usize>(), exchange.calls.len());
         let there = |call: &&Call| match call.stage {
             Stages::Sent => call.what != What::Listen,
             Stages::Parked { is_over, .. } => !is_over,
