@@ -4,8 +4,8 @@
 //! the moment its door closes. It is made anew only where that makes another run too: who shares
 //! the process, which era it speaks, the path it is reached at.
 //!
-//! `RUNTIME/sessions/USER/SERVER/NAME` is one session, written when it begins or changes and removed
-//! when it ends: 0600 in 0700, because whoever knows a session's id speaks as its client.
+//! `RUNTIME/sessions/USER/SERVER/NAME` is one session, [written](super::recall) when it begins or changes
+//! and removed when it ends: 0600 in 0700, because whoever knows a session's id speaks as its client.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,11 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::Saved;
+use super::recall::{Batch, Due, Recall, Whose};
 use crate::door::bridge::{Bridge, Word};
 use crate::logic::exchange::{Opened, SessionRecord};
 use crate::logic::overlong;
 use crate::model::config::{Sessions, Stdio};
-use crate::model::{InstanceId, RunId, SessionName, UserName};
+use crate::model::{InstanceId, Moment, RunId, SessionName, UserName};
 use crate::system::files::{self, FileError};
 use crate::system::pipes::{Talk, Wire};
 use crate::system::{clock, failpoint};
@@ -37,6 +39,7 @@ pub(super) struct Bridges {
     open: BTreeMap<InstanceId, Open>,
     /// Sessions of an earlier daemon whose bridge does not stand yet.
     left: BTreeMap<InstanceId, Known>,
+    recall: Recall,
 }
 
 struct Open {
@@ -62,7 +65,7 @@ impl Bridges {
             tracing::warn!(%error, "cannot read the sessions that were known");
             BTreeMap::new()
         });
-        Self { dir, say, open: BTreeMap::new(), left }
+        Self { dir, say, open: BTreeMap::new(), left, recall: Recall::default() }
     }
 
     /// The bridge of an instance, or of the one that this is a session of.
@@ -75,6 +78,11 @@ impl Bridges {
             None => self.open.get(id),
             Some(_) => self.open.get(&id.base()),
         }
+    }
+
+    /// How many sessions of an instance there may be, each with a process of its own.
+    pub(super) fn max_sessions(&self, id: &InstanceId) -> usize {
+        self.at(id).map_or(0, |open| usize::try_from(open.stdio.max_sessions).unwrap_or(usize::MAX).max(1))
     }
 
     /// How an instance's sessions are kept.
@@ -124,7 +132,7 @@ impl Bridges {
     pub(super) fn drop_one(&mut self, id: &InstanceId) -> bool {
         let is_gone = self.open.remove(id).is_some();
         if is_gone || self.left.remove(id).is_some() {
-            report("forget sessions", remove_all(&self.place(id)));
+            self.recall.clear(self.place(id), |known| known == id);
         }
         is_gone
     }
@@ -133,7 +141,7 @@ impl Bridges {
     pub(super) fn drop_user(&mut self, user: &UserName) {
         self.open.retain(|id, _| id.user != *user);
         self.left.retain(|id, _| id.user != *user);
-        report("forget a user's sessions", remove_all(&self.dir.join(user.as_str())));
+        self.recall.clear(self.dir.join(user.as_str()), |id| id.user == *user);
     }
 
     /// Tells a bridge why no process will come by itself, if so.
@@ -175,40 +183,98 @@ impl Bridges {
         self.partner(id, run, opened)
     }
 
-    /// Writes down what a next daemon must know of a session.
-    pub(super) fn remember(&self, id: &InstanceId, name: SessionName) {
-        let Some(record) = self.open.get(id).and_then(|open| open.bridge.record(name)) else { return };
-        let place = self.place(id);
-        let write = || -> Result<(), FileError> {
-            files::make_dir(&self.dir.join(id.user.as_str()), 0o700)?;
-            files::make_dir(&place, 0o700)?;
-            // It is our own record; nothing in it could not be written.
-            files::replace(
-                &place.join(name.to_string()),
-                &serde_json::to_vec(&record).unwrap_or_default(),
-                0o600,
-            )
-        };
-        if let Err(error) = write() {
-            let error = super::store::chain(&error);
-            tracing::warn!(user = %id.user, server = %id.server, session = %name, error, "a session is not remembered");
+    /// What a next daemon must know of a session is to be written down.
+    pub(super) fn remember(&mut self, id: &InstanceId, name: SessionName, now: Moment) {
+        if self.open.contains_key(id) {
+            self.recall.changed((id.clone(), name), now);
         }
-        failpoint::pass("session.remembered");
     }
 
     /// The session has ended.
-    pub(super) fn forget(&self, id: &InstanceId, name: SessionName) {
-        match std::fs::remove_file(self.place(id).join(name.to_string())) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, session = %name, "cannot forget a session");
+    pub(super) fn forget(&mut self, id: &InstanceId, name: SessionName) {
+        self.recall.ended((id.clone(), name));
+    }
+
+    /// Has written down what is to be, if nothing is being written; `done` hears when that is over.
+    pub(super) fn begin_writing(&mut self, now: Moment, done: &mpsc::Sender<Saved>) {
+        let Some(batch) = self.recall.begin(now) else { return };
+        let (write, done) = (self.writer(batch), done.clone());
+        // A disk may take its time to say that it has it; the loop must not.
+        tokio::task::spawn_blocking(move || {
+            write();
+            if done.blocking_send(Saved::Sessions).is_err() {
+                tracing::debug!("the loop has ended");
             }
-            Ok(()) | Err(_) => {}
+        });
+    }
+
+    /// What was begun is done.
+    pub(super) fn note_written(&mut self) {
+        self.recall.done();
+    }
+
+    /// Writes down what is to be, now: the daemon ends.
+    pub(super) fn write_rest(&mut self) {
+        let batch = self.recall.rest();
+        self.writer(batch)();
+    }
+
+    /// True while something is being written.
+    pub(super) const fn is_writing(&self) -> bool {
+        self.recall.is_writing()
+    }
+
+    /// When to [begin](Self::begin_writing) next.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.recall.deadline()
+    }
+
+    /// The deed: what sessions are by now, in their files.
+    fn writer(&self, batch: Batch) -> impl FnOnce() + Send + use<> {
+        let file = |((id, name), due): (Whose, Due)| {
+            let record = match due {
+                Due::Remove => None,
+                // If it has ended meanwhile, that is said next.
+                Due::Write(_) => Some(self.open.get(&id)?.bridge.record(name)?),
+            };
+            Some((id.clone(), name, self.place(&id), record))
+        };
+        let files: Vec<_> = batch.records.into_iter().filter_map(file).collect();
+        move || {
+            for dir in batch.clear {
+                report("forget sessions", remove_all(&dir));
+            }
+            for (id, name, place, record) in files {
+                let file = place.join(name.to_string());
+                let is_over = record.is_none();
+                let done = record
+                    .map_or_else(|| files::remove(&file), |record| write_session(&place, &file, &record));
+                if let Err(error) = done {
+                    let error = super::store::chain(&error);
+                    let (user, server) = (&id.user, &id.server);
+                    if is_over {
+                        tracing::warn!(%user, %server, session = %name, error, "cannot forget a session");
+                    } else {
+                        tracing::warn!(%user, %server, session = %name, error, "a session is not remembered");
+                    }
+                }
+                failpoint::pass("session.remembered");
+            }
         }
     }
 
     fn place(&self, id: &InstanceId) -> PathBuf {
         self.dir.join(id.user.as_str()).join(id.server.as_str())
     }
+}
+
+fn write_session(place: &Path, file: &Path, record: &SessionRecord) -> Result<(), FileError> {
+    if let Some(user) = place.parent() {
+        files::make_dir(user, 0o700)?;
+    }
+    files::make_dir(place, 0o700)?;
+    // It is our own record; nothing in it could not be written.
+    files::replace(file, &serde_json::to_vec(record).unwrap_or_default(), 0o600)
 }
 
 fn longest(stdio: &Stdio) -> usize {
@@ -306,5 +372,29 @@ impl Talk for Partner {
 
     fn end(&self) {
         self.bridge.lost(self.slot, self.run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_session_that_is_remembered_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("alice/notes");
+        let record = SessionRecord {
+            id: "0".repeat(48),
+            version: "2025-11-25".to_owned(),
+            initialize: "\"".repeat(32 << 10),
+            level: Some("debug".to_owned()),
+            // As JSON, each of these takes six bytes.
+            subscriptions: vec!["\u{1}".repeat(4096); 256],
+        };
+        let name = SessionName::new(7);
+        write_session(&place, &place.join(name.to_string()), &record).unwrap();
+        let mut left = left_behind(dir.path()).unwrap();
+        let known = left.remove(&InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap()));
+        assert_eq!(known.unwrap(), [(name, record)]);
     }
 }

@@ -149,6 +149,11 @@ impl Doors {
         self.open.get(id).is_some_and(|open| open.takes_token)
     }
 
+    /// By which uids users are known from now on.
+    pub(super) fn know(&self, uids: BTreeSet<u32>) {
+        self.house.know(uids);
+    }
+
     /// Says who may come in at a door, and whether its own user needs a token; true if the latter is
     /// news.
     pub(super) fn guard(&mut self, id: &InstanceId, gate: Gate, takes_token: bool) -> bool {

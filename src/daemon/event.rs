@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::doors::Place;
 use super::seals::Opened;
 use super::wishes::Wished;
-use super::{Daemon, Ending};
+use super::{Daemon, Ending, Saved};
 use crate::control::protocol::Call;
 use crate::door::bridge::Word;
 use crate::logic::instance::Fact;
@@ -45,8 +45,8 @@ pub(super) enum Event {
     Signal(Signal),
     /// Something moved in env.d.
     Hint(Hint),
-    /// The table of ports was written, or not.
-    Saved(Result<(), String>),
+    /// Something was written, or not.
+    Saved(Saved),
     /// A sealed file was opened, or not.
     Opened(Opened),
     /// A user's wish was granted, or not.
@@ -70,7 +70,7 @@ pub(super) fn is_used(places: &Places) -> impl Fn(&UserName, u32) -> bool + use<
 impl Daemon {
     pub(super) fn note(&mut self, event: Event, now: Moment) {
         match event {
-            Event::News(News { run, what }) => self.note_news(run, what),
+            Event::News(News { run, what }) => self.note_news(run, what, now),
             Event::Ready(Ready { run, listening }) => {
                 if let Some(current) = self.current.get_mut(&run) {
                     current.listening = Some(listening);
@@ -90,7 +90,8 @@ impl Daemon {
             Event::Signal(Signal::Reload) => self.reload(now),
             Event::Signal(Signal::Child) => self.processes.reap_strays(),
             Event::Hint(Hint { complete, whom }) => self.look(now, &whom, Complete::Named(&complete)),
-            Event::Saved(saved) => self.note_saved(saved),
+            Event::Saved(Saved::Ports(saved)) => self.note_saved(saved),
+            Event::Saved(Saved::Sessions) => self.bridges.note_written(),
             Event::Opened(opened) => self.note_opened(opened, now),
             Event::Wished(wished) => self.note_wished(wished, now),
             Event::Time => {
@@ -105,7 +106,7 @@ impl Daemon {
         }
     }
 
-    fn note_news(&mut self, run: RunId, what: What) {
+    fn note_news(&mut self, run: RunId, what: What, now: Moment) {
         match what {
             What::Launched => self.begin_probe(run),
             What::Deaf => self.note_deaf(run),
@@ -127,6 +128,9 @@ impl Daemon {
                 self.fleet.observe(run, Fact::Gone);
                 self.processes.forget(run);
                 self.processes.reap_strays();
+                if let Some(id) = gone.as_ref().map(|gone| &gone.instance).filter(|id| id.session.is_some()) {
+                    self.let_in(id, now);
+                }
                 // The last of a user's under a uid: it may be another's alone from now on.
                 if gone.is_some_and(|gone| gone.uid != 0 && !self.is_listed_as(&gone.instance, gone.uid)) {
                     self.set_gates();
@@ -297,7 +301,7 @@ impl Daemon {
             failpoint::pass("ports.saving");
             let result = write().map_err(|error| super::store::chain(&error));
             failpoint::pass("ports.saved");
-            if done.blocking_send(result).is_err() {
+            if done.blocking_send(Saved::Ports(result)).is_err() {
                 tracing::debug!("the loop has ended");
             }
         });

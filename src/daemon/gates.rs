@@ -49,13 +49,12 @@ impl Daemon {
             let all = self.doors.ids().map(|id| (id.clone(), gate(id)));
             all.map(|(id, (gate, takes_token))| (id, gate, takes_token)).collect()
         };
-        let known =
+        let known: BTreeSet<u32> =
             identities(self.uids()).into_iter().filter_map(|(uid, whose)| whose.map(|_| uid)).collect();
-        self.sources.known.send_if_modified(|before| {
-            let is_news = *before != known;
-            *before = known;
-            is_news
-        });
+        if *self.sources.known.borrow() != known {
+            self.doors.know(known.clone());
+            self.sources.known.send_replace(known);
+        }
         for (id, gate, takes_token) in gates {
             if self.doors.guard(&id, gate, takes_token) {
                 // It stands in the port map.

@@ -11,7 +11,7 @@
 //!
 //! What the loop holds, by whose concern it is: `start`, `store` (what it remembers) and `calm`; `call` and
 //! `wishes` (what was asked on the control socket); `doors`, `gates`, `tokens` and `apart` (who comes in, what
-//! keeps users apart); `seals` (sealed files); `bridges` and `slots` (sessions); `output` and `sinks` (what
+//! keeps users apart); `seals` (sealed files); `bridges`, `recall` and `slots` (sessions); `output` and `sinks` (what
 //! processes write).
 
 mod act;
@@ -24,6 +24,7 @@ mod event;
 mod gates;
 pub mod output;
 mod publish;
+mod recall;
 mod seals;
 mod sinks;
 mod slots;
@@ -36,6 +37,7 @@ mod wishes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -88,7 +90,7 @@ pub fn run(places: &Places) -> Result<(), StartError> {
         Ok(())
     });
     // A thread that still writes a file is not waited for longer than a disk may need.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    runtime.shutdown_timeout(Duration::from_secs(5));
     ended
 }
 
@@ -171,8 +173,8 @@ struct Sources {
     news: mpsc::UnboundedReceiver<News>,
     /// For what the loop itself finds out about a run.
     tell: mpsc::UnboundedSender<News>,
-    /// What bridges say: of a run at most five things, of a session one whenever its client changes
-    /// it.
+    /// What bridges say: of a run at most five things; of a session that it begins, that it ends, and that
+    /// it changed, once until that is written.
     words: mpsc::UnboundedReceiver<Word>,
     ready: mpsc::Receiver<Ready>,
     say_ready: mpsc::Sender<Ready>,
@@ -181,13 +183,23 @@ struct Sources {
     opened: mpsc::UnboundedReceiver<Opened>,
     wished: mpsc::UnboundedReceiver<Wished>,
     say_wished: mpsc::UnboundedSender<Wished>,
-    saved: mpsc::Receiver<Result<(), String>>,
-    say_saved: mpsc::Sender<Result<(), String>>,
+    saved: mpsc::Receiver<Saved>,
+    say_saved: mpsc::Sender<Saved>,
     signals: Signals,
     watcher: Watcher,
     generation: watch::Sender<u64>,
+    /// Whose turn it is first.
+    others_first: bool,
     /// The uids by which a user is known.
     known: watch::Sender<BTreeSet<u32>>,
+}
+
+/// What another thread has written, or could not.
+enum Saved {
+    /// The table of ports.
+    Ports(Result<(), String>),
+    /// Sessions; what went wrong was said.
+    Sessions,
 }
 
 /// What the disk did not take.
@@ -243,6 +255,9 @@ impl Daemon {
             self.pack();
         }
         self.begin_saving();
+        if self.ending == Ending::No {
+            self.bridges.begin_writing(now, &self.sources.say_saved);
+        }
         if self.calm.has_come(now) {
             self.pack();
             memory::give_back();
@@ -262,7 +277,7 @@ impl Daemon {
 
     fn is_over(&self) -> bool {
         // What is being written is waited for with a limit; what waits behind it would be lost.
-        let is_kept = !self.ports_saver.dirty;
+        let is_kept = !self.ports_saver.dirty && !self.bridges.is_writing();
         match self.ending {
             Ending::No => false,
             Ending::WithTheRuns => is_kept && !self.fleet.is_busy() && self.older.is_empty(),
@@ -274,7 +289,9 @@ impl Daemon {
     fn deadline(&self) -> Moment {
         let drained = self.draining.values().map(|draining| draining.until).min();
         let ears = self.ears.as_ref().map(start::Ears::deadline);
-        let soonest = [self.fleet.deadline(), self.shown.write_map_at(), self.calm.deadline(), drained, ears]
+        let written = self.bridges.deadline().filter(|_| self.ending == Ending::No);
+        let map = self.shown.write_map_at();
+        let soonest = [self.fleet.deadline(), map, self.calm.deadline(), drained, ears, written]
             .into_iter()
             .flatten()
             .min();
@@ -283,23 +300,57 @@ impl Daemon {
 
     async fn next(&mut self) -> Event {
         let wait = self.deadline().since(clock::now());
-        let sources = &mut self.sources;
-        tokio::select! {
-            biased;
-            signal = sources.signals.next() => Event::Signal(signal),
-            Some(news) = sources.news.recv() => Event::News(news),
-            Some(word) = sources.words.recv() => Event::Word(word),
-            Some(ready) = sources.ready.recv() => Event::Ready(ready),
-            Some(call) = sources.calls.recv() => Event::Call(call),
-            Some(saved) = sources.saved.recv() => Event::Saved(saved),
-            Some(opened) = sources.opened.recv() => Event::Opened(opened),
-            Some(wished) = sources.wished.recv() => Event::Wished(wished),
-            hint = sources.watcher.next() => Event::Hint(hint),
-            () = tokio::time::sleep(wait) => Event::Time,
-        }
+        self.sources.next(wait).await
     }
 
     fn runs_dir(&self) -> PathBuf {
         self.places.runtime.join("runs")
+    }
+}
+
+impl Sources {
+    /// What happens next, or [`Event::Time`] if that is nothing for so long.
+    ///
+    /// News of runs come before what is said of them, and both before what somebody asks; but processes
+    /// and clients can keep those coming, so every other time the others are asked first.
+    async fn next(&mut self, wait: Duration) -> Event {
+        let Self { news, words, ready, calls, opened, wished, saved, signals, watcher, others_first, .. } =
+            self;
+        let runs = async {
+            tokio::select! {
+                biased;
+                Some(news) = news.recv() => Event::News(news),
+                Some(word) = words.recv() => Event::Word(word),
+                else => std::future::pending().await,
+            }
+        };
+        let others = async {
+            tokio::select! {
+                biased;
+                Some(ready) = ready.recv() => Event::Ready(ready),
+                Some(call) = calls.recv() => Event::Call(call),
+                Some(saved) = saved.recv() => Event::Saved(saved),
+                Some(opened) = opened.recv() => Event::Opened(opened),
+                Some(wished) = wished.recv() => Event::Wished(wished),
+                hint = watcher.next() => Event::Hint(hint),
+                () = tokio::time::sleep(wait) => Event::Time,
+            }
+        };
+        *others_first = !*others_first;
+        if *others_first {
+            tokio::select! {
+                biased;
+                signal = signals.next() => Event::Signal(signal),
+                event = others => event,
+                event = runs => event,
+            }
+        } else {
+            tokio::select! {
+                biased;
+                signal = signals.next() => Event::Signal(signal),
+                event = runs => event,
+                event = others => event,
+            }
+        }
     }
 }

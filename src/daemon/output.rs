@@ -22,6 +22,13 @@ use crate::logic::redact::Redactor;
 use crate::model::{Moment, RunId, Spec};
 use crate::system::logfile::LogFile;
 
+/// A line that stands for itself counts as so many bytes at least: what it costs to take and to write
+/// one hardly depends on how short it is.
+const LEAST_OF_LINE: u64 = 256;
+
+/// A longer line that is no message is not shown: it is looked through at one go, and everybody waits.
+const LONGEST_LINE: usize = 64 << 10;
+
 /// Seconds of output at the allowed rate that an instance may write at once.
 const BURST: u64 = 4;
 
@@ -43,7 +50,16 @@ enum Shown {
     /// Nothing: its secret values are not known, or there is no run.
     Nothing,
     /// Everything but the secret values of this spec.
-    Without(Arc<Spec>, Option<Box<Redactor>>),
+    Without(Arc<Spec>, Redactors),
+}
+
+/// What takes secret values out, made when there is something to read.
+#[derive(Debug, Default)]
+struct Redactors {
+    /// Of output as it comes.
+    stream: Option<Box<Redactor>>,
+    /// Of lines that stand for themselves: it never holds anything between two of them.
+    lines: Option<Box<Redactor>>,
 }
 
 /// Output that was left out and not spoken of yet.
@@ -58,6 +74,7 @@ enum Why {
     Flood,
     SecretsUnknown,
     MayEndASecret,
+    LongLine,
 }
 
 impl Sink {
@@ -82,7 +99,7 @@ impl Sink {
     pub fn started(&mut self, run: RunId, spec: Arc<Spec>) {
         self.end();
         self.log.note(&format!("run {run} started"));
-        self.shown = Shown::Without(spec, None);
+        self.shown = Shown::Without(spec, Redactors::default());
     }
 
     /// A run that an earlier daemon started goes on. Without the spec it was started with its
@@ -98,7 +115,7 @@ impl Sink {
     /// The spec that the present run was started with is known now.
     pub fn known(&mut self, spec: Arc<Spec>) {
         self.say_gap();
-        self.shown = Shown::Without(spec, None);
+        self.shown = Shown::Without(spec, Redactors::default());
         self.until_line_end = true;
     }
 
@@ -121,25 +138,31 @@ impl Sink {
     /// before: what a stdio process said that was no message. One that has lost its beginning may
     /// show the end of a secret value, and is counted.
     pub fn take_line(&mut self, now: Moment, line: &[u8], is_whole: bool) {
-        let Shown::Without(spec, _) = &self.shown else {
+        if matches!(self.shown, Shown::Nothing) {
             return self.leave_out(Why::SecretsUnknown, line.len() + 1);
-        };
-        let spec = Arc::clone(spec);
+        }
         if !is_whole {
             return self.leave_out(Why::MayEndASecret, line.len() + 1);
         }
+        if line.len() > LONGEST_LINE {
+            return self.leave_out(Why::LongLine, line.len() + 1);
+        }
         // Whole or not at all: half of it could be half of a secret value.
-        if self.meter.allow(now, line.len() + 1) <= line.len() {
+        let charge = (line.len() + 1).max(self.meter.least_of_line());
+        if self.meter.allow(now, charge) < charge {
             return self.leave_out(Why::Flood, line.len() + 1);
         }
         self.say_gap();
         let mut shown = Vec::with_capacity(line.len() + 1);
-        if spec.secrets.is_empty() {
-            shown.extend_from_slice(line);
-        } else {
-            let mut redactor = Redactor::new(&spec.secrets);
+        if let Shown::Without(spec, Redactors { lines, .. }) = &mut self.shown
+            && !spec.secrets.is_empty()
+        {
+            // Kept from line to line: to make one takes longer than to read what a line holds.
+            let redactor = lines.get_or_insert_with(|| Box::new(Redactor::new(&spec.secrets)));
             redactor.feed(line, &mut shown);
             redactor.flush(&mut shown);
+        } else {
+            shown.extend_from_slice(line);
         }
         shown.push(b'\n');
         self.log.write(&shown);
@@ -154,7 +177,7 @@ impl Sink {
     /// The present run ended, and all its output was taken.
     pub fn end(&mut self) {
         let mut rest = Vec::new();
-        if let Shown::Without(_, Some(redactor)) = &mut self.shown {
+        if let Shown::Without(_, Redactors { stream: Some(redactor), .. }) = &mut self.shown {
             redactor.flush(&mut rest);
         }
         self.log.write(&rest);
@@ -167,8 +190,9 @@ impl Sink {
     /// needed to go on.
     pub fn rest(&mut self) {
         self.say_gap();
-        if let Shown::Without(_, redactor) = &mut self.shown {
-            redactor.take_if(|redactor| redactor.held() == 0);
+        if let Shown::Without(_, Redactors { stream, lines }) = &mut self.shown {
+            stream.take_if(|redactor| redactor.held() == 0);
+            *lines = None;
         }
         self.log.close();
     }
@@ -177,8 +201,10 @@ impl Sink {
     #[must_use]
     pub fn is_awake(&self) -> bool {
         let reads = match &self.shown {
-            Shown::Nothing | Shown::Without(_, None) => false,
-            Shown::Without(_, Some(redactor)) => redactor.held() == 0,
+            Shown::Nothing => false,
+            Shown::Without(_, Redactors { stream, lines }) => {
+                lines.is_some() || stream.as_ref().is_some_and(|redactor| redactor.held() == 0)
+            }
         };
         reads || self.gap.is_some() || self.log.is_open()
     }
@@ -206,8 +232,8 @@ impl Sink {
     /// What takes the secret values out; `None` if there are none.
     fn redactor(&mut self) -> Option<&mut Redactor> {
         match &mut self.shown {
-            Shown::Without(spec, redactor) if !spec.secrets.is_empty() => {
-                Some(redactor.get_or_insert_with(|| Box::new(Redactor::new(&spec.secrets))))
+            Shown::Without(spec, Redactors { stream, .. }) if !spec.secrets.is_empty() => {
+                Some(stream.get_or_insert_with(|| Box::new(Redactor::new(&spec.secrets))))
             }
             Shown::Nothing | Shown::Without(..) => None,
         }
@@ -232,6 +258,11 @@ impl Sink {
                 Why::MayEndASecret => {
                     format!("{bytes} bytes of output not shown: they may be the end of a secret value")
                 }
+                Why::LongLine => {
+                    format!(
+                        "{bytes} bytes of output not shown: a line that is no message and longer than 64K"
+                    )
+                }
             });
         }
     }
@@ -253,6 +284,11 @@ impl Meter {
     fn new(rate: u64) -> Self {
         let rate = rate.max(1);
         Self { rate, left: rate.saturating_mul(BURST), filled: Moment::default(), dry: false }
+    }
+
+    /// What a short line counts. A low rate lets some of them through, too.
+    fn least_of_line(&self) -> usize {
+        usize::try_from(LEAST_OF_LINE.min(self.rate)).unwrap_or(1)
     }
 
     /// How many of `wanted` bytes may pass.
@@ -290,159 +326,4 @@ fn size(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Secret;
-    use crate::system::logfile;
-
-    fn spec(secrets: &[&str]) -> Arc<Spec> {
-        let secrets = secrets.iter().map(|secret| Secret::new(*secret)).collect();
-        Arc::new(Spec { secrets, ..Spec::example() })
-    }
-
-    fn at(millis: u64) -> Moment {
-        Moment::from_boot(Duration::from_secs(1000) + Duration::from_millis(millis))
-    }
-
-    struct World {
-        sink: Sink,
-        _dir: tempfile::TempDir,
-    }
-
-    impl World {
-        fn new(max_rate: u64) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let limits = logfile::Limits { max_size: 1 << 20, keep: 1 };
-            let log = LogFile::new(dir.path().join("notes.log"), limits);
-            Self { sink: Sink::new(log, max_rate), _dir: dir }
-        }
-
-        fn log(&mut self) -> String {
-            std::fs::read_to_string(self.sink.log().path()).unwrap()
-        }
-    }
-
-    #[test]
-    fn a_secret_is_redacted_across_reads_and_a_held_tail_comes_with_the_end() {
-        let mut world = World::new(1 << 20);
-        world.sink.started(RunId(17), spec(&["sk-live-0123456789"]));
-        world.sink.take(at(0), b"key sk-live-01");
-        world.sink.take(at(5000), b"23456789\nsk-li");
-        assert_eq!(world.log(), "mcpsup: run 17 started\nkey [redacted]\n");
-        world.sink.end();
-        world.sink.started(RunId(18), spec(&[]));
-        world.sink.take(at(5000), b"ve\n");
-        assert_eq!(
-            world.log(),
-            "mcpsup: run 17 started\nkey [redacted]\nsk-li\nmcpsup: run 18 started\nve\n"
-        );
-    }
-
-    #[test]
-    fn the_output_of_a_run_whose_secrets_are_unknown_is_counted_until_they_are_known() {
-        let mut world = World::new(1 << 20);
-        world.sink.found(RunId(3), None);
-        world.sink.take(at(0), &[b'x'; 500]);
-        world.sink.take(at(0), b"key sk-live-");
-        world.sink.known(spec(&["sk-live-0123456789"]));
-        world.sink.take(at(0), b"0123456789\nkey sk-live-0123456789\n");
-        assert_eq!(
-            world.log(),
-            "mcpsup: run 3 found again\n\
-             mcpsup: 512 bytes of output not shown: the secret values of this run are not known\n\
-             mcpsup: 11 bytes of output not shown: they may be the end of a secret value\n\
-             key [redacted]\n"
-        );
-    }
-
-    #[test]
-    fn a_line_that_was_no_message_is_redacted_by_itself_between_two_reads_of_the_rest() {
-        let mut world = World::new(1 << 20);
-        world.sink.started(RunId(1), spec(&["sk-live-0123456789"]));
-        world.sink.take(at(0), b"key sk-live-01");
-        world.sink.take_line(at(0), b"debug: sk-live-0123456789", true);
-        world.sink.take(at(0), b"23456789\n");
-        world.sink.take_line(at(0), b"23456789 and more", false);
-        world.sink.take_line(at(0), b"sk-live-0123456789", true);
-        let log = world.log();
-        assert!(!log.contains("0123") && !log.contains("6789"), "{log}");
-        assert!(log.contains("debug: [redacted]\n"), "{log}");
-        assert!(log.contains("18 bytes of output not shown: they may be the end of a secret value"), "{log}");
-        assert!(log.ends_with("[redacted]\n"), "{log}");
-        world.sink.found(RunId(2), None);
-        world.sink.take_line(at(0), b"sk-live-0123456789", true);
-        world.sink.rest();
-        assert!(
-            world
-                .log()
-                .ends_with("19 bytes of output not shown: the secret values of this run are not known\n")
-        );
-    }
-
-    #[test]
-    fn a_flood_is_cut_to_its_rate_in_few_gaps_and_no_piece_of_a_secret_escapes_at_one() {
-        let mut world = World::new(1024);
-        world.sink.started(RunId(1), spec(&["sk-live-0123456789"]));
-        let line = b"abc sk-live-0123456789 xyz\n".repeat(10);
-        for step in 0..1000 {
-            for piece in line.chunks(7) {
-                world.sink.take(at(step * 10), piece);
-            }
-        }
-        world.sink.end();
-        let log = world.log();
-        let written = log.len();
-        assert!((9 * 1024..18 * 1024).contains(&written), "ten seconds and the burst: {written}");
-        let gaps = log.matches("(over 1K/s)").count();
-        assert!((5..=12).contains(&gaps), "{gaps}");
-        assert!(!log.contains("0123") && !log.contains("sk-l"), "{log}");
-        for line in log.lines() {
-            let ours = line.starts_with("mcpsup: ");
-            assert!(ours || "abc [redacted] xyz".starts_with(line), "{line}");
-        }
-    }
-
-    #[test]
-    fn what_a_flood_lost_is_counted_exactly() {
-        let mut world = World::new(10);
-        world.sink.started(RunId(1), spec(&[]));
-        world.sink.take(at(0), &[b'x'; 100]);
-        world.sink.take(at(1000), b"tail\nnew\n");
-        assert_eq!(
-            world.log(),
-            format!("mcpsup: run 1 started\n{}\nmcpsup: dropped 65 bytes (over 10/s)\nnew\n", "x".repeat(40))
-        );
-    }
-
-    #[test]
-    fn a_slow_writer_is_never_cut() {
-        let mut world = World::new(10);
-        world.sink.started(RunId(1), spec(&[]));
-        for step in 0..300 {
-            world.sink.take(at(step * 100), b"x");
-        }
-        world.sink.end();
-        assert!(world.log().ends_with(&"x".repeat(300)));
-    }
-
-    #[test]
-    fn a_quiet_instance_holds_no_descriptor_and_no_redactor() {
-        let mut world = World::new(1 << 20);
-        world.sink.started(RunId(1), spec(&["sk-live-0123456789"]));
-        world.sink.take(at(0), b"hello\n");
-        assert!(world.sink.is_awake());
-        world.sink.rest();
-        assert!(!world.sink.is_awake());
-        assert!(matches!(world.sink.shown, Shown::Without(_, None)));
-        world.sink.take(at(0), b"sk-live");
-        world.sink.rest();
-        world.sink.take(at(0), b"-0123456789\n");
-        assert_eq!(world.log(), "mcpsup: run 1 started\nhello\n[redacted]\n");
-        assert!(size_of::<Sink>() <= 200, "{}", size_of::<Sink>());
-    }
-
-    #[test]
-    fn sizes_are_said_as_the_configuration_has_them() {
-        assert_eq!([4 << 20, 1 << 30, 1536, 1000].map(size), ["4M", "1G", "1536", "1000"]);
-    }
-}
+mod tests;

@@ -54,10 +54,16 @@ impl Daemon {
                     self.want_session(&id, now);
                 }
             }
-            Said::Remember(name) => self.bridges.remember(&instance, name),
+            Said::Remember(name) => self.bridges.remember(&instance, name, now),
             Said::Forget(name) => {
                 self.bridges.forget(&instance, name);
                 self.end_session(&instance.session(name));
+            }
+            Said::Abandoned(name) => {
+                self.bridges.forget(&instance, name);
+                let id = instance.session(name);
+                self.end_session(&id);
+                self.fleet.hurry(&id);
             }
         }
         if slot.is_some() {
@@ -85,9 +91,26 @@ impl Daemon {
         self.fleet.want_one(id, want, now);
     }
 
-    /// What a session wants is what its instance wants, as a process of its own.
+    /// A process of a session's own is gone, so there may be room for one that waits for that.
+    pub(super) fn let_in(&mut self, id: &InstanceId, now: Moment) {
+        let (base, most) = (id.base(), self.bridges.max_sessions(id));
+        let own = self.own.range(base.clone()..).map(|(id, _)| id).take_while(|id| id.is_of(&base));
+        let waits = |id: &&InstanceId| self.fleet.get(id).is_some_and(|own| *own.wanted() == Want::Never);
+        for id in own.filter(waits).cloned().collect::<Vec<_>>() {
+            if !self.fleet.has_room_for(&id, most) {
+                return;
+            }
+            self.want_session(&id, now);
+        }
+    }
+
+    /// What a session wants is what its instance wants, as a process of its own, as soon as there is
+    /// room for one: those that are still ending count.
     fn want_of_session(&mut self, id: &InstanceId) -> Want {
         let base = id.base();
+        if !self.fleet.has_room_for(id, self.bridges.max_sessions(id)) {
+            return Want::Never;
+        }
         let base = match self.listed.get(&base).map(|listed| &listed.want) {
             Some(Want::Always(spec)) => spec.id,
             Some(Want::Keep) => return Want::Keep,

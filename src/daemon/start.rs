@@ -145,7 +145,6 @@ impl Daemon {
         let (say_opened, opened) = mpsc::unbounded_channel();
         let (say_wished, wished) = mpsc::unbounded_channel();
         let (generation, generations) = watch::channel(last_generation(places));
-        let signals = Signals::new().map_err(StartError::while_trying("watch for signals"))?;
         let listener = control::server::bind(&places.control())?;
         let ears = Ears { listener, calls: say_calls, generations, open_at: now + SETTLES_WITHIN };
         let mut daemon = Self {
@@ -202,7 +201,8 @@ impl Daemon {
                 say_wished,
                 saved,
                 say_saved,
-                signals,
+                others_first: false,
+                signals: Signals::new().map_err(StartError::while_trying("watch for signals"))?,
                 watcher: envdir_watch::watch(&places.env_dir),
                 generation,
                 known: watch::Sender::default(),
@@ -319,13 +319,14 @@ impl Daemon {
     }
 
     /// Leaves nothing that would look alive: the socket and the map go with the daemon.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&mut self) {
         let mut leave = vec![self.places.control()];
         if self.ending == Ending::WithTheRuns {
             leave.push(self.places.port_map());
             self.processes.close();
         }
         self.doors.leave();
+        self.bridges.write_rest();
         for file in leave {
             if let Err(error) = files::remove(&file) {
                 tracing::warn!(error = super::store::chain(&error), "left behind");

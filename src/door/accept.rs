@@ -10,8 +10,9 @@
 //!
 //! Whose a connection is, is asked as soon as it is taken, once; what follows from it is decided
 //! with each request. Where a door has an owner, connections that are not theirs get half of its
-//! room at most: nobody can keep the owner out by filling it. Whoever has not shown yet that they may
-//! pass has a place in the [`lobby`](super::lobby) of all doors, or is closed at once.
+//! room at most: nobody can keep the owner out by filling it. Nor do those who have not shown yet that
+//! they may pass get more, at any door; each of them has a place in the [`lobby`](super::lobby) of all
+//! doors until it is given to another.
 
 use std::io;
 use std::pin::Pin;
@@ -30,6 +31,8 @@ use crate::model::config::Access;
 
 /// How long to leave the kernel's queue alone when a connection cannot be taken from it.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// So many are taken in before others have their turn: who has to go can only go then.
+const AT_ONCE: usize = 32;
 /// Connections that are being told that there are too many; one more is closed without a word.
 const TURNED_AWAY: usize = 16;
 
@@ -137,16 +140,14 @@ impl Accept {
         let peer = if guard.access == Access::Open { None } else { stream.peer() };
         let is_known = guard.knows(peer);
         let is_stranger = guard.asks_uid() && !is_known;
-        let waiting = if is_known { None } else { frame.house.lobby.enter(peer) };
-        if !is_known && waiting.is_none() {
-            // Said as far as it goes at once: to wait for who reads it slowly is what there is no room for.
-            if let Err(cause) = stream.write_at_once(answer::TOO_MANY) {
-                debug!(%cause, "a client did not wait for its answer");
-            }
-            return frame.tell_denied(peer, "too many connections without a token");
-        }
-        let is_room = self.guests.len() + self.strangers.len() < most
-            && !(is_stranger && self.strangers.len() >= most.div_ceil(2));
+        let half = most.div_ceil(2);
+        let (lobby, door) = (&frame.house.lobby, std::ptr::from_ref(&**frame).addr());
+        let waiting = (!is_known).then(|| lobby.enter(peer, door, half));
+        // Whose place was given away goes before anything is read for the next.
+        let leaving = lobby.leaving(door);
+        let strangers = self.strangers.len().saturating_sub(leaving);
+        let here = (self.guests.len() + self.strangers.len()).saturating_sub(leaving);
+        let is_room = here < most && !(is_stranger && strangers >= half);
         let stream = Lingering::new(stream);
         if is_room {
             let guests = if is_stranger { &mut self.strangers } else { &mut self.guests };
@@ -182,7 +183,7 @@ impl Future for Accept {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        loop {
+        for _ in 0..AT_ONCE {
             if let Some(not_before) = &mut this.not_before {
                 ready!(not_before.as_mut().poll(cx));
                 this.not_before = None;
@@ -201,11 +202,12 @@ impl Future for Accept {
                         return Poll::Ready(());
                     }
                     // It was the turn of others, or somebody has come just now.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                    break;
                 }
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -2,11 +2,12 @@
 //! anything is done for it.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -16,7 +17,7 @@ use tracing::debug;
 use super::answer::Refusal;
 use super::body::Reply;
 use super::bridge::Bridge;
-use super::lobby::Waiting;
+use super::lobby::{PATIENCE, Waiting};
 use super::proxy::Proxy;
 use super::stream::Lingering;
 use super::{Behind, Follow, Frame, Settings};
@@ -43,7 +44,9 @@ pub(super) async fn serve(
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let guest = Guest::new(&frame, settings, peer, waiting);
+    let guest = Guest::new(&frame, settings, peer, waiting, client.endless());
+    // Boxed: nearly all connections show at once that they may pass, or need not.
+    let mut has_to_go = guest.waiting.as_ref().map(|waiting| Box::pin(waiting.has_to_go(PATIENCE)));
     let mut route = match &frame.behind {
         Behind::Http(route) => Some(route.clone()),
         Behind::Stdio(_) => None,
@@ -59,10 +62,24 @@ pub(super) async fn serve(
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(client), service);
     let mut connection = pin!(connection);
+    let mut renewed = pin!(frame.renewed.notified());
+    renewed.as_mut().enable();
     let outcome = loop {
         tokio::select! {
             biased;
+            // First, so that nobody has to go who has shown meanwhile that they may pass.
             outcome = &mut connection => break outcome,
+            () = comes(&mut has_to_go) => {
+                frame.tell_denied(peer, "showed nothing");
+                break Ok(());
+            }
+            () = &mut renewed => {
+                if guest.bears_token.load(Relaxed) {
+                    break Ok(());
+                }
+                renewed.set(frame.renewed.notified());
+                renewed.as_mut().enable();
+            }
             // A process that is to end may wait for its connections to end first.
             is_led = turned(&mut route) => {
                 if !is_led {
@@ -74,6 +91,13 @@ pub(super) async fn serve(
     };
     if let Err(cause) = outcome {
         debug!(%cause, "a client's connection ended");
+    }
+}
+
+async fn comes(end: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match end {
+        Some(end) => end.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -91,6 +115,10 @@ pub(super) struct Guest {
     /// The uid whose connection it is.
     peer: Option<u32>,
     waiting: Option<Waiting>,
+    /// They came in by a token.
+    bears_token: AtomicBool,
+    /// They are being told something that has no end.
+    endless: Arc<AtomicBool>,
     settings: Arc<Settings>,
     way: Way,
 }
@@ -107,6 +135,7 @@ impl Guest {
         settings: Arc<Settings>,
         peer: Option<u32>,
         waiting: Option<Waiting>,
+        endless: Arc<AtomicBool>,
     ) -> Arc<Self> {
         let way = match &frame.behind {
             Behind::Http(route) => {
@@ -115,7 +144,8 @@ impl Guest {
             }
             Behind::Stdio(bridge) => Way::Bridge(bridge.clone()),
         };
-        Arc::new(Self { frame: frame.clone(), peer, waiting, settings, way })
+        let bears_token = AtomicBool::new(false);
+        Arc::new(Self { frame: frame.clone(), peer, waiting, bears_token, endless, settings, way })
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
@@ -124,7 +154,11 @@ impl Guest {
                 if let Some(waiting) = &self.waiting {
                     waiting.is_over();
                 }
-                self.pass(request).await
+                self.endless.store(false, Relaxed);
+                let is_get = request.method() == Method::GET;
+                let response = self.pass(request).await;
+                self.endless.store(is_get && is_stream(&response), Relaxed);
+                response
             }
             Err(refusal) => refusal.response(),
         }
@@ -151,7 +185,9 @@ impl Guest {
         guard.admits(self.peer, judged).map_err(|denied| {
             self.frame.tell_denied(self.peer, denied.as_str());
             Refusal::Denied(denied, instance.user.clone())
-        })
+        })?;
+        self.bears_token.store(true, Relaxed);
+        Ok(())
     }
 
     async fn pass(&self, request: Request<Incoming>) -> Response<Reply> {
@@ -196,6 +232,14 @@ impl Guest {
         let is_right = request.body().size_hint().lower() <= self.settings.limits.max_body;
         is_right.then_some(()).ok_or(Refusal::TooLarge)
     }
+}
+
+/// True if an answer to a GET has no end: a client listens to it as long as it likes.
+fn is_stream(response: &Response<Reply>) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| {
+        kind.get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+    })
 }
 
 fn text(value: &HeaderValue) -> Option<&str> {

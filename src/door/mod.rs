@@ -34,13 +34,14 @@ mod proxy;
 mod route;
 mod stream;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::model::config;
 use crate::model::{InstanceId, Moment, Refusals, RunId};
@@ -83,6 +84,11 @@ impl House {
     /// Whose refusals were not all said, and how many more there were.
     pub fn unsaid(&self, now: Moment) -> Vec<(u32, u64)> {
         self.refusals().unsaid(now)
+    }
+
+    /// By which uids users are known from now on: strangers leave them room.
+    pub fn know(&self, uids: BTreeSet<u32>) {
+        self.lobby.know(uids);
     }
 
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
@@ -153,15 +159,24 @@ impl Door {
         house: Arc<House>,
     ) -> std::io::Result<Self> {
         let addr = listener.get().local_addr()?;
-        let (known, gate) = (Mutex::default(), Mutex::default());
-        let frame = Arc::new(Frame { instance, settings, behind, known, gate, house });
+        let (known, gate, renewed) = (Mutex::default(), Mutex::default(), Notify::new());
+        let frame = Arc::new(Frame { instance, settings, behind, known, gate, renewed, house });
         let post = Post::open(Listener::Tcp(listener), frame.clone());
         Ok(Self { addr, frame, post, side: None })
     }
 
-    /// Says who may come in, from the next request on.
+    /// Says who may come in, from the next request on. Where the token is another, nobody is served any
+    /// more who came in by the one before.
     pub fn guard(&self, gate: Gate) {
-        *self.frame.gate() = gate;
+        let is_renewed = {
+            let mut now = self.frame.gate();
+            let is_renewed = now.token != gate.token;
+            *now = gate;
+            is_renewed
+        };
+        if is_renewed {
+            self.frame.renewed.notify_waiters();
+        }
     }
 
     /// Takes up another listening socket beside the port, or none, in the place of the last one.
@@ -208,6 +223,8 @@ struct Frame {
     // Boxed, as most servers have one socket from beginning to end.
     known: Mutex<Option<Box<Known>>>,
     gate: Mutex<Gate>,
+    /// The token is another.
+    renewed: Notify,
     house: Arc<House>,
 }
 

@@ -4,6 +4,8 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -62,11 +64,20 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Writes what goes into the socket's buffer at once.
-    pub(super) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => socket::write_at_once(stream, bytes),
-            Self::Unix(stream) => socket::write_at_once(stream, bytes),
+    /// Fails when the client has left, or says anything more.
+    fn poll_silence(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        loop {
+            let (is_ready, said) = match self {
+                Self::Tcp(stream) => (stream.poll_read_ready(cx)?.is_ready(), stream.try_read(&mut [0])),
+                Self::Unix(stream) => (stream.poll_read_ready(cx)?.is_ready(), stream.try_read(&mut [0])),
+            };
+            match said {
+                // Looked at again, so that we are woken.
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock && is_ready => {}
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(cause) => return Err(cause),
+                Ok(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            }
         }
     }
 
@@ -89,11 +100,20 @@ pub(super) struct Lingering {
     /// Set when we have said all we will say.
     closing: Option<Pin<Box<Sleep>>>,
     left: usize,
+    /// What is being said to the client has no end, so that it is heard until it leaves.
+    endless: Arc<AtomicBool>,
 }
 
 impl Lingering {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, closing: None, left: LINGER_BYTES }
+        Self { stream, closing: None, left: LINGER_BYTES, endless: Arc::default() }
+    }
+
+    /// Is to be set while the client is being told something that has no end. A client that has said
+    /// something behind its request is not listened to until that is answered, so nobody else would see
+    /// that it left; one that says still more then is cut off, for it will never be answered.
+    pub(super) fn endless(&self) -> Arc<AtomicBool> {
+        self.endless.clone()
     }
 
     /// Small answers go out at once (32 times faster calls, measured with a server that did not).
@@ -121,7 +141,11 @@ impl AsyncWrite for Lingering {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if self.endless.load(Ordering::Relaxed) {
+            self.stream.poll_silence(cx)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(

@@ -147,6 +147,23 @@ impl Fleet {
         }
     }
 
+    /// Nobody was ever served by this one, and nobody will be: if it is ended, it is killed at once.
+    pub fn hurry(&mut self, id: &InstanceId) {
+        if let Some(seat) = self.seats.get_mut(id) {
+            seat.instance.hurry();
+            self.touch(id);
+        }
+    }
+
+    /// True if a session has a process of its own, or may get one: there are less than `most` others of
+    /// its instance, those that are still ending included.
+    #[must_use]
+    pub fn has_room_for(&self, session: &InstanceId, most: usize) -> bool {
+        let takes = |instance: &Instance| instance.is_alive() || matches!(instance.wanted(), Want::Always(_));
+        self.get(session).is_some_and(takes)
+            || self.sessions(session).filter(|(_, instance)| takes(instance)).count() < most
+    }
+
     /// Holds an instance with its sessions: it is stopped and stays so until it is released.
     pub fn hold(&mut self, id: &InstanceId) {
         self.holds.insert(id.base());
@@ -329,5 +346,59 @@ impl Fleet {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         !self.runs.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SessionName;
+
+    const NOW: Moment = Moment::from_boot(std::time::Duration::from_secs(1));
+
+    fn sessions() -> (Fleet, InstanceId, Arc<Spec>) {
+        let id = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
+        (Fleet::new(RunId(1), BTreeSet::new()), id, Arc::new(Spec::example()))
+    }
+
+    #[test]
+    fn a_session_that_is_ending_has_its_place_until_nothing_of_it_is_alive() {
+        let (mut fleet, id, spec) = sessions();
+        let [one, two, three] = [1, 2, 3].map(|name| id.session(SessionName::new(name)));
+        for session in [&one, &two] {
+            assert!(fleet.has_room_for(session, 2));
+            fleet.want_one(session, Want::Always(spec.clone()), NOW);
+        }
+        assert!(!fleet.has_room_for(&three, 2), "they are wanted, though nothing is started yet");
+        fleet.drive(NOW);
+        let run = fleet.get(&one).unwrap().current().unwrap();
+        fleet.end(&one);
+        fleet.drive(NOW);
+        assert!(!fleet.has_room_for(&three, 2), "it has its grace");
+        assert!(fleet.has_room_for(&two, 1), "who has a process keeps it");
+        fleet.observe(run, Fact::Exited(crate::model::Exit::Unknown));
+        fleet.drive(NOW);
+        assert!(!fleet.has_room_for(&three, 2), "children of it may be alive");
+        fleet.observe(run, Fact::Gone);
+        assert!(fleet.has_room_for(&three, 2));
+    }
+
+    #[test]
+    fn what_served_nobody_is_killed_at_once() {
+        for is_ended_first in [true, false] {
+            let (mut fleet, id, spec) = sessions();
+            let session = id.session(SessionName::new(1));
+            fleet.want_one(&session, Want::Always(spec), NOW);
+            fleet.drive(NOW);
+            let run = fleet.get(&session).unwrap().current().unwrap();
+            let mut effects = Vec::new();
+            fleet.end(&session);
+            if is_ended_first {
+                effects.extend(fleet.drive(NOW).0);
+            }
+            fleet.hurry(&session);
+            effects.extend(fleet.drive(NOW).0);
+            assert!(effects.contains(&Effect::Kill { run }), "{effects:?}");
+        }
     }
 }

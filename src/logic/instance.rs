@@ -194,6 +194,17 @@ impl Instance {
         }
     }
 
+    /// The current run has no grace when it is to end.
+    pub fn hurry(&mut self) {
+        match &mut self.state {
+            State::Starting { origin, .. } | State::Up { origin, .. } => {
+                origin.plan.stop_grace_ms = 0;
+            }
+            State::Stopping { kill_at, .. } => *kill_at = Moment::default(),
+            State::Down | State::Killing { .. } | State::Cooling { .. } => {}
+        }
+    }
+
     /// Writes down a fact. One about a run that is not the current one is ignored.
     pub fn observe(&mut self, run: RunId, fact: Fact) {
         if self.current() != Some(run) {
@@ -365,6 +376,12 @@ impl Instance {
             | State::Killing { run, .. } => Some(run),
             State::Down | State::Cooling { .. } => None,
         }
+    }
+
+    /// True while anything of a run may be alive, as far as was seen.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.current().is_some() && !self.seen.gone
     }
 
     /// What is.

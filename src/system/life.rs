@@ -218,7 +218,7 @@ async fn end_copy(life: &Life) {
 
 /// What follows when the first process has exited.
 async fn end(life: &Life, leader: &Leader, streams: Streams, sink: &dyn Output) {
-    drain(streams, sink);
+    drain(streams, sink).await;
     life.set_exited();
     failpoint::pass("stop.exited");
     life.tell(What::Exited(blame(life, status(leader))));

@@ -1,7 +1,8 @@
 //! One instance's log file: bounded in size and number, and never a reason to wait.
 //!
 //! What a run writes is kept byte for byte: no time stamps, no prefixes, for the lines are the
-//! server's own. Lines that begin with `mcpsup: ` are ours: where a run begins, and what is missing.
+//! server's own. Lines that begin with `mcpsup: ` are ours: where a run begins, and what is missing. The
+//! server's own that begin so get a bar: `mcpsup:| `.
 //!
 //! The file is opened by the first write and closed by [`LogFile::close`], so an instance that says
 //! nothing holds no descriptor. When it cannot be written (disk full, directory gone), what was to
@@ -66,7 +67,13 @@ struct Open {
     size: u64,
     /// False after bytes that did not end a line.
     at_line_start: bool,
+    /// How many bytes of [`OURS`] the line that has begun is so far; `None` if it is not like that.
+    like_ours: Option<u8>,
 }
+
+/// How a line of ours begins, and what stands before the last byte of that in a line of the server's own.
+const OURS: &[u8] = b"mcpsup: ";
+const NOT_OURS: &[u8] = b"|";
 
 /// What could not be written since the last write that succeeded.
 #[derive(Debug)]
@@ -100,7 +107,7 @@ impl LogFile {
             return;
         }
         let mut rest = bytes;
-        if let Err(cause) = self.confess().and_then(|()| self.append(&mut rest)) {
+        if let Err(cause) = self.confess().and_then(|()| self.append(&mut rest, false)) {
             self.lose(rest.len(), cause);
         }
         self.ring();
@@ -167,11 +174,13 @@ impl LogFile {
     fn write_note(&mut self, text: &str) -> io::Result<()> {
         let start = if self.opened()?.at_line_start { "" } else { "\n" };
         let line = format!("{start}mcpsup: {text}\n");
-        self.append(&mut line.as_bytes())
+        self.append(&mut line.as_bytes(), true)
     }
 
     /// Writes all of `rest`, over as many files as it takes, and takes from it what was written.
-    fn append(&mut self, rest: &mut &[u8]) -> io::Result<()> {
+    ///
+    /// What is not `ours` does not look so afterwards.
+    fn append(&mut self, rest: &mut &[u8], ours: bool) -> io::Result<()> {
         let max_size = self.limits.max_size.max(1);
         while !rest.is_empty() {
             let open = self.opened()?;
@@ -181,12 +190,12 @@ impl LogFile {
                 self.rotate()?;
                 continue;
             }
-            let written = open.file.write(&rest[..fits])?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            let honest = if ours { fits } else { open.honest(&rest[..fits]) };
+            if honest == 0 {
+                open.put(NOT_OURS)?;
+                continue;
             }
-            open.size += written as u64;
-            open.at_line_start = rest[written - 1] == b'\n';
+            let written = open.put(&rest[..honest])?;
             *rest = &rest[written..];
         }
         Ok(())
@@ -249,12 +258,42 @@ impl Open {
             file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
         }
         let size = metadata.len();
-        let mut last = [b'\n'];
-        if let Some(before_last) = size.checked_sub(1) {
-            file.read_at(&mut last, before_last)?;
-        }
-        Ok(Self { file, size, at_line_start: last == [b'\n'] })
+        // A line may have begun before the file was opened.
+        let mut last = [b'\n'; OURS.len()];
+        let known = usize::try_from(size).map_or(last.len(), |size| size.min(last.len()));
+        file.read_exact_at(&mut last[OURS.len() - known..], size - known as u64)?;
+        let like_ours = like_ours(Some(0), &last);
+        Ok(Self { file, size, at_line_start: last.last() == Some(&b'\n'), like_ours })
     }
+
+    /// Appends some of `bytes`; how many.
+    fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        let Some(last) = written.checked_sub(1) else { return Err(io::ErrorKind::WriteZero.into()) };
+        self.size += written as u64;
+        self.at_line_start = bytes[last] == b'\n';
+        self.like_ours = like_ours(self.like_ours, &bytes[..written]);
+        Ok(written)
+    }
+
+    /// How many of `bytes` can be appended before a line would begin like one of ours.
+    fn honest(&self, bytes: &[u8]) -> usize {
+        let mut like = self.like_ours;
+        let forged = bytes.iter().position(|byte| {
+            like = like_ours(like, std::slice::from_ref(byte));
+            like.is_some_and(|count| usize::from(count) == OURS.len())
+        });
+        forged.unwrap_or(bytes.len())
+    }
+}
+
+/// How many bytes of [`OURS`] a line is after `bytes`, if it was `before` so many.
+fn like_ours(before: Option<u8>, bytes: &[u8]) -> Option<u8> {
+    bytes.iter().fold(before, |like, byte| match like {
+        _ if *byte == b'\n' => Some(0),
+        Some(count) if OURS.get(usize::from(count)) == Some(byte) => Some(count + 1),
+        Some(_) | None => None,
+    })
 }
 
 /// How many of `bytes` go into a file with `room` left; 0: it has to be rotated first. A line is
@@ -325,6 +364,31 @@ mod tests {
         assert_eq!(text(&rotated(log.path(), 2)), "b1\nb2\nb3\n");
         assert!(!rotated(log.path(), 3).exists());
         assert_eq!(mode(&rotated(log.path(), 1)), 0o600);
+    }
+
+    #[test]
+    fn no_line_of_the_servers_own_looks_like_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let forged = b"mcpsup: run 77 killed\n mcpsup: x\nmcpsup:\nmcpsup: \n";
+        let shown = "mcpsup:| run 77 killed\n mcpsup: x\nmcpsup:\nmcpsup:| \n";
+        for size in 1..=forged.len() {
+            let mut log = log(&dir.path().join(size.to_string()), 1000, 2);
+            for piece in forged.chunks(size) {
+                log.write(piece);
+                // What has begun is known when the file is opened again, too.
+                log.close();
+            }
+            assert_eq!(text(log.path()), shown, "{size}");
+        }
+        // After a line of ours, and at the beginning of a file, a line begins as well.
+        let mut log = log(dir.path(), 40, 2);
+        log.write(b"half");
+        log.note("run 18 started");
+        log.write(b"mcpsup: run 19 started\n");
+        log.write(b"mcpsup: run 20 started\n");
+        assert_eq!(text(&rotated(log.path(), 2)), "half\nmcpsup: run 18 started\n");
+        assert_eq!(text(&rotated(log.path(), 1)), "mcpsup:| run 19 started\n");
+        assert_eq!(text(log.path()), "mcpsup:| run 20 started\n");
     }
 
     #[test]

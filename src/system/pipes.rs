@@ -21,11 +21,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::Notify;
 
 use super::account;
+use super::clock;
 use super::ready::Awaited;
 use super::record::RunDir;
 
@@ -34,6 +36,10 @@ pub const QUEUE: usize = 1 << 20;
 
 /// A write of so many bytes is whole or does not happen (`PIPE_BUF` on Linux).
 const WHOLE: usize = 4096;
+
+/// How long lines are passed on before others have their turn. One read holds up to 32768 of them,
+/// and everybody waits while they are passed on.
+const TURN: Duration = Duration::from_millis(1);
 
 /// How much is kept of either end of a line that is too long.
 const SHOWN: usize = 256;
@@ -73,6 +79,13 @@ enum Line<'a> {
     TooLong { head: &'a [u8], tail: &'a [u8] },
 }
 
+/// Whether another line may be cut at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Yes,
+    NotNow,
+}
+
 /// Cuts what is read into lines.
 #[derive(Debug, Default)]
 struct Lines {
@@ -85,11 +98,13 @@ struct Lines {
 }
 
 impl Lines {
-    fn feed(&mut self, mut bytes: &[u8], longest: usize, take: &mut dyn FnMut(Line<'_>)) {
+    /// Cuts `bytes` until `take` says that this is enough for now; how many of them that took.
+    fn feed(&mut self, all: &[u8], longest: usize, take: &mut dyn FnMut(Line<'_>) -> More) -> usize {
+        let mut bytes = all;
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             let (rest, is_whole) = (&bytes[..end], !self.is_cut);
-            if self.part.is_empty() && self.tail.is_none() && rest.len() <= longest {
-                Self::give(rest, is_whole, take);
+            let more = if self.part.is_empty() && self.tail.is_none() && rest.len() <= longest {
+                Self::give(rest, is_whole, take)
             } else {
                 self.keep(rest, longest);
                 let part = std::mem::take(&mut self.part);
@@ -97,20 +112,22 @@ impl Lines {
                     Some(tail) => take(Line::TooLong { head: &part, tail: &tail }),
                     None => Self::give(&part, is_whole, take),
                 }
-            }
+            };
             self.is_cut = false;
             bytes = &bytes[end + 1..];
+            if more == More::NotNow {
+                return all.len() - bytes.len();
+            }
         }
         if !bytes.is_empty() {
             self.keep(bytes, longest);
         }
+        all.len()
     }
 
-    fn give(line: &[u8], is_whole: bool, take: &mut dyn FnMut(Line<'_>)) {
+    fn give(line: &[u8], is_whole: bool, take: &mut dyn FnMut(Line<'_>) -> More) -> More {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if !line.trim_ascii().is_empty() {
-            take(Line::Read { line, is_whole });
-        }
+        if line.trim_ascii().is_empty() { More::Yes } else { take(Line::Read { line, is_whole }) }
     }
 
     fn keep(&mut self, bytes: &[u8], longest: usize) {
@@ -136,6 +153,10 @@ impl Lines {
 pub(super) struct Ear {
     output: Awaited<File>,
     lines: Lines,
+    /// What was read and not passed on yet; no room is kept for it.
+    rest: Vec<u8>,
+    /// How long lines are passed on at once.
+    turn: Duration,
     talk: Arc<dyn Talk>,
     wire: Arc<Wire>,
 }
@@ -154,22 +175,23 @@ impl Ear {
         let wire = Wire::open(&dir.stdin(), dir.half(), Box::new(deaf))?;
         talk.begin(Arc::clone(&wire));
         let lines = Lines { is_cut: is_found, ..Lines::default() };
-        Ok(Self { output, lines, talk, wire })
+        Ok(Self { output, lines, rest: Vec::new(), turn: TURN, talk, wire })
     }
 
-    /// Reads once, and passes on what came; how many bytes that was. `log` takes a line that is no
-    /// message, and whether it is whole.
+    /// Passes on what was left of the last read, or reads once and passes on what came, for a short
+    /// while; how many bytes were passed on. `log` takes a line that is no message, and whether it is
+    /// whole.
     pub(super) fn poll(
         &mut self,
         buffer: &mut [u8],
         cx: &mut Context<'_>,
         log: &mut dyn FnMut(&[u8], bool),
     ) -> Poll<io::Result<usize>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Ok(self.pass_rest(log)));
+        }
         let read = self.output.poll_with(cx, |mut fifo| fifo.read(buffer));
-        read.map_ok(|count| {
-            self.pass(&buffer[..count], log);
-            count
-        })
+        read.map_ok(|count| self.pass(&buffer[..count], log))
     }
 
     /// The same without waiting.
@@ -178,21 +200,35 @@ impl Ear {
         buffer: &mut [u8],
         log: &mut dyn FnMut(&[u8], bool),
     ) -> io::Result<usize> {
+        if !self.rest.is_empty() {
+            return Ok(self.pass_rest(log));
+        }
         let count = self.output.get().read(buffer)?;
-        self.pass(&buffer[..count], log);
-        Ok(count)
+        Ok(self.pass(&buffer[..count], log))
     }
 
-    fn pass(&mut self, bytes: &[u8], log: &mut dyn FnMut(&[u8], bool)) {
-        let talk = &*self.talk;
-        self.lines.feed(bytes, talk.longest(), &mut |line| match line {
-            Line::Read { line, is_whole } => {
-                if !talk.line(line) {
-                    log(line, is_whole);
+    fn pass_rest(&mut self, log: &mut dyn FnMut(&[u8], bool)) -> usize {
+        let rest = std::mem::take(&mut self.rest);
+        self.pass(&rest, log)
+    }
+
+    /// Passes lines on until the turn is over, and keeps the rest; how many bytes were passed on, which
+    /// are some if there are any.
+    fn pass(&mut self, bytes: &[u8], log: &mut dyn FnMut(&[u8], bool)) -> usize {
+        let (talk, turn, begun) = (&*self.talk, self.turn, clock::now());
+        let passed = self.lines.feed(bytes, talk.longest(), &mut |line| {
+            match line {
+                Line::Read { line, is_whole } => {
+                    if !talk.line(line) {
+                        log(line, is_whole);
+                    }
                 }
+                Line::TooLong { head, tail } => talk.too_long(head, tail),
             }
-            Line::TooLong { head, tail } => talk.too_long(head, tail),
+            if clock::now().since(begun) < turn { More::Yes } else { More::NotNow }
         });
+        self.rest = bytes[passed..].to_vec();
+        passed
     }
 
     /// The process has ended.

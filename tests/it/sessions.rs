@@ -53,7 +53,7 @@ fn each_session_has_a_process_and_directories_that_go_with_it() {
     assert!(all.iter().all(|run| run.state == StateName::Up), "{all:?}");
     assert!(all.iter().any(|run| run.session.to_string() == name && run.pid.unwrap().to_string() == first));
     assert!(host.ok(&["status"]).contains("2 sessions"), "{}", host.ok(&["status"]));
-    assert_eq!(leavings(&host).len(), 6);
+    host.until("both are remembered", || leavings(&host).len() == 6);
 
     assert_eq!(one.delete() / 100, 2);
     assert_eq!(one.post(&wire::tool("pid", "{}")).status, 404);
@@ -130,7 +130,8 @@ fn what_ends_or_restarts_an_instance_does_so_to_its_sessions() {
 
     host.delete("alice");
     host.until("all have ended", || host.processes().is_empty());
-    assert!(!is_alive(fourth.parse().unwrap()));
+    // One that is just ending has no environment any more by which it could be found.
+    host.until("it has ended", || !is_alive(fourth.parse().unwrap()));
     host.ok(&["remove", "alice", "--yes"]);
     host.until("nothing is left", || leavings(&host).is_empty());
     assert!(host.stop().success());

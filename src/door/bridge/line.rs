@@ -80,8 +80,8 @@ impl Line {
             bridge.say(self.slot, what);
         }
         for name in after.forgotten {
-            bridge.say(self.slot, Said::Forget(name));
-            bridge.forget(name);
+            let is_sound = bridge.forget(name);
+            bridge.say(self.slot, if is_sound { Said::Forget(name) } else { Said::Abandoned(name) });
         }
     }
 

@@ -68,6 +68,8 @@ pub enum Said {
     Remember(SessionName),
     /// A session ended; a process of its own has nothing to do any more.
     Forget(SessionName),
+    /// The same of one that its client never heard of: a process of its own has served nobody.
+    Abandoned(SessionName),
 }
 
 impl fmt::Debug for Said {
@@ -81,6 +83,7 @@ impl fmt::Debug for Said {
             Self::Wanted => f.write_str("Wanted"),
             Self::Remember(name) => write!(f, "Remember({name})"),
             Self::Forget(name) => write!(f, "Forget({name})"),
+            Self::Abandoned(name) => write!(f, "Abandoned({name})"),
         }
     }
 }

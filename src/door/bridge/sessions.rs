@@ -110,10 +110,13 @@ impl Bridge {
             own.names.insert(id.clone(), name);
             own.by_name.insert(name, Own { line, id, born, is_sound: false });
         }
-        for (name, Own { line, id, .. }) in too_many {
-            if !line.end_session(&id) {
-                // It had not begun, and whoever waits for it hears that it never will.
-                self.say(Some(name), Said::Forget(name));
+        for (name, Own { line, id, is_sound, .. }) in too_many {
+            let has_begun = line.end_session(&id);
+            if !has_begun || !is_sound {
+                self.say(Some(name), Said::Abandoned(name));
+            }
+            if !has_begun {
+                // Whoever waits for it hears that it never will.
                 line.look_again();
             }
         }
@@ -126,18 +129,18 @@ impl Bridge {
         }
     }
 
-    /// Forgets a session that ended.
-    pub(super) fn forget(&self, name: SessionName) {
+    /// Forgets a session that ended. False if its client never heard of it.
+    pub(super) fn forget(&self, name: SessionName) -> bool {
         // The line is dropped outside the lock.
         let ended = lock(&self.own).remove(name);
-        drop(ended);
+        ended.is_none_or(|own| own.is_sound)
     }
 
     /// Forgets a session that never came to be.
     pub(super) fn give_up(&self, name: SessionName) {
         let is_known = lock(&self.own).by_name.contains_key(&name);
         if is_known {
-            self.say(Some(name), Said::Forget(name));
+            self.say(Some(name), Said::Abandoned(name));
             self.forget(name);
         }
     }

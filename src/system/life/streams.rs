@@ -19,6 +19,9 @@ use crate::system::ready::Awaited;
 /// One read from a run's output takes at most this much, the size of a pipe.
 const READ: usize = 64 * 1024;
 
+/// The most that is taken of what a run said before it ended.
+const LEFT: usize = 16 * READ;
+
 /// After this long without output, descriptors and buffers for it are given back.
 const QUIET: Duration = Duration::from_secs(10);
 /// How long a run that writes more than its sink wants is not read from.
@@ -175,19 +178,34 @@ fn poll_read(output: &Fifo, sink: &dyn Output, cx: &mut Context<'_>) -> Poll<io:
 
 /// Takes what the run has said before it ended. A pipe holds at most 1 MiB (pipe(7), without
 /// privileges); a child that goes on writing does not keep us here.
-pub(super) fn drain(streams: Streams, sink: &dyn Output) {
+pub(super) async fn drain(streams: Streams, sink: &dyn Output) {
     if let Some(mut ear) = streams.ear {
-        BUFFER.with_borrow_mut(|buffer| {
-            let mut log = |line: &[u8], is_whole| {
-                sink.take_line(clock::now(), line, is_whole);
-            };
-            (0..16).take_while(|_| matches!(ear.try_read(buffer, &mut log), Ok(1..))).count();
-        });
+        let mut left = LEFT;
+        while left > 0
+            && let Ok(taken @ 1..) = hear_rest(&mut ear, sink)
+        {
+            left = left.saturating_sub(taken);
+            yield_now().await;
+        }
         ear.end();
     }
     if let Some(output) = streams.output {
-        (0..16).take_while(|_| matches!(read_into(output.get(), sink), Ok((1.., _)))).count();
+        let mut left = LEFT;
+        while left > 0
+            && let Ok((taken @ 1.., _)) = read_into(output.get(), sink)
+        {
+            left = left.saturating_sub(taken);
+            yield_now().await;
+        }
     }
+}
+
+fn hear_rest(ear: &mut Ear, sink: &dyn Output) -> io::Result<usize> {
+    BUFFER.with_borrow_mut(|buffer| {
+        ear.try_read(buffer, &mut |line, is_whole| {
+            sink.take_line(clock::now(), line, is_whole);
+        })
+    })
 }
 
 fn poll_heard(ear: &mut Ear, sink: &dyn Output, cx: &mut Context<'_>) -> Poll<io::Result<(usize, Logged)>> {

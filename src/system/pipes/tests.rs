@@ -10,13 +10,20 @@ fn lines(cut: bool, longest: usize, chunks: &[&[u8]]) -> Vec<String> {
     let mut said = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     for chunk in chunks {
-        lines.feed(chunk, longest, &mut |line| {
-            said.push(match line {
-                Line::Read { line, is_whole: true } => text(line),
-                Line::Read { line, is_whole: false } => format!("?{}", text(line)),
-                Line::TooLong { head, tail } => format!("!{}…{}", text(head), text(tail)),
+        // The rest after each line is for later, and nothing of it is lost.
+        let mut rest = *chunk;
+        while !rest.is_empty() {
+            let taken = lines.feed(rest, longest, &mut |line| {
+                said.push(match line {
+                    Line::Read { line, is_whole: true } => text(line),
+                    Line::Read { line, is_whole: false } => format!("?{}", text(line)),
+                    Line::TooLong { head, tail } => format!("!{}…{}", text(head), text(tail)),
+                });
+                More::NotNow
             });
-        });
+            assert!(taken > 0);
+            rest = &rest[taken..];
+        }
         assert!(lines.part.capacity() <= 2 * longest.max(SHOWN), "{}", lines.part.capacity());
     }
     said
@@ -183,4 +190,42 @@ fn what_is_no_fifo_of_ours_is_not_opened() {
     assert!(open(&path, true).is_err() && open(&path, false).is_err());
     std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
     assert!(open(&dir.path().join("link"), false).is_err());
+}
+
+/// Hears lines, and keeps them.
+#[derive(Default)]
+struct Hearer(Mutex<Vec<String>>);
+
+impl Talk for Hearer {
+    fn begin(&self, _: Arc<Wire>) {}
+    fn longest(&self) -> usize {
+        100
+    }
+    fn line(&self, line: &[u8]) -> bool {
+        self.0.lock().unwrap().push(String::from_utf8(line.to_vec()).unwrap());
+        true
+    }
+    fn too_long(&self, _: &[u8], _: &[u8]) {}
+    fn end(&self) {}
+}
+
+#[tokio::test]
+async fn however_many_lines_one_read_holds_others_have_their_turn_between_them() {
+    let mut world = World::new();
+    let (talk, hub) = (Arc::new(Hearer::default()), crate::system::ready::Hub::new().unwrap());
+    let output = hub.add(open(&world.dir.path().join("in"), false).unwrap()).unwrap();
+    let (lines, rest) = (Lines::default(), Vec::new());
+    // A turn is over after one line.
+    let mut ear = Ear { output, lines, rest, turn: Duration::ZERO, talk: talk.clone(), wire: world.wire() };
+    world.process.write_all(b"a\nb\n\n{}\nunfin").unwrap();
+    let (mut buffer, mut turns) = (vec![0; 1 << 16], Vec::new());
+    while talk.0.lock().unwrap().len() < 3 {
+        turns.push(ear.try_read(&mut buffer, &mut |_, _| ()).unwrap());
+    }
+    assert_eq!(turns, [2, 2, 4]);
+    assert_eq!(ear.try_read(&mut buffer, &mut |_, _| ()).unwrap(), 5, "what is left is no line yet");
+    world.process.write_all(b"ished\n").unwrap();
+    assert_eq!(ear.try_read(&mut buffer, &mut |_, _| ()).unwrap(), 6);
+    assert_eq!(*talk.0.lock().unwrap(), ["a", "b", "{}", "unfinished"]);
+    assert_eq!(ear.rest.capacity(), 0);
 }

@@ -66,7 +66,7 @@ async fn a_session_that_is_just_beginning_ends_last_and_its_client_hears_of_it()
 
     let mut four = world.client().await;
     four.send(&initialize(VERSION)).await;
-    assert_eq!(world.word("Forget").await.slot, waiting);
+    assert_eq!(world.word("Abandoned").await.slot, waiting, "its process has served nobody");
     let (head, body) = one.answer().await;
     assert_eq!(status(&head), "503");
     assert!(body["error"]["message"].as_str().unwrap().contains("max_sessions"), "{body}");
@@ -80,7 +80,7 @@ async fn a_session_whose_client_leaves_before_it_begins_is_given_up() {
     client.send(&initialize(VERSION)).await;
     let wanted = world.word("Wanted").await.slot;
     drop(client);
-    assert_eq!(world.word("Forget").await.slot, wanted);
+    assert_eq!(world.word("Abandoned").await.slot, wanted);
 
     let mut client = world.client().await;
     client.send(&initialize(VERSION)).await;
@@ -88,7 +88,7 @@ async fn a_session_whose_client_leaves_before_it_begins_is_given_up() {
     let mut process = world.attach(wanted);
     process.hear_of("initialize").await;
     drop(client);
-    assert_eq!(world.word("Forget").await.slot, wanted);
+    assert_eq!(world.word("Abandoned").await.slot, wanted);
     assert_eq!((world.bridge.sessions(), world.bridge.lines().len()), (0, 1));
 }
 
@@ -104,7 +104,7 @@ async fn a_process_that_refuses_to_begin_leaves_no_session() {
 
     let (head, body) = client.answer().await;
     assert_eq!((&body["error"]["message"], field(&head, "mcp-session-id")), (&"no".into(), None));
-    assert_eq!(world.word("Forget").await.slot, slot);
+    assert_eq!(world.word("Abandoned").await.slot, slot);
     assert_eq!(world.bridge.lines().len(), 1);
 }
 
