@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::logic::envfile;
 use crate::model::config::{Piece, Template};
@@ -63,7 +64,7 @@ pub fn parse(text: &str) -> Result<Template, NotATemplate> {
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('{').and_then(|r| r.split_once('}')) {
             if !literal.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut literal)));
+                pieces.push(Piece::Text(std::mem::take(&mut literal).into()));
             }
             pieces.push(hole(name)?);
             rest = after;
@@ -73,7 +74,7 @@ pub fn parse(text: &str) -> Result<Template, NotATemplate> {
     }
     literal.push_str(rest);
     if !literal.is_empty() {
-        pieces.push(Piece::Text(literal));
+        pieces.push(Piece::Text(literal.into()));
     }
     Ok(Template(pieces))
 }
@@ -144,9 +145,12 @@ pub struct MissingVariable(
 ///
 /// With the first variable that the user's file does not set.
 pub fn fill(template: &Template, holes: &Holes<'_>) -> Result<Secret, MissingVariable> {
+    if let [Piece::Text(text)] = &*template.0 {
+        return Ok(Secret::from(Arc::clone(text)));
+    }
     let parts = template.0.iter().map(|piece| {
         Ok(match piece {
-            Piece::Text(text) => Cow::Borrowed(text.as_str()),
+            Piece::Text(text) => Cow::Borrowed(&**text),
             Piece::User => Cow::Borrowed(holes.user.as_str()),
             Piece::Server => Cow::Borrowed(holes.server.as_str()),
             Piece::Port => Cow::Owned(holes.port.map_or_else(String::new, |port| port.to_string())),

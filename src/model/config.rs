@@ -349,8 +349,8 @@ pub struct Template(pub Vec<Piece>);
 /// A part of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Text as it stands.
-    Text(String),
+    /// Text as it stands; shared, for where a template is nothing else, everybody has the same.
+    Text(Arc<str>),
     /// `{user}`
     User,
     /// `{server}`

@@ -21,10 +21,23 @@ impl Secret {
         Self(shared)
     }
 
+    /// The same text for one place more, where it is no secret.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The text itself. Whoever calls this promises not to log, print or store it readably.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<Arc<str>> for Secret {
+    /// Takes a text in that others have too: it is overwritten when the last of them lets it go here.
+    fn from(text: Arc<str>) -> Self {
+        Self(text)
     }
 }
 

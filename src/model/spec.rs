@@ -79,7 +79,7 @@ pub struct Spec {
     /// What mcpsup.toml says of its server: its times, its limits, its probe, its endpoint.
     pub server: Arc<Server>,
     /// The program: a path with a slash, or a name to be found in the process's own PATH.
-    pub program: Box<str>,
+    pub program: Arc<str>,
     /// Its arguments; secret because `secrets_in_argv` servers take credentials there.
     pub args: Box<[Secret]>,
     /// What is its own in its [environment](Self::environment), sorted by name.

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::model::config::Limits;
 use crate::model::{Reached, RunId};
@@ -14,7 +15,7 @@ use crate::model::{Reached, RunId};
 /// The directory in which one daemon makes its groups.
 #[derive(Debug, Clone)]
 pub struct Root {
-    dir: PathBuf,
+    dir: Arc<Path>,
     /// `memory`, `cpu`, `pids`: those that groups below it have.
     controllers: Vec<String>,
 }
@@ -34,8 +35,8 @@ impl Root {
         };
         let dir = base.join(name);
         fs::create_dir_all(&dir)?;
-        let mut root = Self { dir, controllers: Vec::new() };
-        for (parent, child) in [(base.parent(), &base), (Some(base.as_path()), &root.dir)] {
+        let mut root = Self { dir: dir.into(), controllers: Vec::new() };
+        for (parent, child) in [(base.parent(), &*base), (Some(&*base), &*root.dir)] {
             // Controllers are handed down level by level; a level that has none hands none down.
             if let Some(parent) = parent {
                 hand_down(parent);
@@ -46,7 +47,7 @@ impl Root {
         root.controllers = words(&root.dir.join("cgroup.subtree_control"));
         let trial = root.group(RunId(0));
         trial.create()?;
-        let kills = trial.dir.join("cgroup.kill").exists();
+        let kills = trial.dir().join("cgroup.kill").exists();
         trial.remove()?;
         if kills { Ok(root) } else { Err(io::Error::other("the kernel has no cgroup.kill")) }
     }
@@ -54,7 +55,7 @@ impl Root {
     /// The group of a run; it need not exist.
     #[must_use]
     pub fn group(&self, run: RunId) -> Group {
-        Group { dir: self.dir.join(format!("run-{run}")).into() }
+        Group(Place::Below(Arc::clone(&self.dir), run))
     }
 
     /// Removes the daemon's own directory.
@@ -63,7 +64,7 @@ impl Root {
     ///
     /// When there is still a group in it.
     pub fn remove(&self) -> io::Result<()> {
-        fs::remove_dir(&self.dir)
+        fs::remove_dir(&*self.dir)
     }
 
     /// Which of the limits asked for cannot be kept here, by name.
@@ -81,21 +82,29 @@ impl Root {
 
 /// One group: a directory of the cgroup file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
-    dir: Box<Path>,
+pub struct Group(Place);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// A run's, in the daemon's own directory. Named by both, as there is one for everybody.
+    Below(Arc<Path>, RunId),
+    At(Box<Path>),
 }
 
 impl Group {
     /// The group a record names.
     #[must_use]
     pub fn at(dir: PathBuf) -> Self {
-        Self { dir: dir.into() }
+        Self(Place::At(dir.into()))
     }
 
     /// Its directory.
     #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn dir(&self) -> PathBuf {
+        match &self.0 {
+            Place::Below(root, run) => root.join(format!("run-{run}")),
+            Place::At(dir) => dir.to_path_buf(),
+        }
     }
 
     /// Makes it.
@@ -104,7 +113,7 @@ impl Group {
     ///
     /// When the kernel refuses.
     pub fn create(&self) -> io::Result<()> {
-        match fs::create_dir(&self.dir) {
+        match fs::create_dir(self.dir()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => done,
         }
@@ -123,7 +132,7 @@ impl Group {
             ("pids.max", limits.tasks.map(|tasks| tasks.to_string())),
         ];
         for (file, value) in values {
-            let path = self.dir.join(file);
+            let path = self.dir().join(file);
             if let Some(value) = value.filter(|_| path.exists()) {
                 set(&path, &value)?;
             }
@@ -136,11 +145,11 @@ impl Group {
     #[must_use]
     pub fn reached(&self) -> Option<Reached> {
         let count = |file: &str, event: &str| {
-            let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+            let text = fs::read_to_string(self.dir().join(file)).unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix(event)?.strip_prefix(' '));
             line.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
         };
-        let limit = |file| words(&self.dir.join(file)).first().and_then(|word| word.parse().ok());
+        let limit = |file| words(&self.dir().join(file)).first().and_then(|word| word.parse().ok());
         if count("memory.events", "oom") > 0 && count("memory.events", "oom_kill") > 0 {
             return limit("memory.max").map(Reached::Memory);
         }
@@ -150,13 +159,14 @@ impl Group {
     /// Every process in it.
     #[must_use]
     pub fn processes(&self) -> Vec<i32> {
-        words(&self.dir.join("cgroup.procs")).iter().filter_map(|pid| pid.parse().ok()).collect()
+        words(&self.dir().join("cgroup.procs")).iter().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// True while a process of it, or of a group below it, is alive. A zombie is not.
     #[must_use]
     pub fn is_populated(&self) -> bool {
-        fs::read_to_string(self.dir.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+        fs::read_to_string(self.dir().join("cgroup.events"))
+            .is_ok_and(|events| events.contains("populated 1"))
     }
 
     /// Kills every process in it and in the groups below it, at once and without a gap for forks.
@@ -165,7 +175,7 @@ impl Group {
     ///
     /// When the group is gone, or the kernel refuses.
     pub fn kill(&self) -> io::Result<()> {
-        set(&self.dir.join("cgroup.kill"), "1")
+        set(&self.dir().join("cgroup.kill"), "1")
     }
 
     /// Removes it and the empty groups that its processes made below it.
@@ -174,16 +184,16 @@ impl Group {
     ///
     /// When it is still populated.
     pub fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir(&self.dir) {
+        match fs::remove_dir(self.dir()) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(_) => {
-                for below in fs::read_dir(&self.dir)?.flatten() {
+                for below in fs::read_dir(self.dir())?.flatten() {
                     if below.file_type().is_ok_and(|kind| kind.is_dir()) {
                         Self::at(below.path()).remove()?;
                     }
                 }
-                fs::remove_dir(&self.dir)
+                fs::remove_dir(self.dir())
             }
         }
     }

@@ -145,7 +145,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
     };
     failpoint::pass("spawn.grouped");
     let streams = open_streams(life, is_stdio).map_err(cannot("open the run's output"))?;
-    let make = Make::new(group.map(super::cgroup::Group::dir), spec.cage.namespaces);
+    let make = Make::new(group.map(Group::dir).as_deref(), spec.cage.namespaces);
     let (mut socket, pid) = ask(life, make).await?;
     failpoint::pass("spawn.started");
     // It is our child and cannot be reaped by anybody else, so the pid still means it.
@@ -158,7 +158,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
         spec: spec.id,
         plan: spec.plan(),
         identity,
-        cgroup: group.map(|group| group.dir().to_path_buf()),
+        cgroup: group.map(Group::dir),
         pid_namespace: matches!(life.held, Held::Namespace),
         backend: spec.backend,
         socket: spec.socket(&home),

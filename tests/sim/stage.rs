@@ -102,7 +102,7 @@ pub(crate) fn spec(seat: usize, tenant: usize, version: usize, times: Times) -> 
     Spec {
         id: SpecId(digest),
         server: Arc::new(server(plan(times))),
-        program: Box::default(),
+        program: Arc::default(),
         args: Box::default(),
         env: Box::default(),
         working_dir: None,

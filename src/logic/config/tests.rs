@@ -32,7 +32,7 @@ fn notes(lines: &str) -> Arc<Server> {
 }
 
 fn text(text: &str) -> Template {
-    Template(vec![Piece::Text(text.to_owned())])
+    Template(vec![Piece::Text(text.into())])
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn every_key_is_read() {
     let server = &config.servers[&"notes".parse().unwrap()];
     assert_eq!(server.command[1], text("{}"));
     assert_eq!(server.command[2], Template(vec![Piece::Env("DSN".to_owned())]));
-    assert_eq!(server.env["NAME"].0, [Piece::Text("notes-".to_owned()), Piece::User]);
+    assert_eq!(server.env["NAME"].0, [Piece::Text("notes-".into()), Piece::User]);
     assert!(!server.for_all && server.secrets_in_argv);
     assert_eq!(server.port_env.as_deref(), Some("NOTES_PORT"));
     assert!(!server.credentials["TOKEN"].required && server.credentials["DSN"].required);

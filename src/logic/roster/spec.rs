@@ -103,7 +103,7 @@ impl Recipe<'_> {
         };
         let mut filler = Filler { holes, file: self.file, problems: Vec::new() };
         let mut command = server.command.iter().map(|part| filler.fill(part));
-        let program = command.next().map(|program| program.reveal().into()).unwrap_or_default();
+        let program = command.next().map(|program| program.shared()).unwrap_or_default();
         let args = command.collect();
         let working_dir = server.working_dir.as_ref();
         let working_dir = working_dir.map(|dir| home.state_dir.join(filler.fill(dir).reveal()).into());

@@ -26,7 +26,7 @@ pub(super) struct User {
     /// The last version that could be read.
     pub(super) good: Option<Good>,
     /// What is wrong with the newest version, if it could not.
-    faults: Vec<Problem>,
+    faults: Box<[Problem]>,
     /// What follows from `good` and the configuration; `None`: to be found out.
     checked: Option<Checked>,
     /// The last specs that nothing was wrong with. A list, as is everything here that has one
@@ -39,7 +39,7 @@ pub(super) struct User {
 /// A version of a file that could be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Good {
-    file: String,
+    file: Box<str>,
     owner_uid: u32,
     vars: Variables,
 }
@@ -51,8 +51,8 @@ struct Checked {
     account: Option<Arc<Account>>,
     lookup: Lookup,
     /// What is wrong for all of the user's instances.
-    problems: Vec<Problem>,
-    servers: Vec<(ServerName, Judged)>,
+    problems: Box<[Problem]>,
+    servers: Box<[(ServerName, Judged)]>,
 }
 
 /// What became of looking for an account.
@@ -67,13 +67,13 @@ pub(super) enum Lookup {
 }
 
 /// A spec, or what is missing for it.
-type Made = Result<Arc<Spec>, Vec<Problem>>;
+type Made = Result<Arc<Spec>, Box<[Problem]>>;
 
 /// One server that a user wants.
 #[derive(Debug)]
 struct Judged {
     pin: Option<Box<Pin>>,
-    problems: Vec<Problem>,
+    problems: Box<[Problem]>,
     /// The ports and the account that the last spec was made for, and what came of it.
     made: Option<(Given, Tenancy, Made)>,
 }
@@ -81,7 +81,7 @@ struct Judged {
 impl User {
     /// What is wrong with the file as a whole.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.faults.iter().chain(self.checked.iter().flat_map(|checked| &checked.problems))
+        self.faults.iter().chain(self.checked.iter().flat_map(|checked| &*checked.problems))
     }
 
     /// The uid by which they are known on this host, as far as the file tells.
@@ -116,7 +116,7 @@ impl User {
             FileState::Refused(problem) => vec![problem],
             FileState::Read(EnvFile { name, bytes, owner_uid }) => match envfile::parse(&bytes, &name) {
                 Ok(vars) => {
-                    let good = Good { file: name, owner_uid, vars };
+                    let good = Good { file: name.into(), owner_uid, vars };
                     if self.good.as_ref() != Some(&good) {
                         self.good = Some(good);
                         self.checked = None;
@@ -126,8 +126,8 @@ impl User {
                 Err(problems) => problems,
             },
         };
-        let is_news = self.faults != faults || (self.good.is_some() && self.checked.is_none());
-        self.faults = faults;
+        let is_news = *self.faults != *faults || (self.good.is_some() && self.checked.is_none());
+        self.faults = faults.into();
         is_news
     }
 
@@ -156,7 +156,7 @@ impl User {
             let problems = described.map(|it| settings::credentials(it, &good.file, &good.vars));
             let judged = Judged {
                 pin: settings.pins.remove(&server).map(Box::new),
-                problems: problems.unwrap_or_default(),
+                problems: problems.unwrap_or_default().into(),
                 made: None,
             };
             servers.push((server, judged));
@@ -167,8 +167,8 @@ impl User {
             enabled: settings.enabled,
             account,
             lookup,
-            problems: settings.problems,
-            servers,
+            problems: settings.problems.into(),
+            servers: servers.into(),
         });
     }
 
@@ -176,7 +176,7 @@ impl User {
     pub(super) fn ask(&self, name: &UserName, config: &Config, ports: &Ports, wanted: &mut Vec<Asked>) {
         let id = |server: &ServerName| InstanceId::new(name.clone(), server.clone());
         if let Some(checked) = &self.checked {
-            for (server, judged) in &checked.servers {
+            for (server, judged) in &*checked.servers {
                 let id = id(server);
                 let is_good = checked.problems.is_empty() && judged.problems.is_empty();
                 // A file with something wrong in it moves nobody's door.
@@ -205,7 +205,7 @@ impl User {
         door: Option<u16>,
         shared: &BTreeSet<u32>,
     ) -> Listed {
-        let mut problems = self.faults.clone();
+        let mut problems = self.faults.to_vec();
         let refused = Listed::without_spec(Want::Keep, StateName::Refused, door, id, Some(config));
         let (Some(good), Some(checked)) = (&self.good, &mut self.checked) else {
             problems.extend(answer.err());
@@ -299,7 +299,7 @@ impl Judged {
         {
             return made.clone();
         }
-        let made = recipe.make(config, host).map(|spec| match old {
+        let made = recipe.make(config, host).map_err(Vec::into_boxed_slice).map(|spec| match old {
             Some(old) if **old == spec => Arc::clone(old),
             Some(_) | None => Arc::new(spec),
         });

@@ -23,7 +23,7 @@ fn user(name: &str) -> UserName {
 }
 
 fn text(text: &str) -> Template {
-    Template(vec![Piece::Text(text.to_owned())])
+    Template(vec![Piece::Text(text.into())])
 }
 
 /// A server that everybody has, learns its port in `NOTES_PORT` and wants `TOKEN=tok-…`.
