@@ -28,6 +28,7 @@ mod files;
 mod host;
 mod identity;
 mod inflight;
+mod manager;
 mod outlive;
 mod outside;
 mod real;
