@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance real check audit bench bench-peers install uninstall deb rpm
+.PHONY: all demo test conformance real test-systemd check audit bench bench-peers install uninstall deb rpm
 
 all:
 	$(CARGO) build --locked --release
@@ -24,6 +24,13 @@ conformance:
 # Real servers called by real clients, behind the bridge; installs packages by name, so not in CI.
 real:
 	python3 tests/real/run.py
+
+# Under a real systemd, in a virtual machine; says what to install for it. All of it, or the SCENARIOS
+# that are named.
+SCENARIOS ?=
+
+test-systemd:
+	python3 tests/systemd/run.py $(SCENARIOS)
 
 # What must hold before a change goes in, beside the tests.
 check:

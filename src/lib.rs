@@ -79,13 +79,17 @@
 //! files, the daemon what runs, [`system::survey`] what the host is like, each as a fact, and
 //! [`logic::doctor`] what is wrong with that and what mends it.
 //!
+//! Under a service manager ([`notify`](system::notify)) the doors are open while there is no daemon: it
+//! keeps each of them for the next one. What it is told, that we are ready, how the servers are, that the
+//! loop turns, the loop tells it.
+//!
 //! # The folders
 //!
 //! | folder | is | may name |
 //! |---|---|---|
 //! | [`model`] | nouns: [user and server](model::name), [secret](model::secret), [spec](model::spec), [run](model::run), [configuration](model::config), [status](model::status), [port map](model::portmap) | nothing |
 //! | [`logic`] | decisions: [`config`](logic::config), [`envfile`](logic::envfile), [`template`](logic::template), [`roster`](logic::roster), [`ports`](logic::ports), [`uids`](logic::uids), [`instance`](logic::instance), [`fleet`](logic::fleet), [`access`](logic::access), [`token`](logic::token), [`redact`](logic::redact), [`snippet`](logic::snippet), [`connect`](logic::connect), [`selfserve`](logic::selfserve), [`cage`](logic::cage), [`doctor`](logic::doctor), and of MCP [`frame`](logic::frame), [`era`](logic::era), [`exchange`](logic::exchange) | model |
-//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`ground`](system::ground), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`trust`](system::trust), [`logfile`](system::logfile), [`places`](system::places), [`seal`](system::seal), [`survey`](system::survey) | model |
+//! | [`system`] | deeds, and the only folder that touches the OS: [`envdir`](system::envdir), [`process`](system::process), [`launch`](system::launch), [`ground`](system::ground), [`record`](system::record), [`pipes`](system::pipes), [`ready`](system::ready), [`cgroup`](system::cgroup), [`tree`](system::tree), [`probe`](system::probe), [`socket`](system::socket), [`files`](system::files), [`trust`](system::trust), [`logfile`](system::logfile), [`places`](system::places), [`seal`](system::seal), [`survey`](system::survey), [`notify`](system::notify) | model |
 //! | [`control`] | the control socket: [`protocol`](control::protocol), [`server`](control::server), [`client`](control::client), and the [passage](control::passage) to an instance | model, system |
 //! | [`door`] | the listening socket of each instance, which outlives every run behind it; the [bridge](door::bridge) to a stdio server | model, logic, system |
 //! | [`daemon`] | the loop: the one task that owns the fleet; event → drive → act → publish | all above |

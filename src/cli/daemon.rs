@@ -1,7 +1,9 @@
 //! `mcpsup daemon`
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
 
+use anyhow::Context;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -9,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Outcome;
 use super::session::{Environment, Session};
+use crate::system::notify::Started;
 
 /// Runs the supervisor until it is told to end.
 ///
@@ -16,8 +19,10 @@ use super::session::{Environment, Session};
 ///
 /// When it cannot start, or ended otherwise than told.
 pub fn run(session: &Session) -> anyhow::Result<Outcome> {
+    // First of all: what was passed to us is found by its number.
+    let started = Started::read(|name| session.environment.get(name).map(OsString::from));
     log_to_stderr(&session.environment);
-    crate::daemon::run(&session.places)?;
+    crate::daemon::run(&session.places, started.context("cannot take over what the service manager kept")?)?;
     Ok(Outcome::Done)
 }
 

@@ -116,6 +116,7 @@ impl Daemon {
         notes.extend(self.who_needs_tokens());
         notes.extend(self.sources.watcher.problem().map(str::to_owned));
         notes.extend(self.site.unlimited.iter().cloned());
+        notes.extend(self.doors.note());
         notes.extend(self.site.refusal());
         for (name, server) in &self.config.servers {
             if server.secrets_in_argv {

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::kept::{Keeping, Kept};
 use crate::door::bridge::Bridge;
 use crate::door::{Behind, Door, Entrance, Gate, House, Lead, Route, Settings};
 use crate::model::config::{Config, Door as Limits};
@@ -26,6 +27,8 @@ pub(super) struct Doors {
     open: BTreeMap<InstanceId, Open>,
     /// Ports that should be a door's and are somebody else's, and what was said about it.
     taken: BTreeMap<InstanceId, Taken>,
+    /// Where they are while there is no daemon.
+    keeping: Keeping,
 }
 
 struct Taken {
@@ -44,8 +47,9 @@ pub(super) struct Place {
 struct Open {
     port: u16,
     behind: Leads,
-    /// Dropping it frees the port.
+    /// Dropping it frees the port, where nobody else keeps it.
     door: Door,
+    kept: Option<Box<Kept>>,
     /// Its user's connection alone does not let them in.
     takes_token: bool,
     /// Its socket in the file system, and whose that is.
@@ -74,18 +78,19 @@ impl Open {
 
 impl Doors {
     /// Sockets will be below `dir`; what an earlier daemon left there goes.
-    pub(super) fn new(config: &Config, hub: Arc<Hub>, dir: PathBuf) -> Self {
+    pub(super) fn new(config: &Config, hub: Arc<Hub>, dir: PathBuf, keeping: Keeping) -> Self {
         let (settings, _) = watch::channel(settings(config));
         let house = Arc::default();
         remove_all(&dir);
-        Self { settings, house, dir, hub, open: BTreeMap::new(), taken: BTreeMap::new() }
+        let (open, taken) = (BTreeMap::new(), BTreeMap::new());
+        Self { settings, house, dir, hub, open, taken, keeping }
     }
 
     /// Takes over changed limits; connections that are open keep theirs.
     pub(super) fn configure(&mut self, config: &Config) {
         let new = settings(config);
         if self.settings.borrow().listen != new.listen {
-            self.open.clear();
+            self.shut_all(|_| true);
         }
         self.settings.send_replace(new);
     }
@@ -96,7 +101,7 @@ impl Doors {
             |(id, open): &(&InstanceId, &Open)| wanted.get(*id).is_none_or(|place| !open.is_at(place));
         let over: Vec<InstanceId> = whom.of(&self.open).filter(is_over).map(|(id, _)| id.clone()).collect();
         for id in over {
-            self.open.remove(&id);
+            self.shut(&id);
         }
         self.taken.retain(|id, taken| {
             !whom.has(&id.user) || wanted.get(id).is_some_and(|place| place.port == taken.port)
@@ -124,9 +129,25 @@ impl Doors {
         }
     }
 
-    fn open(&self, id: &InstanceId, place: &Place) -> std::io::Result<Open> {
+    fn open(&mut self, id: &InstanceId, place: &Place) -> std::io::Result<Open> {
         let listen = self.settings.borrow().listen;
-        let listener = self.hub.add(socket::listen(listen, place.port)?)?;
+        let (listener, kept) = self.keeping.listen(id, SocketAddr::new(listen, place.port))?;
+        match self.open_on(listener, id, place) {
+            Ok((behind, door)) => {
+                let kept = kept.map(Box::new);
+                Ok(Open { port: place.port, behind, door, kept, takes_token: false, beside: None })
+            }
+            Err(error) => {
+                if let Some(kept) = kept {
+                    self.keeping.give_up(&kept);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn open_on(&self, listener: TcpListener, id: &InstanceId, place: &Place) -> io::Result<(Leads, Door)> {
+        let listener = self.hub.add(listener)?;
         let (leads, behind) = if let Some(bridge) = &place.bridge {
             (Leads::Stdio(Arc::clone(bridge)), Behind::Stdio(Arc::clone(bridge)))
         } else {
@@ -135,8 +156,7 @@ impl Doors {
             (Leads::Http(route), behind)
         };
         let house = Arc::clone(&self.house);
-        let door = Door::open(listener, self.settings.subscribe(), id.clone(), behind, house)?;
-        Ok(Open { port: place.port, behind: leads, door, takes_token: false, beside: None })
+        Ok((leads, Door::open(listener, self.settings.subscribe(), id.clone(), behind, house)?))
     }
 
     /// Every door that is open.
@@ -234,9 +254,34 @@ impl Doors {
         held.map(|(id, taken)| (id, taken.port))
     }
 
+    /// Closes what was kept for us and is no door any more. To be called once it is known which doors
+    /// are wanted.
+    pub(super) fn close_unclaimed(&mut self) {
+        self.keeping.close_unclaimed();
+    }
+
+    /// What is to be said of the ports while there is no daemon.
+    pub(super) fn note(&self) -> Option<String> {
+        self.keeping.note()
+    }
+
+    /// Closes a door for good.
+    fn shut(&mut self, id: &InstanceId) {
+        if let Some(kept) = self.open.remove(id).and_then(|mut open| open.kept.take()) {
+            self.keeping.give_up(&kept);
+        }
+    }
+
+    fn shut_all(&mut self, is_meant: impl Fn(&InstanceId) -> bool) {
+        let over: Vec<InstanceId> = self.open.keys().filter(|id| is_meant(id)).cloned().collect();
+        for id in over {
+            self.shut(&id);
+        }
+    }
+
     /// Closes the doors of one user.
     pub(super) fn close(&mut self, user: &crate::model::UserName) {
-        self.open.retain(|id, _| id.user != *user);
+        self.shut_all(|id| id.user == *user);
         self.taken.retain(|id, _| id.user != *user);
     }
 }

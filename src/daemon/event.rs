@@ -85,8 +85,12 @@ impl Daemon {
             Event::Signal(Signal::Terminate) => {
                 self.ending = Ending::WithTheRuns;
                 self.fleet.close();
+                self.tell_ending("every server is being ended");
             }
-            Event::Signal(Signal::HandOver) => self.ending = Ending::HandOver,
+            Event::Signal(Signal::HandOver) => {
+                self.ending = Ending::HandOver;
+                self.tell_ending("the servers go on");
+            }
             Event::Signal(Signal::Reload) => self.reload(now),
             Event::Signal(Signal::Child) => self.processes.reap_strays(),
             Event::Hint(Hint { complete, whom }) => self.look(now, &whom, Complete::Named(&complete)),
@@ -141,12 +145,14 @@ impl Daemon {
 
     /// Reads mcpsup.toml and every env file again. What is broken changes nothing.
     pub(super) fn reload(&mut self, now: Moment) {
+        self.tell_reloading(true);
         self.read_config();
         self.tokens.reload();
         self.set_gates();
         self.seals.retry();
         self.look(now, &Whom::All, Complete::Named(&BTreeSet::new()));
         tracing::info!(problems = self.problems.len(), "configuration read");
+        self.tell_reloading(false);
     }
 
     /// Reads env.d, whole or the files of some, and says what is wanted now.

@@ -11,7 +11,8 @@
 //!
 //! What the loop holds, by whose concern it is: `start`, `store` (what it remembers) and `calm`; `call` and
 //! `wishes` (what was asked on the control socket); `doors`, `gates`, `tokens` and `apart` (who comes in, what
-//! keeps users apart); `seals` (sealed files); `bridges`, `recall` and `slots` (sessions); `output` and `sinks` (what
+//! keeps users apart); `kept` and `told` (the service manager: doors it keeps, what it hears); `seals` (sealed
+//! files); `bridges`, `recall` and `slots` (sessions); `output` and `sinks` (what
 //! processes write).
 
 mod act;
@@ -22,6 +23,7 @@ mod calm;
 mod doors;
 mod event;
 mod gates;
+mod kept;
 pub mod output;
 mod publish;
 mod recall;
@@ -32,6 +34,7 @@ mod start;
 mod status;
 pub mod store;
 mod tokens;
+mod told;
 mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +57,7 @@ use crate::system::envdir::EnvDir;
 use crate::system::envdir::watch::Watcher;
 use crate::system::files::Lock;
 use crate::system::memory;
+use crate::system::notify::Started;
 use crate::system::places::Places;
 use crate::system::process::{News, Processes};
 use crate::system::signals::Signals;
@@ -72,20 +76,21 @@ use slots::{Draining, Own};
 use start::Ears;
 use store::Store;
 use tokens::Tokens;
+use told::Told;
 use wishes::Wished;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
-/// daemon).
+/// daemon). `started` is what a service manager has to do with it.
 ///
 /// # Errors
 ///
 /// When it cannot begin: no runtime or state directory, another daemon on it, no control socket.
 /// Once it runs, nothing ends it but a signal.
-pub fn run(places: &Places) -> Result<(), StartError> {
+pub fn run(places: &Places, started: Started) -> Result<(), StartError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::runtime)?;
     let ended = runtime.block_on(async {
-        let mut daemon = Daemon::start(places)?;
+        let mut daemon = Daemon::start(places, started)?;
         daemon.serve().await;
         Ok(())
     });
@@ -154,6 +159,7 @@ struct Daemon {
     ports_saver: PortsSaver,
     ending: Ending,
     calm: Calm,
+    told: Told,
     sources: Sources,
 }
 
@@ -221,6 +227,7 @@ impl Daemon {
         self.turn(clock::now()).await;
         while !self.is_over() {
             self.listen_once_settled(clock::now());
+            self.tell_manager(clock::now());
             let event = self.next().await;
             let now = clock::now();
             self.note(event, now);
@@ -290,11 +297,18 @@ impl Daemon {
         let drained = self.draining.values().map(|draining| draining.until).min();
         let ears = self.ears.as_ref().map(start::Ears::deadline);
         let written = self.bridges.deadline().filter(|_| self.ending == Ending::No);
-        let map = self.shown.write_map_at();
-        let soonest = [self.fleet.deadline(), map, self.calm.deadline(), drained, ears, written]
-            .into_iter()
-            .flatten()
-            .min();
+        let soonest = [
+            self.fleet.deadline(),
+            self.shown.write_map_at(),
+            self.calm.deadline(),
+            drained,
+            ears,
+            written,
+            self.told.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         soonest.map_or(self.look_at, |at| at.min(self.look_at))
     }
 

@@ -110,6 +110,7 @@ impl Daemon {
         changed |= self.finish_removals();
         if changed {
             self.shown.map_changed(now);
+            self.told.status_changed(now);
         }
         if self.shown.map.due.is_some_and(|due| due <= now) {
             self.write_map(now);

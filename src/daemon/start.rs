@@ -15,11 +15,13 @@ use super::bridges::{Bridges, read_opened};
 use super::calm::Calm;
 use super::doors::Doors;
 use super::event::LOOK_EVERY;
+use super::kept::Keeping;
 use super::publish::Shown;
 use super::seals::Seals;
 use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
 use super::tokens::Tokens;
+use super::told::Told;
 use super::{Daemon, Ending, PortsSaver, Sources};
 use crate::control;
 use crate::control::protocol::Call;
@@ -40,6 +42,7 @@ use crate::system::failpoint;
 use crate::system::files::{self, FileError, NotLocked};
 use crate::system::ground;
 use crate::system::holdings;
+use crate::system::notify::Started;
 use crate::system::places::Places;
 use crate::system::process::{self, Processes};
 use crate::system::ready::Hub;
@@ -113,7 +116,7 @@ impl Ears {
 impl Daemon {
     /// Makes everything ready for the first turn. What runs already is found again before anything
     /// could be started.
-    pub(super) fn start(places: &Places) -> Result<Self, StartError> {
+    pub(super) fn start(places: &Places, started: Started) -> Result<Self, StartError> {
         let is_root = account::own_uid() == 0;
         make_directories(places, is_root)?;
         let lock = files::lock(&places.state.join("lock"))
@@ -129,9 +132,7 @@ impl Daemon {
         let ground = ground::look().map_err(StartError::while_trying("try what this host can keep apart"))?;
         let contained = containment(&config, places, &ground)?;
         let site = apart::site(ground, &contained, places, &config);
-        if let Some(refusal) = site.refusal() {
-            return Err(StartError::Isolation(refusal));
-        }
+        site.refusal().map_or(Ok(()), |refusal| Err(StartError::Isolation(refusal)))?;
         let uid_range = config.daemon.uid_range;
         let hub = Arc::new(Hub::new().map_err(StartError::while_trying("wait for descriptors"))?);
         let processes =
@@ -154,7 +155,8 @@ impl Daemon {
             is_root,
             stand_in: account::stand_in(),
             key,
-            doors: Doors::new(&config, hub, places.runtime.join("doors")),
+            told: Told::new(&started, now),
+            doors: Doors::new(&config, hub, places.runtime.join("doors"), Keeping::new(started)),
             tokens: Tokens::new(&places.state),
             cages: Cages::new(&site, &config),
             bridges,
@@ -240,6 +242,11 @@ impl Daemon {
         if let Some(ears) = self.ears.take_if(|ears| !settling || ears.open_at <= now) {
             let known = self.sources.known.subscribe();
             tokio::spawn(control::server::serve(ears.listener, ears.calls, ears.generations, known));
+            self.tell_ready(now);
+        }
+        // Whose doors there are is known from mcpsup.toml and the ports that are remembered.
+        if self.ears.is_none() && self.roster.config().is_some() {
+            self.doors.close_unclaimed();
         }
     }
 

@@ -34,6 +34,20 @@ pub enum StateName {
 }
 
 impl StateName {
+    /// Every one, the best first.
+    pub const ALL: [Self; 10] = [
+        Self::Up,
+        Self::Starting,
+        Self::Down,
+        Self::Cooling,
+        Self::Stopping,
+        Self::Killing,
+        Self::Stopped,
+        Self::Disabled,
+        Self::Refused,
+        Self::Gone,
+    ];
+
     /// The word in tables, logs and JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -2,7 +2,8 @@
 //!
 //! What is here: a group per run, who is in it, limits where the controllers are, and
 //! `cgroup.kill` (cgroups(7); kernel 5.14). The groups must not lie inside the daemon's own unit:
-//! a unit with live groups below it cannot be started again.
+//! a unit with live groups below it cannot be started again. Under systemd they lie in a unit beside
+//! it, which has no process of its own and is delegated to us (`units/mcpsup-runs.service`).
 
 use std::fs;
 use std::io;
@@ -16,26 +17,29 @@ use crate::model::{Reached, RunId};
 #[derive(Debug, Clone)]
 pub struct Root {
     dir: Arc<Path>,
+    /// The directory it lies in, if that is of our making too.
+    ours: Option<PathBuf>,
     /// `memory`, `cpu`, `pids`: those that groups below it have.
     controllers: Vec<String>,
 }
 
 impl Root {
-    /// Opens `base`, or `mcpsup` at the top of the machine's cgroup v2 mount, and makes a
-    /// directory for the daemon named `name` in it.
+    /// Opens `base`, or the unit that systemd has for our runs beside our own, or else `mcpsup` at the
+    /// top of the machine's cgroup v2 mount, and makes a directory for the daemon named `name` in it.
     ///
     /// # Errors
     ///
     /// When there is no such mount, or this process may not make groups there, or the kernel has
     /// no `cgroup.kill`.
     pub fn open(base: Option<&Path>, name: &str) -> io::Result<Self> {
-        let base = match base {
-            Some(base) => base.to_path_buf(),
-            None => mount_point()?.join("mcpsup"),
+        let (base, is_ours) = match (base, delegated()) {
+            (Some(base), _) => (base.to_path_buf(), false),
+            (None, Some(base)) => (base, false),
+            (None, None) => (mount_point()?.join("mcpsup"), true),
         };
         let dir = base.join(name);
         fs::create_dir_all(&dir)?;
-        let mut root = Self { dir: dir.into(), controllers: Vec::new() };
+        let mut root = Self { dir: dir.into(), ours: is_ours.then(|| base.clone()), controllers: Vec::new() };
         for (parent, child) in [(base.parent(), &*base), (Some(&*base), &*root.dir)] {
             // Controllers are handed down level by level; a level that has none hands none down.
             if let Some(parent) = parent {
@@ -58,13 +62,20 @@ impl Root {
         Group(Place::Below(Arc::clone(&self.dir), run))
     }
 
-    /// Removes the daemon's own directory.
+    /// Removes the daemon's own directory, and the one it lies in if no other daemon's does.
     ///
     /// # Errors
     ///
     /// When there is still a group in it.
     pub fn remove(&self) -> io::Result<()> {
-        fs::remove_dir(&*self.dir)
+        fs::remove_dir(&*self.dir)?;
+        match self.ours.as_ref().map(fs::remove_dir) {
+            None | Some(Ok(())) => Ok(()),
+            // Somebody else's is in there.
+            Some(Err(error)) if error.raw_os_error() == Some(nix::libc::EBUSY) => Ok(()),
+            Some(Err(error)) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            Some(Err(error)) => Err(error),
+        }
     }
 
     /// Which of the limits asked for cannot be kept here, by name.
@@ -199,6 +210,21 @@ impl Group {
     }
 }
 
+/// The group that a service manager keeps for our runs: that of the unit `NAME-runs.service` beside our
+/// own, `NAME.service`.
+fn delegated() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let beside = mount_point().ok()?.join(runs_beside(Path::new(path))?);
+    // A group with processes in it could not hand controllers down.
+    (beside.is_dir() && words(&beside.join("cgroup.procs")).is_empty()).then_some(beside)
+}
+
+fn runs_beside(own: &Path) -> Option<PathBuf> {
+    let name = own.file_name()?.to_str()?.strip_suffix(".service")?;
+    Some(own.with_file_name(format!("{name}-runs.service")))
+}
+
 /// Where cgroup v2 is mounted, from `proc_pid_mountinfo(5)`.
 fn mount_point() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
@@ -245,6 +271,15 @@ mod tests {
         }
         let group = Group::at(dir.path().to_path_buf());
         (dir, group)
+    }
+
+    #[test]
+    fn the_runs_of_a_unit_are_kept_in_the_unit_beside_it() {
+        let beside = |own: &str| runs_beside(Path::new(own)).map(|path| path.display().to_string());
+        let runs = Some("system.slice/mcpsup-runs.service".to_owned());
+        assert_eq!(beside("system.slice/mcpsup.service"), runs);
+        assert_eq!(beside("user.slice/user-0.slice/session-1.scope"), None);
+        assert_eq!(beside(""), None);
     }
 
     #[test]

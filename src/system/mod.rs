@@ -27,6 +27,7 @@ mod life;
 pub mod logfile;
 pub mod look;
 pub mod memory;
+pub mod notify;
 pub mod orders;
 pub mod peer;
 pub mod pipes;

@@ -15,7 +15,7 @@ use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::process::Signal;
 
 use super::cause::plain;
-use super::{clock, process, record};
+use super::{clock, notify, process, record};
 use crate::model::Moment;
 use crate::model::file::SecretBytes;
 
@@ -37,7 +37,8 @@ pub(super) fn awaits(pid: i32) -> bool {
 
 /// Says `input` to a program, and gives what it answers, at most `most` bytes.
 ///
-/// The program has our environment: it is part of the host, as we are.
+/// The program has our environment, for it is part of the host, as we are; but not what tells us of our
+/// service manager.
 ///
 /// # Errors
 ///
@@ -104,6 +105,10 @@ impl Tool {
         #[expect(clippy::disallowed_methods, reason = "a tool of the host, which is no server")]
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Who has these can speak for us.
+        for name in notify::VARIABLES {
+            command.env_remove(name);
+        }
         let mut child = command.spawn().map_err(|error| cannot(&error))?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other);
         match pid.and_then(|pid| Ok((pid, record::open_pidfd(pid)?))) {

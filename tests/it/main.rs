@@ -29,6 +29,7 @@ mod host;
 mod identity;
 mod inflight;
 mod init;
+mod manager;
 mod outlive;
 mod outside;
 mod real;

@@ -74,7 +74,7 @@ impl Ready {
 pub(super) fn program(config: &Config) -> String {
     let first = config.servers.values().next().and_then(|server| server.command.first());
     match first.map(|template| template.0.as_slice()) {
-        Some([Piece::Text(text)]) => text.clone(),
+        Some([Piece::Text(text)]) => text.to_string(),
         Some(_) | None => String::new(),
     }
 }

@@ -1,0 +1,179 @@
+# What the scenarios have in the guest. Sourced, not run; see run.py for how to write one.
+# shellcheck shell=bash
+
+export PATH=$PAYLOAD/tools:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+passed=$(cat /var/lib/passed 2>/dev/null || echo 0)
+failed=$(cat /var/lib/failed 2>/dev/null || echo 0)
+BOOT=$(($(cat /var/lib/boot 2>/dev/null || echo 0) + 1))
+echo $BOOT >/var/lib/boot
+[ "$BOOT" -gt 1 ] || echo "# guest: $(. /etc/os-release; echo "$PRETTY_NAME"), $(uname -r), $(systemctl --version | head -1)"
+
+# check "a sentence" command…: one line of TAP; what the command said, if it failed.
+check() {
+    local sentence=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        passed=$((passed + 1))
+        echo "ok - $sentence"
+    else
+        failed=$((failed + 1))
+        echo "not ok - $sentence"
+        echo "$* => ${said:-(said nothing)}" | tail -n 25 | sed 's/^/#   /'
+    fi
+}
+
+# essential "a sentence" command…: the same; without it the rest would prove nothing, so it ends there.
+essential() {
+    local before=$failed
+    check "$@"
+    [ "$failed" = "$before" ] || {
+        show "the end of the journal" journalctl --no-pager -n 30
+        done_checking
+        exec systemctl poweroff -ff
+    }
+}
+
+# show "what" command…: for the reader; proves nothing.
+show() {
+    local what=$1
+    shift
+    echo "# $what:"
+    "$@" 2>&1 | sed 's/^/#   /'
+}
+
+# until_so SECONDS command…: waits until it succeeds.
+until_so() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.2
+    done
+}
+
+# not command…: succeeds if it does not.
+not() { ! "$@"; }
+
+# same "what is" "what should be"
+same() { [ "$1" = "$2" ] || { echo "is: $1, should be: $2"; return 1; }; }
+
+# has "text" "pattern" (grep -E)
+has() { grep -qE -- "$2" <<<"$1" || { echo "no '$2' in: $1"; return 1; }; }
+
+# property UNIT NAME: what systemd says of it.
+property() { systemctl show -P "$2" "$1"; }
+
+done_checking() { echo "1..$((passed + failed))"; }
+
+reboot_now() {
+    echo "$passed" >/var/lib/passed
+    echo "$failed" >/var/lib/failed
+    echo "# the machine reboots"
+    systemctl --no-block reboot
+    sleep infinity
+}
+
+# Program, units, accounts and directories as `make install` would put them.
+install_mcpsup() {
+    install -m 755 "$PAYLOAD/bin/mcpsup" /usr/local/bin/mcpsup
+    local file
+    for file in "$PAYLOAD"/units/*.service; do install -D -m 644 -t /etc/systemd/system "$file"; done
+    for file in "$PAYLOAD"/units/user/*.service; do
+        [ ! -e "$file" ] || install -D -m 644 -t /etc/systemd/user "$file"
+    done
+    for file in "$PAYLOAD"/units/sysusers.d/*; do
+        [ ! -e "$file" ] || install -D -m 644 -t /usr/lib/sysusers.d "$file"
+    done
+    for file in "$PAYLOAD"/units/tmpfiles.d/*; do
+        [ ! -e "$file" ] || install -D -m 644 -t /usr/lib/tmpfiles.d "$file"
+    done
+    # Servers that everybody may execute.
+    install -D -m 755 -t /opt/mcp "$PAYLOAD"/bin/*
+    systemctl daemon-reload
+    systemd-sysusers
+    systemd-tmpfiles --create
+}
+
+# configure "text": mcpsup.toml.
+configure() {
+    mkdir -p /etc/mcpsup/env.d
+    chmod 700 /etc/mcpsup/env.d
+    printf '%s\n' "$1" >/etc/mcpsup/mcpsup.toml
+}
+
+# save USER "text": their credentials.
+save() {
+    printf '%s\n' "$2" >/etc/mcpsup/env.d/".$1.tmp"
+    chmod 600 /etc/mcpsup/env.d/".$1.tmp"
+    mv /etc/mcpsup/env.d/".$1.tmp" /etc/mcpsup/env.d/"$1".env
+}
+
+# A configuration with examples/notes.rs for everybody.
+NOTES='[server.notes]
+command   = ["/opt/mcp/notes"]
+transport = "http"
+port_env  = "NOTES_PORT"
+env       = { NOTES_USER = "{user}", NOTES_DIR = "{state_dir}" }
+[server.notes.credential.NOTES_TOKEN]
+required  = true'
+
+person() { useradd --create-home --shell /bin/bash "$1"; }
+
+# as USER command…
+as() {
+    local who=$1
+    shift
+    setpriv --reuid "$who" --regid "$who" --init-groups --reset-env "$@"
+}
+
+# field USER[/SERVER] NAME: of the user's instance, or the first, in `mcpsup status --json` (pid, port, state).
+field() {
+    local server=
+    [[ $1 != */* ]] || server=${1#*/}
+    mcpsup status "${1%/*}" --json | perl -0777 -ne '
+        for (split /(?="user"\s*:)/) {
+            next unless /"server"\s*:\s*"'"${server:-[^\"]*}"'"/;
+            print $1 if /"'"$2"'"\s*:\s*"?([^",}\s]*)/;
+            last;
+        }'
+}
+
+# still USER[/SERVER] PID: the server is that process, which lives.
+still() { [ -n "$2" ] && kill -0 "$2" && same "$(field "$1" pid)" "$2"; }
+
+state_is() { [ "$(field "$1" state)" = "$2" ]; }
+
+# The daemon's own pid, as systemd knows it.
+daemon_pid() { property mcpsup MainPID; }
+
+# tool_of USER PORT TOOL [ARGUMENTS]: an MCP client run by that user.
+tool_of() {
+    local who=$1 port=$2
+    shift 2
+    as "$who" /opt/mcp/call "http://127.0.0.1:$port/mcp" "$@"
+}
+
+# knock PORT… : every $PAUSE seconds, connects to each again and again, until $PAYLOAD/enough is there; then says how often, and
+# how often somebody was not let in.
+knock() {
+    perl -MIO::Socket::INET -e '
+        my ($tries, %refused) = (0);
+        until (-e "$ENV{PAYLOAD}/enough") {
+            for my $port (@ARGV) {
+                $tries++;
+                IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $port, Timeout => 60) or $refused{"$!"}++;
+            }
+            select undef, undef, undef, $ENV{PAUSE} || 0.01;
+        }
+        print "tries $tries refused ", %refused ? join(", ", map "$_: $refused{$_}", sort keys %refused) : 0, "\n";
+    ' "$@"
+}
+knocking() {
+    rm -f "$PAYLOAD/enough" "$PAYLOAD/knocks"
+    knock "$@" >"$PAYLOAD/knocks" 2>&1 &
+}
+knocked() {
+    touch "$PAYLOAD/enough"
+    until_so 90 test -s "$PAYLOAD/knocks"
+    cat "$PAYLOAD/knocks"
+}

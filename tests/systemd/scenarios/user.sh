@@ -1,0 +1,42 @@
+# Somebody without root has a daemon of their own, in their user manager.
+
+person alice
+install_mcpsup
+uid=$(id -u alice)
+loginctl enable-linger alice
+essential "alice has a service manager" until_so 60 systemctl is-active "user@$uid"
+own() { as alice env XDG_RUNTIME_DIR=/run/user/"$uid" PATH="$PATH" "$@"; }
+check "systemd-analyze verify has nothing to say" \
+    same "$(own systemd-analyze verify --user --man=no /etc/systemd/user/mcpsup{,-runs}.service 2>&1)" ""
+check "mcpsup init" own mcpsup init
+own sh -c 'cat >~/.config/mcpsup/mcpsup.toml' <<<"$NOTES"
+own sh -c 'umask 077; echo NOTES_TOKEN=alices-secret-credential >~/.config/mcpsup/env.d/work.env
+    echo NOTES_TOKEN=alices-other-credential >~/.config/mcpsup/env.d/home.env'
+essential "systemctl --user enable --now mcpsup" own systemctl --user enable --now mcpsup
+of() { own mcpsup status "$1" --json | perl -0777 -ne 'print $1 if /"'"$2"'"\s*:\s*"?([^",}\s]*)/'; }
+up() { [ "$(of work state)" = up ] && [ "$(of home state)" = up ]; }
+essential "both of her instances come up" until_so 120 up
+show "systemctl --user status" own systemctl --user status --no-pager -n 5 mcpsup
+show "mcpsup status -v" own mcpsup status -v
+check "STATUS= says so" until_so 5 eval '[ "$(own systemctl --user show -P StatusText mcpsup)" = "2 up" ]'
+work=$(of work pid) home=$(of home pid)
+both_still() { [ -n "$work" ] && [ -n "$home" ] && same "$(of work pid) $(of home pid)" "$work $home"; }
+check "they run in groups of their own" has "$(cut -d: -f3 /proc/"$work"/cgroup)" "user@$uid.service/app.slice/mcpsup-runs.service/.*/run-[0-9]+"
+check "the tools answer" eval 'own env MCP_HEADERS="$(own mcpsup headers work)" /opt/mcp/call "http://127.0.0.1:$(of work port)/mcp" whoami'
+check "root is not among those who may see them" not grep -q '"pid"' <<<"$(mcpsup status --json 2>/dev/null)"
+knocking "$(of work port)" "$(of home port)"
+check "systemctl --user restart" own systemctl --user restart mcpsup
+check "the servers are the same processes" both_still
+before=$(own systemctl --user show -P MainPID mcpsup)
+kill -9 "$before"
+again() { local now; now=$(own systemctl --user show -P MainPID mcpsup); [ "$now" != "$before" ] && [ "$now" != 0 ] && own mcpsup status; }
+check "a daemon that is killed is started again" until_so 60 again
+check "the servers are the same processes" both_still
+knocks=$(knocked)
+check "no connection was refused meanwhile ($knocks)" has "$knocks" '^tries [1-9][0-9]* refused 0$'
+check "systemctl --user reload" own systemctl --user reload mcpsup
+check "the daemon of the host is none of it" not systemctl is-active mcpsup
+check "systemctl --user stop" own systemctl --user stop mcpsup
+check "no process is left" not pgrep -l 'mcpsup|notes'
+check "no group is left" same "$(find /sys/fs/cgroup -path '*mcpsup*' -type d)" ""
+check "the journal is free of secrets" not grep -E 'secret-credential|other-credential' <<<"$(journalctl -b)"
