@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all demo test conformance real test-systemd check audit bench bench-peers install uninstall deb rpm
+.PHONY: all demo test conformance real test-systemd check audit bench bench-peers install uninstall deb rpm test-package
 
 all:
 	$(CARGO) build --locked --release
@@ -48,6 +48,15 @@ deb: all
 
 rpm: all
 	packaging/rpm/build "$(OUT)"
+
+# The Debian package in a virtual machine: installed, used by MCP Inspector, upgraded under the servers,
+# removed, purged. Takes what test-systemd takes, dpkg-dev and npm; writes down what was seen.
+test-package: all
+	rm -f target/test-package/*.deb
+	REVISION=1 packaging/deb/build target/test-package
+	REVISION=2 packaging/deb/build target/test-package
+	tests/systemd/inspector.sh target/test-package/inspector.tgz
+	python3 tests/systemd/run.py --title "The Debian package" --by "make test-package" --report docs/package.md package
 
 # What the crates in it are: known holes, licences, origins (deny.toml). Needs cargo-deny; the list of
 # known holes is fetched, so CI asks for the rest only.
