@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::model::InstanceId;
-use crate::system::notify::{self, Manager, Started};
+use crate::system::notify::{Manager, Started, listener as listener_of, listens_at, shut};
 use crate::system::socket;
 
 /// The manager's keeping.
@@ -45,7 +45,7 @@ impl Keeping {
         let Started { manager, store, given, watchdog: _ } = started;
         let mut keeping = Self { manager, most: store, kept: 0, left_out: 0, given: BTreeMap::new() };
         for (name, descriptor) in given {
-            match notify::listens_at(&descriptor) {
+            match listens_at(&descriptor) {
                 Some(addr) => {
                     let again = keeping.given.insert(addr, Given { name, descriptor });
                     keeping.kept += 1;
@@ -82,7 +82,7 @@ impl Keeping {
             let kept = self.keep(name, &listener);
             return Ok((listener, kept));
         };
-        let listener = notify::listener(given.descriptor)?;
+        let listener = listener_of(given.descriptor)?;
         if given.name != name {
             self.forget(&given.name, "another's now");
             self.kept = self.kept.saturating_sub(1);
@@ -108,7 +108,7 @@ impl Keeping {
 
     /// Takes a door out of it, for good: its port is free.
     pub(super) fn give_up(&mut self, kept: &Kept) {
-        notify::shut(&kept.listener);
+        shut(&kept.listener);
         self.kept = self.kept.saturating_sub(1);
         self.tell(&kept.name);
     }
@@ -131,7 +131,7 @@ impl Keeping {
     }
 
     fn close(&mut self, given: &Given, why: &str) {
-        notify::shut(&given.descriptor);
+        shut(&given.descriptor);
         self.kept = self.kept.saturating_sub(1);
         self.forget(&given.name, why);
     }
