@@ -83,7 +83,7 @@ pub enum Verb {
     /// Set a credential of your own: typed and not shown, or from the standard input
     Set(wish::Variable),
     /// Remove a credential of your own
-    Unset(wish::Variable),
+    Unset(wish::Gone),
     /// Choose a server that is not for everybody
     Enable(wish::Server),
     /// Leave a server that was chosen
@@ -164,6 +164,8 @@ mod tests {
     #[test]
     fn what_cannot_mean_anything_is_wrong_use() {
         for line in [
+            "mcpsup unset NOTES_TOKEN --no-wait",
+            "mcpsup unset NOTES_TOKEN --timeout 2m",
             "mcpsup",
             "mcpsup start alice --all",
             "mcpsup start ../x",

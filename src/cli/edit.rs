@@ -20,11 +20,12 @@ use super::add::tell;
 use super::check::{examine_file, shown};
 use super::names;
 use super::session::Session;
-use crate::model::file::Seal;
+use crate::model::file::{Seal, SecretBytes};
 use crate::model::{Problem, UserName};
 use crate::system::envdir::names_of;
+use crate::system::envdir::rewrite::{Draft, NotPut};
 use crate::system::seal::Keeper;
-use crate::system::{files, terminal};
+use crate::system::{account, files, terminal};
 
 /// Whose.
 #[derive(Debug, clap::Args)]
@@ -56,16 +57,16 @@ const LARGEST: usize = 1024 * 1024;
 ///
 /// When there is no such file, no place in memory, no editor, or the file changed meanwhile.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
-    let (name, path) = find(args, session)?;
-    let stored = Zeroizing::new(files::read_bounded(&path, LARGEST)?);
-    let keeper = Keeper::of(&session.places.state);
-    let seal = Seal::of(&name);
+    let places = &session.places;
+    let original = Original::open(&places.env_dir, &args.user)?;
+    let (name, path) = (original.name(), original.path());
+    let keeper = Keeper::of(&places.state);
+    let seal = Seal::of(name);
     let refused = |why: String| anyhow!("{} {why}", path.display());
     let before = match seal {
-        Some(seal) => keeper.open(seal, &args.user, &stored).map_err(refused)?,
-        None => stored.clone(),
+        Some(seal) => keeper.open(seal, &args.user, original.bytes()).map_err(refused)?,
+        None => original.bytes().clone(),
     };
-    let owner = std::fs::metadata(&path)?.uid();
     let editor = ["VISUAL", "EDITOR"].into_iter().find_map(|name| session.environment.get(name));
     let editor = editor.map_or_else(|| "vi".into(), |editor| editor.to_string_lossy());
     let patience = terminal::Patience::begin().context("cannot guard the copy")?;
@@ -86,24 +87,24 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         }
         let after = Zeroizing::new(files::read_bounded(&copy, LARGEST)?);
         if after == before {
-            return say(args, &path, false, session);
+            return say(args, path, false, session);
         }
-        let shown = shown(&session.places, &name);
-        match examine_file(&session.places, &args.user, &shown, &after, owner) {
+        let shown = shown(places, name);
+        match examine_file(places, &args.user, &shown, &after, original.owner()) {
             Ok(()) => {
                 let sealed = match seal {
                     Some(seal) => keeper.close(seal, &args.user, &after).map_err(refused)?.into(),
                     None => after,
                 };
-                put(&path, &stored, &sealed)?;
-                return say(args, &path, true, session);
+                original.put(&sealed)?;
+                return say(args, path, true, session);
             }
             Err(problems) => {
                 let outcome = tell(&problems, session);
                 if !again(session)? {
                     session.print.aside("nothing is changed");
                     if args.json {
-                        session.print.json(&Edited::new(args, &path, false, problems), false)?;
+                        session.print.json(&Edited::new(args, path, false, problems), false)?;
                     }
                     return Ok(outcome);
                 }
@@ -129,27 +130,78 @@ fn say(args: &Args, path: &Path, changed: bool, session: &Session) -> anyhow::Re
     Ok(Outcome::Done)
 }
 
-/// The file's name in env.d, and where it really is.
-fn find(args: &Args, session: &Session) -> anyhow::Result<(String, PathBuf)> {
-    let user = &args.user;
-    for name in names_of(user) {
-        let path = session.places.env_dir.join(&name);
-        match std::fs::canonicalize(&path) {
-            Ok(path) => return Ok((name, path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        }
-    }
-    bail!("cannot edit the file of {user}: there is none; mcpsup add {user} makes one")
+/// The file that is edited.
+enum Original {
+    /// It lies in env.d itself.
+    There(Draft, PathBuf),
+    /// A link leads to it.
+    Linked { name: String, path: PathBuf, bytes: SecretBytes, owner: u32 },
 }
 
-/// Replaces the file unless somebody else did meanwhile; its owner and mode stay.
+impl Original {
+    fn open(env_dir: &Path, user: &UserName) -> anyhow::Result<Self> {
+        for name in names_of(user) {
+            let link = env_dir.join(&name);
+            if std::fs::symlink_metadata(&link).is_ok_and(|meta| meta.is_symlink()) {
+                let path = std::fs::canonicalize(&link)
+                    .with_context(|| format!("cannot read {}", link.display()))?;
+                let bytes = SecretBytes::new(files::read_bounded(&path, LARGEST)?);
+                let owner = std::fs::metadata(&path)?.uid();
+                return Ok(Self::Linked { name, path, bytes, owner });
+            }
+        }
+        let draft = Draft::open(env_dir, user, &|user| account::uid_of(user.as_str()));
+        let Some(draft) = draft.map_err(|why| anyhow!("cannot edit the file of {user}: {why}"))? else {
+            bail!("cannot edit the file of {user}: there is none; mcpsup add {user} makes one");
+        };
+        let path = env_dir.join(draft.name());
+        Ok(Self::There(draft, path))
+    }
+
+    /// What it is called in env.d.
+    fn name(&self) -> &str {
+        match self {
+            Self::There(draft, _) => draft.name(),
+            Self::Linked { name, .. } => name,
+        }
+    }
+
+    /// Where it really is.
+    fn path(&self) -> &Path {
+        let (Self::There(_, path) | Self::Linked { path, .. }) = self;
+        path
+    }
+
+    fn bytes(&self) -> &SecretBytes {
+        match self {
+            Self::There(draft, _) => &draft.file().bytes,
+            Self::Linked { bytes, .. } => bytes,
+        }
+    }
+
+    fn owner(&self) -> u32 {
+        match self {
+            Self::There(draft, _) => draft.file().owner_uid,
+            Self::Linked { owner, .. } => *owner,
+        }
+    }
+
+    /// Replaces it unless somebody else did meanwhile; its owner and mode stay.
+    fn put(&self, after: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Self::There(draft, path) => {
+                draft.put(after).map_err(|why| anyhow!("nothing is changed in {}: {why}", path.display()))
+            }
+            Self::Linked { path, bytes, .. } => put(path, bytes, after),
+        }
+    }
+}
+
+/// Replaces what a link leads to, wherever that is: between the look and the deed there is a moment.
 fn put(path: &Path, before: &[u8], after: &[u8]) -> anyhow::Result<()> {
     let now = Zeroizing::new(files::read_bounded(path, LARGEST)?);
     if *now != *before {
-        bail!("nothing is changed: {} was changed by somebody else meanwhile", path.display());
+        bail!("nothing is changed in {}: {}", path.display(), NotPut::Changed);
     }
     let meta = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     files::replace_durably(path, after, meta.mode() & 0o700)?;
@@ -179,7 +231,7 @@ impl Desk {
     fn make(session: &Session) -> anyhow::Result<Self> {
         let own = session.environment.get("XDG_RUNTIME_DIR").map(PathBuf::from);
         // After `su` it may be another user's, who could put another directory in ours' place.
-        let us = crate::system::account::own_uid();
+        let us = account::own_uid();
         let own = own
             .filter(|dir| std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == us));
         let places = own.into_iter().chain(["/run".into(), "/dev/shm".into()]);
@@ -222,6 +274,24 @@ mod tests {
         std::fs::write(&path, "A=theirs\n").unwrap();
         assert!(put(&path, b"A=old\n", b"A=mine\n").is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"A=theirs\n");
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_put_there_is_theirs_though_it_says_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let save = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "A=old\n").unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+            path
+        };
+        let path = save("alice.env");
+        let original = Original::open(dir.path(), &"alice".parse().unwrap()).unwrap();
+        std::fs::rename(save("another"), &path).unwrap();
+        let said = original.put(b"A=mine\n").unwrap_err().to_string();
+        assert!(said.ends_with("alice.env: it was changed by somebody else meanwhile"), "{said}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"A=old\n");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

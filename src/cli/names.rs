@@ -5,19 +5,17 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use clap_complete::CompletionCandidate;
 
-use super::ports::LARGEST;
+use super::ports;
 use super::print::Print;
 use super::session::{Environment, Session};
-use crate::model::UserName;
 use crate::model::portmap::PortMap;
-use crate::system::envdir;
-use crate::system::files;
+use crate::system::envdir::user_of;
 
 /// How long a Tab may take.
 const LIMIT: Duration = Duration::from_millis(300);
@@ -61,14 +59,15 @@ fn look() -> Known {
     let Ok(session) = Session::new(config.as_deref(), environment, print) else {
         return Known::default();
     };
-    let map = files::read_bounded(&session.port_map(), LARGEST).ok();
-    let map = map.and_then(|bytes| serde_json::from_slice::<PortMap>(&bytes).ok());
-    if let Some(map) = map.filter(|map| !map.instances.is_empty()) {
-        return of_the_map(&map);
+    match ports::left(&session) {
+        Ok(map) if !map.instances.is_empty() => of_the_map(&map),
+        Ok(_) | Err(_) => Known { users: users_of(&session.places.env_dir), instances: BTreeSet::new() },
     }
-    let files = std::fs::read_dir(&session.places.env_dir).into_iter().flatten().flatten();
-    let users = files.filter_map(|file| user_of(&file.file_name())).map(|user| user.to_string());
-    Known { users: users.collect(), instances: BTreeSet::new() }
+}
+
+fn users_of(env_dir: &Path) -> BTreeSet<String> {
+    let files = std::fs::read_dir(env_dir).into_iter().flatten().flatten();
+    files.filter_map(|file| user_of(file.file_name().to_str()?)).map(|user| user.to_string()).collect()
 }
 
 fn of_the_map(map: &PortMap) -> Known {
@@ -76,12 +75,6 @@ fn of_the_map(map: &PortMap) -> Known {
         users: map.instances.iter().map(|entry| entry.user.to_string()).collect(),
         instances: map.instances.iter().map(|e| format!("{}/{}", e.user, e.server)).collect(),
     }
-}
-
-/// Whose env file a name is: `alice.env`, `.env.alice`, or a sealed one.
-#[must_use]
-pub fn user_of(file: &OsStr) -> Option<UserName> {
-    envdir::user_of(file.to_str()?)
 }
 
 /// The `--config` of the line that is being completed.
@@ -103,14 +96,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_an_env_file_is_its_users() {
-        let user = |name: &str| user_of(OsStr::new(name)).map(|user| user.to_string());
-        assert_eq!(user("alice.env").as_deref(), Some("alice"));
-        assert_eq!(user(".env.alice").as_deref(), Some("alice"));
-        assert_eq!(user("README"), None);
-        assert_eq!(user(".alice.env.swp"), None);
-        assert_eq!(user(".env"), None);
-        assert_eq!(user("a b.env"), None);
+    fn everybody_with_an_env_file_of_whatever_kind_can_be_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["alice.env", ".env.bob", "carol.env.cred", "dan.env.age", "README", ".alice.env.swp"] {
+            std::fs::File::create(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(users_of(dir.path()), ["alice", "bob", "carol", "dan"].map(str::to_owned).into());
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn map(session: &Session) -> anyhow::Result<PortMap> {
         Ok(map) => Ok(map),
         Err(gone @ ClientError::Unreachable { .. }) => {
             // What the last daemon left: the ports are the users' all the same.
-            let Ok(map) = read(session) else { return Err(gone.into()) };
+            let Ok(map) = left(session) else { return Err(gone.into()) };
             session.print.aside("the daemon is not running; this is what it left");
             Ok(map)
         }
@@ -54,7 +54,12 @@ pub fn map(session: &Session) -> anyhow::Result<PortMap> {
     }
 }
 
-fn read(session: &Session) -> anyhow::Result<PortMap> {
+/// The port map that a daemon left.
+///
+/// # Errors
+///
+/// When there is none, or it cannot be understood.
+pub fn left(session: &Session) -> anyhow::Result<PortMap> {
     let path = session.port_map();
     let bytes = files::read_bounded(&path, LARGEST)?;
     serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", path.display()))

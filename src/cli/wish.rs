@@ -29,6 +29,19 @@ pub struct Variable {
     how: How,
 }
 
+/// Which variable is to go, and whose.
+#[derive(Debug, clap::Args)]
+pub struct Gone {
+    /// The credential; a server that needs it is stopped
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    whose: Whose,
+    /// Print what was done as JSON: {"generation", "instances"}
+    #[arg(long)]
+    json: bool,
+}
+
 /// Which server, and whose.
 #[derive(Debug, clap::Args)]
 pub struct Server {
@@ -40,10 +53,16 @@ pub struct Server {
 }
 
 #[derive(Debug, clap::Args)]
-struct How {
+struct Whose {
     /// Whose file, for administrators; else the caller's own
     #[arg(long, value_name = "USER", add = ArgValueCompleter::new(names::users))]
     user: Option<UserName>,
+}
+
+#[derive(Debug, clap::Args)]
+struct How {
+    #[command(flatten)]
+    whose: Whose,
     #[command(flatten)]
     wait: Wait,
     /// Print what was done as JSON: {"done", "instances"}
@@ -96,11 +115,11 @@ pub fn set(args: &Variable, session: &Session) -> anyhow::Result<Outcome> {
 /// # Errors
 ///
 /// When the daemon refuses.
-pub fn unset(args: &Variable, session: &Session) -> anyhow::Result<Outcome> {
+pub fn unset(args: &Gone, session: &Session) -> anyhow::Result<Outcome> {
     variable(&args.name)?;
     let done = format!("{} is removed", args.name);
-    let accepted = wish(&Wish::Unset { name: args.name.clone() }, &args.how, session)?;
-    if args.how.json {
+    let accepted = wish(&Wish::Unset { name: args.name.clone() }, &args.whose, session)?;
+    if args.json {
         session.print.json(&accepted, false)?;
         return Ok(Outcome::Done);
     }
@@ -136,13 +155,13 @@ pub fn disable(args: &Server, session: &Session) -> anyhow::Result<Outcome> {
     ask(&Wish::Disable(args.server.clone()), &done, &args.how, session)
 }
 
-fn wish(wish: &Wish, how: &How, session: &Session) -> anyhow::Result<Accepted> {
-    Ok(session.client()?.wish(how.user.as_ref(), wish)?)
+fn wish(wish: &Wish, whose: &Whose, session: &Session) -> anyhow::Result<Accepted> {
+    Ok(session.client()?.wish(whose.user.as_ref(), wish)?)
 }
 
 /// Asks for it, and waits until what starts anew for it is up.
 fn ask(what: &Wish, done: &str, how: &How, session: &Session) -> anyhow::Result<Outcome> {
-    let mut accepted = wish(what, how, session)?;
+    let mut accepted = wish(what, &how.whose, session)?;
     if !how.json {
         session.print.line(done)?;
     }
@@ -150,7 +169,7 @@ fn ask(what: &Wish, done: &str, how: &How, session: &Session) -> anyhow::Result<
     if !how.wait.no_wait && !accepted.instances.is_empty() {
         // Whichever is up is up with the new file.
         accepted.instances.iter_mut().for_each(|meant| meant.run = None);
-        let target = Target { user: how.user.clone(), ..Target::default() };
+        let target = Target { user: how.whose.user.clone(), ..Target::default() };
         let follow = (how.json, how.wait.timeout);
         instances = steer::follow_up(&session.client()?, &target, accepted, follow, session)?;
     }

@@ -29,15 +29,16 @@ use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
 use crate::model::{RunId, Secret, ServerName, UserName, Wish};
 
-/// Who is at the other end of the control socket, as the kernel says (`SO_PEERCRED`).
+/// Who is at the other end of the control socket: what the kernel says (`SO_PEERCRED`) and, once
+/// for each connection, the name service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// Effective user id when it connected.
     pub uid: u32,
-    /// Effective group id when it connected.
-    pub gid: u32,
     /// Process id, for the log only.
     pub pid: i32,
+    /// It belongs to the group whose members are administrators.
+    pub is_member: bool,
 }
 
 /// Which instances are meant.

@@ -31,7 +31,7 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::passage::Passage;
@@ -40,14 +40,17 @@ use super::route::{self, Ask, route};
 use crate::model::Refusals;
 use crate::model::secret::overwrite;
 use crate::system::cause::plain;
+use crate::system::peer::{self, Credentials};
 use crate::system::tail::Tail;
-use crate::system::{account, clock, peer, socket};
+use crate::system::{account, clock, socket};
 use guests::{Guests, Seat};
 use log::{Listener, PIECES_AHEAD, Pieces, deed};
 
 /// The header of every answer that says which daemon gives it.
 pub const VERSION_HEADER: &str = "mcpsup-version";
 
+/// The group whose members are administrators, as root and the daemon's own user are.
+const ADMINISTRATORS: &str = "mcpsup";
 /// Longest body of a request in bytes; the longest right one is a few hundred.
 const MAX_BODY: usize = 64 * 1024;
 /// What somebody hears who has too many connections.
@@ -135,13 +138,12 @@ pub async fn serve(
         match accepted {
             Ok((stream, _)) => match peer::credentials(&stream) {
                 Ok(told) => {
-                    let peer = Peer { uid: told.uid, gid: told.gid, pid: told.pid };
-                    if let Some(seat) = guests.seat(peer.uid) {
+                    if let Some(seat) = guests.seat(told.uid) {
                         let ears = ears.clone();
-                        conversations.spawn(converse(stream, peer, ears, seat));
+                        conversations.spawn(converse(stream, told, ears, seat));
                     } else {
-                        let is_said = refusals.note(peer.uid, clock::now());
-                        turn_away(&stream, peer, is_said);
+                        let is_said = refusals.note(told.uid, clock::now());
+                        turn_away(&stream, told, is_said);
                     }
                 }
                 Err(error) => tracing::warn!(%error, "control connection without credentials"),
@@ -158,11 +160,11 @@ pub async fn serve(
 }
 
 /// Says why before it hangs up, as far as the socket's buffer takes it.
-fn turn_away(stream: &UnixStream, peer: Peer, is_said: bool) {
-    const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-        connection: close\r\ncontent-length: 72\r\n\r\n\
-        {\"error\":\"too many connections to the daemon at once; try again later\"}\n";
-    let sent = socket::write_at_once(stream, BUSY).is_ok();
+fn turn_away(stream: &UnixStream, peer: Credentials, is_said: bool) {
+    let body = format!("{{\"error\":\"{BUSY}\"}}\n");
+    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close";
+    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let sent = socket::write_at_once(stream, answer.as_bytes()).is_ok();
     if is_said {
         tracing::warn!(uid = peer.uid, pid = peer.pid, sent, "control connection turned away");
     }
@@ -188,11 +190,13 @@ impl Drop for Shreds {
     }
 }
 
-async fn converse(stream: UnixStream, peer: Peer, ears: Ears, seat: Seat) {
+async fn converse(stream: UnixStream, told: Credentials, ears: Ears, seat: Seat) {
     let shreds = Shreds::default();
+    let known = OnceCell::new();
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (ears, seat, shreds) = (ears.clone(), &seat, &shreds);
+        let (ears, seat, shreds, known) = (ears.clone(), &seat, &shreds, &known);
         async move {
+            let peer = *known.get_or_init(|| look_up(told)).await;
             let uri = request.uri();
             let answer = match route::instance(uri.path(), uri.query()) {
                 Some(Ok(target)) => ears.pass(peer, seat, target, request).await,
@@ -208,8 +212,21 @@ async fn converse(stream: UnixStream, peer: Peer, ears: Ears, seat: Seat) {
         .max_buf_size(MAX_BODY)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = conversation.await {
-        tracing::debug!(%error, uid = peer.uid, pid = peer.pid, "control connection broke off");
+        tracing::debug!(%error, uid = told.uid, pid = told.pid, "control connection broke off");
     }
+}
+
+/// What the name service adds to what the kernel told. It may be slow, and anybody can have it asked, so
+/// the loop is not where that is waited for.
+async fn look_up(told: Credentials) -> Peer {
+    let Credentials { uid, gid, pid } = told;
+    let needs_no_group = uid == 0 || uid == account::own_uid();
+    let is_member = !needs_no_group
+        && deed(move || Ok(account::is_member(uid, gid, ADMINISTRATORS))).await.unwrap_or_else(|error| {
+            tracing::error!(%error, uid, "cannot look a group up");
+            false
+        });
+    Peer { uid, pid, is_member }
 }
 
 /// What a client that is to come in at a door sends with its requests.

@@ -66,7 +66,7 @@ impl Daemon {
     }
 
     fn decide(&mut self, peer: Peer, request: Request, now: Moment) -> Result<Answer, Refusal> {
-        let caller = Self::caller(peer);
+        let caller = Caller::of(peer.uid, account::own_uid(), peer.is_member);
         let answer = match request {
             Request::Status(target) => {
                 let nobody_named = target.user.is_none() && target.server.is_none();
@@ -101,24 +101,14 @@ impl Daemon {
         answer.map(Answer::Now)
     }
 
-    fn caller(peer: Peer) -> Caller {
-        let own = account::own_uid();
-        match Caller::of(peer.uid, own, false) {
-            Caller::Admin => Caller::Admin,
-            // Asked last, because the name service may be slow.
-            Caller::User(_) => Caller::of(peer.uid, own, account::is_member(peer.uid, peer.gid, "mcpsup")),
-        }
-    }
-
     /// The instances the caller means and may mean.
     pub(super) fn meant(&self, caller: Caller, target: &Target) -> Result<Vec<InstanceId>, Refusal> {
         let mut meant = self.matching(target);
         let known = !meant.is_empty();
         if let Caller::User(uid) = caller {
             let owners: BTreeMap<&UserName, Option<u32>> =
-                self.listed.iter().map(|(id, listed)| (&id.user, owner(id, listed))).collect();
-            let is_nobody = self.stand_in == Some(uid)
-                || is_shared(uid, owners.iter().map(|(user, owner)| (*user, *owner)));
+                self.listed.iter().map(|(id, listed)| (&id.user, self.owner(id, listed))).collect();
+            let is_nobody = self.is_nobody(uid, &owners);
             meant.retain(|id| !is_nobody && caller.may_see(owners.get(&id.user).copied().flatten()));
         }
         match (meant.is_empty(), &target.user) {
@@ -136,6 +126,16 @@ impl Daemon {
                 Err(refusal(RefusalKind::Unknown, "no instance here is yours".to_owned()))
             }
         }
+    }
+
+    /// The uid by which a user is known on this host.
+    pub(super) fn owner(&self, id: &InstanceId, listed: &Listed) -> Option<u32> {
+        listed.owner_uid.or_else(|| self.roster.owner_uid(&id.user))
+    }
+
+    /// True if a uid identifies none of these users: whoever has it may be anybody, or several of them.
+    pub(super) fn is_nobody(&self, uid: u32, owners: &BTreeMap<&UserName, Option<u32>>) -> bool {
+        self.stand_in == Some(uid) || is_shared(uid, owners.iter().map(|(user, owner)| (*user, *owner)))
     }
 
     fn unknown(&self, user: &UserName, target: &Target) -> String {
@@ -236,12 +236,6 @@ impl Daemon {
         self.resolve(now, &whom);
         Ok(accepted)
     }
-}
-
-/// The uid by which a user is known on this host. One whose file is gone is still the account of
-/// that name.
-pub(super) fn owner(id: &InstanceId, listed: &Listed) -> Option<u32> {
-    listed.owner_uid.or_else(|| account::uid_of(id.user.as_str()).ok().flatten())
 }
 
 fn admin_only(caller: Caller) -> Result<(), Refusal> {

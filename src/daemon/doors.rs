@@ -119,9 +119,6 @@ impl Doors {
                 Err(error) => {
                     let listen = self.settings.borrow().listen;
                     let problem = Problem::new("[ports]", refusal(listen, *port, &error));
-                    if self.taken.get(id).is_none_or(|known| known.problem != problem) {
-                        tracing::warn!(user = %id.user, server = %id.server, port, %problem, "door not open");
-                    }
                     let is_held = error.kind() == std::io::ErrorKind::AddrInUse;
                     self.taken.insert(id.clone(), Taken { port: *port, problem, is_held });
                 }

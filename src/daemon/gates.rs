@@ -88,7 +88,7 @@ impl Daemon {
         if !self.is_root {
             return Some(account::own_uid());
         }
-        self.roster.owner_uid(user).or_else(|| account::uid_of(user.as_str()).ok().flatten())
+        self.roster.owner_uid(user)
     }
 
     /// Every uid under which a user is known, or something of theirs runs or is to run.

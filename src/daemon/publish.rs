@@ -172,7 +172,7 @@ impl Daemon {
             if !old.is_some_and(|old| old.problems.contains(problem)) {
                 let still = if instance.current().is_some() { "previous version" } else { "nothing" };
                 if self.doors.problem(id) == Some(problem) {
-                    tracing::warn!(%user, %server, %problem, still, "door refused");
+                    tracing::warn!(%user, %server, %problem, still, "door not open");
                 } else {
                     tracing::warn!(%user, %server, %problem, still, "file refused");
                 }

@@ -228,7 +228,7 @@ impl Daemon {
             version = env!("CARGO_PKG_VERSION"),
             config = %self.places.config.display(),
             control = %self.places.control().display(),
-            containment = self.processes.containment().as_str(),
+            containment = containment::word(self.processes.containment().into()),
             isolation = self.site.tier().as_str(),
             instances = self.listed.len(),
             "mcpsup ready"

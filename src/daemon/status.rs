@@ -136,7 +136,7 @@ impl Daemon {
             problems,
             sessions: self.bridges.get(id).map(|bridge| bridge.sessions()),
             session_runs: self.session_runs(id, now),
-            containment: current.map(|_| self.processes.containment().as_str().to_owned()),
+            containment: current.and_then(|run| self.processes.containment_of(run)).map(str::to_owned),
             runs_as: current.and_then(|_| runs_as(instance.wanted())),
         }
     }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::Daemon;
 use super::call::refusal;
 use crate::control::protocol::{Accepted, Meant, Peer, Refusal, RefusalKind, Reply};
-use crate::logic::access::{Caller, is_shared};
+use crate::logic::access::Caller;
 use crate::logic::instance::Want;
 use crate::logic::selfserve::{self, Denied, Wisher};
 use crate::model::file::{EnvFile, FileState, Seal};
@@ -75,7 +75,7 @@ impl Daemon {
         user: Option<UserName>,
         wish: Wish,
     ) -> Result<Job, Refusal> {
-        let user = self.whose(peer, caller, user)?;
+        let user = self.whose(caller, user)?;
         if !self.roster.has_file(&user) {
             let text =
                 format!("there is no env file of {user} here; an administrator makes one: mcpsup add {user}");
@@ -97,20 +97,17 @@ impl Daemon {
     }
 
     /// The user whom the caller means and is, or may speak for.
-    fn whose(&self, peer: Peer, caller: Caller, user: Option<UserName>) -> Result<UserName, Refusal> {
+    fn whose(&self, caller: Caller, user: Option<UserName>) -> Result<UserName, Refusal> {
         let Caller::User(uid) = caller else {
             let text = "say whose: --user USER".to_owned();
             return user.ok_or_else(|| refusal(RefusalKind::WrongUse, text));
         };
         // Also of users who have no instance, and of instances whose file is gone.
         let mut owners: BTreeMap<&UserName, Option<u32>> = self.roster.owners().collect();
-        owners.extend(self.listed.iter().map(|(id, listed)| (&id.user, super::call::owner(id, listed))));
-        for (user, owner) in &mut owners {
-            *owner = owner.or_else(|| account::uid_of(user.as_str()).ok().flatten());
-        }
+        owners.extend(self.listed.iter().map(|(id, listed)| (&id.user, self.owner(id, listed))));
         let theirs =
             || owners.iter().filter(|(_, owner)| **owner == Some(uid)).map(|(user, _)| (*user).clone());
-        let is_nobody = is_shared(uid, owners.iter().map(|(user, owner)| (*user, *owner)));
+        let is_nobody = self.is_nobody(uid, &owners);
         match (user, theirs().next()) {
             (named, Some(own)) if !is_nobody && named.as_ref().is_none_or(|named| *named == own) => Ok(own),
             // Whether a name exists is for administrators: the answer is the same for both.
@@ -118,9 +115,12 @@ impl Daemon {
                 Err(refusal(RefusalKind::NotPermitted, format!("{named}'s file is not yours to change")))
             }
             (None, _) => {
-                let who = account::name_of(peer.uid).unwrap_or_else(|| format!("uid {uid}"));
-                let why = if is_nobody { "several users are" } else { "no env file here is that of" };
-                let text = format!("{why} {who}; ask an administrator for one of your own (mcpsup add)");
+                let why = match is_nobody {
+                    true if self.stand_in == Some(uid) => "anybody may be",
+                    true => "several users are",
+                    false => "no env file here is that of",
+                };
+                let text = format!("{why} uid {uid}; ask an administrator for one of your own (mcpsup add)");
                 Err(refusal(RefusalKind::Unknown, text))
             }
         }

@@ -85,6 +85,11 @@ impl fmt::Display for Exit {
     }
 }
 
+/// The signals that `stop.signal` may name, by which servers are asked to end. Between the daemon and
+/// a server there may be the first process of a pid namespace, which passes on these and no other.
+/// (SIGKILL it needs not: it ends the namespace.)
+pub const STOPS: [i32; 7] = [15, 2, 1, 3, 10, 12, 9];
+
 /// The name of a signal number as signal(7) gives it on Linux x86-64 and arm64.
 #[must_use]
 pub fn signal_name(signal: i32) -> Option<&'static str> {

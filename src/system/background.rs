@@ -12,7 +12,8 @@ use std::time::Duration;
 use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 
-use super::{account, clock, files, survey, tool};
+use super::tool::{self, Environment};
+use super::{account, clock, files, survey};
 
 /// How long a daemon may take to answer: it tries what this host keeps apart, and waits a second for
 /// files that are being saved.
@@ -33,7 +34,7 @@ pub fn is_by_systemd(is_elsewhere: bool) -> bool {
 /// When it cannot be started, or is not heard in time.
 pub fn start_daemon(config: Option<&Path>, logs: &Path, control: &Path) -> io::Result<String> {
     if is_by_systemd(config.is_some()) {
-        tool::run("systemctl", &["enable", "--now", "mcpsup"], b"", 64 * 1024, PATIENCE)
+        tool::run("systemctl", &["enable", "--now", "mcpsup"], Environment::Ours, b"", 64 * 1024, PATIENCE)
             .map_err(|why| io::Error::other(format!("cannot start the daemon: {why}")))?;
         return heard(control, None).map(|()| "started mcpsup.service, now and after each boot".to_owned());
     }

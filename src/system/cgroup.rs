@@ -13,6 +13,10 @@ use std::sync::Arc;
 use crate::model::config::Limits;
 use crate::model::{Reached, RunId};
 
+/// How a directory that somebody else uses or has removed answers to being removed.
+const IN_USE_OR_GONE: [io::ErrorKind; 3] =
+    [io::ErrorKind::ResourceBusy, io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::NotFound];
+
 /// The directory in which one daemon makes its groups.
 #[derive(Debug, Clone)]
 pub struct Root {
@@ -38,22 +42,36 @@ impl Root {
             (None, None) => (mount_point()?.join("mcpsup"), true),
         };
         let dir = base.join(name);
+        let ours = (is_ours || !base.exists()).then(|| base.clone());
         fs::create_dir_all(&dir)?;
-        let mut root = Self { dir: dir.into(), ours: is_ours.then(|| base.clone()), controllers: Vec::new() };
-        for (parent, child) in [(base.parent(), &*base), (Some(&*base), &*root.dir)] {
+        let mut root = Self { dir: dir.into(), ours, controllers: Vec::new() };
+        match root.try_out(&base) {
+            Ok(()) => Ok(root),
+            Err(error) => {
+                if let Err(left) = root.remove() {
+                    tracing::warn!(error = %left, dir = %root.dir.display(), "cgroup not removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Has controllers handed down to it, and makes a group in it that is of use.
+    fn try_out(&mut self, base: &Path) -> io::Result<()> {
+        for (parent, child) in [(base.parent(), base), (Some(base), &*self.dir)] {
             // Controllers are handed down level by level; a level that has none hands none down.
             if let Some(parent) = parent {
                 hand_down(parent);
             }
-            root.controllers = words(&child.join("cgroup.controllers"));
+            self.controllers = words(&child.join("cgroup.controllers"));
         }
-        hand_down(&root.dir);
-        root.controllers = words(&root.dir.join("cgroup.subtree_control"));
-        let trial = root.group(RunId(0));
+        hand_down(&self.dir);
+        self.controllers = words(&self.dir.join("cgroup.subtree_control"));
+        let trial = self.group(RunId(0));
         trial.create()?;
         let kills = trial.dir().join("cgroup.kill").exists();
         trial.remove()?;
-        if kills { Ok(root) } else { Err(io::Error::other("the kernel has no cgroup.kill")) }
+        if kills { Ok(()) } else { Err(io::Error::other("the kernel has no cgroup.kill")) }
     }
 
     /// The group of a run; it need not exist.
@@ -62,19 +80,16 @@ impl Root {
         Group(Place::Below(Arc::clone(&self.dir), run))
     }
 
-    /// Removes the daemon's own directory, and the one it lies in if no other daemon's does.
+    /// Removes the daemon's own directory, and the one it lies in if that is ours and no other daemon's does.
     ///
     /// # Errors
     ///
     /// When there is still a group in it.
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_dir(&*self.dir)?;
-        match self.ours.as_ref().map(fs::remove_dir) {
-            None | Some(Ok(())) => Ok(()),
-            // Somebody else's is in there.
-            Some(Err(error)) if error.raw_os_error() == Some(nix::libc::EBUSY) => Ok(()),
-            Some(Err(error)) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            Some(Err(error)) => Err(error),
+        match self.ours.as_ref().map_or(Ok(()), fs::remove_dir) {
+            Err(error) if IN_USE_OR_GONE.contains(&error.kind()) => Ok(()),
+            done => done,
         }
     }
 
@@ -280,6 +295,35 @@ mod tests {
         assert_eq!(beside("system.slice/mcpsup.service"), runs);
         assert_eq!(beside("user.slice/user-0.slice/session-1.scope"), None);
         assert_eq!(beside(""), None);
+    }
+
+    #[test]
+    fn a_place_where_no_group_can_be_killed_is_left_as_it_was_found() {
+        let top = tempfile::tempdir().unwrap();
+        let base = top.path().join("mcpsup");
+        let names = |dir: &Path| fs::read_dir(dir).unwrap().count();
+
+        assert!(Root::open(Some(&base), "first").is_err());
+        assert_eq!(names(top.path()), 0);
+
+        fs::create_dir(&base).unwrap();
+        assert!(Root::open(Some(&base), "second").is_err());
+        assert_eq!((names(top.path()), names(&base)), (1, 0), "it was there before");
+    }
+
+    #[test]
+    fn what_was_made_for_a_daemon_goes_with_it_unless_another_is_there() {
+        let top = tempfile::tempdir().unwrap();
+        let base = top.path().join("mcpsup");
+        let root = |name: &str| {
+            fs::create_dir_all(base.join(name)).unwrap();
+            Root { dir: base.join(name).into(), ours: Some(base.clone()), controllers: Vec::new() }
+        };
+        let (one, other) = (root("one"), root("other"));
+        one.remove().unwrap();
+        assert!(base.join("other").is_dir());
+        other.remove().unwrap();
+        assert!(!base.exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::cgroup::Root;
+use super::process::Held;
 use crate::model::cage::{Ground, Tree, Tried};
 
 /// What holds the processes of a run together on this host.
@@ -17,15 +18,13 @@ pub enum Containment {
     Session,
 }
 
-impl Containment {
-    /// The word for `status -v`.
-    #[must_use]
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Cgroup(_) => "cgroup",
-            Self::Namespace => "pid namespace",
-            Self::Session => "session (best effort)",
-        }
+/// The word for `status -v`.
+#[must_use]
+pub const fn word(tree: Tree) -> &'static str {
+    match tree {
+        Tree::Cgroup => "cgroup",
+        Tree::PidNamespace => "pid namespace",
+        Tree::Session => "session (best effort)",
     }
 }
 
@@ -35,6 +34,16 @@ impl From<&Containment> for Tree {
             Containment::Cgroup(_) => Self::Cgroup,
             Containment::Namespace => Self::PidNamespace,
             Containment::Session => Self::Session,
+        }
+    }
+}
+
+impl From<&Held> for Tree {
+    fn from(held: &Held) -> Self {
+        match held {
+            Held::Cgroup(_) => Self::Cgroup,
+            Held::Namespace => Self::PidNamespace,
+            Held::Session => Self::Session,
         }
     }
 }

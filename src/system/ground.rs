@@ -1,23 +1,24 @@
 //! What of a run's cage can be had on this host, asked of a fresh process of ours that tries it.
 
 use std::io;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use super::tool::{self, Environment};
 use crate::model::cage::Ground;
 
-/// Asks. Takes some milliseconds, once.
+/// It takes some milliseconds. A kernel or a security module that never answers must not keep a daemon
+/// from starting.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Longest answer in bytes; the longest right one is a few thousand.
+const MOST: usize = 64 * 1024;
+
+/// Asks, once.
 ///
 /// # Errors
 ///
 /// When this program cannot be started once more, or cannot try.
 pub fn look() -> io::Result<Ground> {
-    #[expect(clippy::disallowed_methods, reason = "this program again, as for the launcher")]
-    let output = Command::new("/proc/self/exe")
-        .arg("try-cage")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()?;
-    serde_json::from_slice(&output.stdout)
-        .map_err(|_| io::Error::other(format!("the attempt {} and said nothing of use", output.status)))
+    let said = tool::run("/proc/self/exe", &["try-cage"], Environment::Bare, b"", MOST, LIMIT);
+    let said = said.map_err(io::Error::other)?;
+    serde_json::from_slice(&said).map_err(|_| io::Error::other("the attempt said nothing of use"))
 }

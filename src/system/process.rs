@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, wai
 use tokio::sync::{Notify, mpsc};
 
 use super::cgroup::Group;
-use super::containment::Containment;
+use super::containment::{self, Containment};
 use super::launcher::Launcher;
 use super::life::{self, Beginning};
 use super::look::{Look, Owner};
@@ -388,6 +388,12 @@ impl Processes {
     #[must_use]
     pub fn knows(&self, run: RunId) -> bool {
         self.lives.contains_key(&run)
+    }
+
+    /// What holds this run together, for people: one that was found is held as its daemon held it.
+    #[must_use]
+    pub fn containment_of(&self, run: RunId) -> Option<&'static str> {
+        Some(containment::word((&self.lives.get(&run)?.held).into()))
     }
 
     /// The pid of a run's first process, for people.

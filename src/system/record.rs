@@ -122,6 +122,9 @@ fn start_time(pid: i32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+/// The names of a run's FIFOs: its standard input, output and, of a stdio run, error.
+pub(super) const FIFOS: [&str; 3] = ["in", "out", "err"];
+
 /// The directory of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir(Box<Path>);
@@ -142,19 +145,19 @@ impl RunDir {
     /// The FIFO that is the run's standard input.
     #[must_use]
     pub fn stdin(&self) -> PathBuf {
-        self.0.join("in")
+        self.0.join(FIFOS[0])
     }
 
     /// The FIFO that is the run's standard output; of an http server its standard error too.
     #[must_use]
     pub fn output(&self) -> PathBuf {
-        self.0.join("out")
+        self.0.join(FIFOS[1])
     }
 
     /// The FIFO that is a stdio run's standard error.
     #[must_use]
     pub fn error(&self) -> PathBuf {
-        self.0.join("err")
+        self.0.join(FIFOS[2])
     }
 
     /// A file that is there while a message to a stdio run is partly written.

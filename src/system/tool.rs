@@ -4,9 +4,10 @@
 //! only, nothing in its arguments, and our copies are overwritten.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -35,10 +36,16 @@ pub(super) fn awaits(pid: i32) -> bool {
     }
 }
 
+/// What a program finds in its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    /// What we find: it is part of the host, as we are. But not what tells us of our service manager.
+    Ours,
+    /// Nothing.
+    Bare,
+}
+
 /// Says `input` to a program, and gives what it answers, at most `most` bytes.
-///
-/// The program has our environment, for it is part of the host, as we are; but not what tells us of our
-/// service manager.
 ///
 /// # Errors
 ///
@@ -47,46 +54,35 @@ pub(super) fn awaits(pid: i32) -> bool {
 pub fn run(
     program: &str,
     args: &[&str],
+    environment: Environment,
     input: &[u8],
     most: usize,
     limit: Duration,
 ) -> Result<SecretBytes, String> {
     let until = clock::now() + limit;
-    let mut tool = Tool::start(program, args)?;
+    let mut tool = Tool::start(program, args, environment)?;
     let heard = tool.converse(input, most, until);
-    let ended = match &heard {
-        Ok(_) => tool.ends_by(until),
-        Err(_) => Ok(false),
-    };
-    if !matches!(ended, Ok(true)) {
-        process::send(&tool.handle, Signal::KILL);
-    }
-    let status = tool.child.wait();
+    // One that cannot be spoken with has no more time.
+    let ended = tool.end(if heard.is_ok() { until } else { clock::now() });
     let (out, complaint) = heard.map_err(|what| format!("{program} {what}"))?;
-    match (ended, status) {
-        (Ok(true), Ok(status)) if status.success() => Ok(out),
-        (Ok(true), Ok(status)) => {
-            Err(last_line(&complaint).unwrap_or_else(|| format!("{program}: {status}")))
-        }
-        (Ok(false), _) => Err(format!("{program} {}", late(limit))),
-        (Err(error), _) | (_, Err(error)) => Err(format!("cannot wait for {program}: {}", plain(&error))),
+    match ended {
+        Ok(Some(status)) if status.success() => Ok(out),
+        Ok(Some(status)) => Err(last_line(&complaint).unwrap_or_else(|| format!("{program}: {status}"))),
+        Ok(None) => Err(format!("{program} was not done within {} s", limit.as_secs())),
+        Err(error) => Err(format!("cannot wait for {program}: {}", plain(&error))),
     }
-}
-
-fn late(limit: Duration) -> String {
-    format!("was not done within {} s", limit.as_secs())
 }
 
 /// What it complained with last; nothing of it may steer a terminal.
-fn last_line(complaint: &[u8]) -> Option<String> {
+pub(super) fn last_line(complaint: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(complaint);
     let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
     Some(line.chars().filter(|c| !c.is_control()).take(300).collect())
 }
 
 /// A program that runs.
-struct Tool {
-    child: Child,
+pub(super) struct Tool {
+    pub(super) child: Child,
     handle: OwnedFd,
 }
 
@@ -98,7 +94,12 @@ impl Drop for Tool {
 }
 
 impl Tool {
-    fn start(program: &str, args: &[&str]) -> Result<Self, String> {
+    /// Starts it, with pipes to all three of its descriptors.
+    pub(super) fn start(
+        program: &str,
+        args: &[impl AsRef<OsStr>],
+        environment: Environment,
+    ) -> Result<Self, String> {
         let cannot = |error: &io::Error| format!("cannot start {program}: {}", plain(error));
         // Held while it is started: else it could end, and be reaped, before it is known.
         let mut awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,6 +109,9 @@ impl Tool {
         // Who has these can speak for us.
         for name in notify::VARIABLES {
             command.env_remove(name);
+        }
+        if environment == Environment::Bare {
+            command.env_clear();
         }
         let mut child = command.spawn().map_err(|error| cannot(&error))?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other);
@@ -169,9 +173,14 @@ impl Tool {
         Ok((out.done(), err.done().to_vec()))
     }
 
-    /// Waits until it has ended; false if it has not by then.
-    fn ends_by(&self, until: Moment) -> io::Result<bool> {
-        wait(&mut [PollFd::from_borrowed_fd(self.handle.as_fd(), PollFlags::IN)], until)
+    /// Waits until it has ended; if it has not by then, it is killed, and there is no status.
+    pub(super) fn end(mut self, until: Moment) -> io::Result<Option<ExitStatus>> {
+        let ended = wait(&mut [PollFd::from_borrowed_fd(self.handle.as_fd(), PollFlags::IN)], until);
+        if !matches!(ended, Ok(true)) {
+            process::send(&self.handle, Signal::KILL);
+        }
+        let status = self.child.wait()?;
+        Ok(ended?.then_some(status))
     }
 }
 
@@ -241,7 +250,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn sh(script: &str, input: &[u8], most: usize, limit: Duration) -> Result<Vec<u8>, String> {
-        run("/bin/sh", &["-c", script], input, most, limit).map(|out| out.to_vec())
+        run("/bin/sh", &["-c", script], Environment::Ours, input, most, limit).map(|out| out.to_vec())
     }
 
     #[test]
@@ -250,6 +259,13 @@ mod tests {
         assert_eq!(sh("cat", &input, 300_000, LONG), Ok(input.clone()));
         assert_eq!(sh("cat >/dev/null; echo done", &input, 10, LONG), Ok(b"done\n".to_vec()));
         assert_eq!(sh("exec <&-; echo deaf", &input, 10, LONG), Ok(b"deaf\n".to_vec()));
+    }
+
+    #[test]
+    fn one_that_is_to_find_nothing_in_its_environment_finds_nothing() {
+        let said = run("/usr/bin/env", &[], Environment::Bare, b"", 1000, LONG).unwrap();
+        assert_eq!(said.as_slice(), b"");
+        assert!(run("/usr/bin/env", &[], Environment::Ours, b"", 1 << 20, LONG).unwrap().len() > 1);
     }
 
     #[test]
@@ -263,7 +279,7 @@ mod tests {
         assert!(late.contains("was not done"), "{late}");
         let deaf = sh("exec >&- 2>&-; exec sleep 1000", b"", 10, Duration::from_millis(50)).unwrap_err();
         assert!(deaf.contains("was not done"), "{deaf}");
-        let missing = run("/no/such/program", &[], b"", 1, LONG).unwrap_err();
+        let missing = run("/no/such/program", &[], Environment::Ours, b"", 1, LONG).unwrap_err();
         assert_eq!(missing, "cannot start /no/such/program: no such file or directory");
         assert!(AWAITED.lock().unwrap().len() < 8, "they are forgotten");
     }

@@ -21,6 +21,7 @@ use std::rc::Rc;
 
 use crate::model::Moment;
 use crate::system::clock;
+use crate::system::record::FIFOS;
 
 /// A process as /proc/PID/stat shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +156,7 @@ fn signs_of(pid: i32) -> Signs {
     let files = open.filter_map(|entry| fs::read_link(entry.path()).ok());
     // Only what could be a run's FIFO, as `RunDir` names them: this is kept for a while.
     let places = files
-        .filter(|file| file.ends_with("in") || file.ends_with("out"))
+        .filter(|file| FIFOS.iter().any(|name| file.ends_with(name)))
         .filter_map(|file| Some(file.parent()?.to_path_buf()));
     Signs { tmp: tmp.map(|tmp| PathBuf::from(OsStr::from_bytes(tmp))), places: places.collect() }
 }
@@ -234,6 +235,31 @@ mod tests {
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let (identity, _) = crate::system::record::Identity::of(me).unwrap();
         assert_eq!(look(me).unwrap().start_time, identity.start_time);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
+    fn a_process_that_kept_any_one_of_a_runs_fifos_and_nothing_else_is_the_runs() {
+        use std::process::{Command, Stdio};
+        let runs = tempfile::tempdir().unwrap();
+        let dir = crate::system::record::RunDir::of(runs.path(), crate::model::RunId(1));
+        dir.create(true).unwrap();
+        let uid = crate::system::account::own_uid();
+        let (fifos, tmp) = (dir.path().to_path_buf(), runs.path().join("tmp"));
+        let marks = Marks { leader: i32::MAX, leader_is_held: false, fifos, tmp, uid };
+        for fifo in [dir.stdin(), dir.output(), dir.error()] {
+            let end = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+            let mut command = Command::new("/bin/sleep");
+            command.arg("1000").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(end);
+            let mut child = command.spawn().unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+
+            let members = members(&marks, clock::now(), false);
+
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(members.iter().map(|member| member.pid).collect::<Vec<_>>(), [pid], "{fifo:?}");
+        }
     }
 
     #[test]

@@ -194,6 +194,27 @@ fn what_a_run_left_behind_while_no_daemon_was_there_is_swept_before_it_is_starte
     }
 }
 
+#[test]
+fn a_run_that_was_found_says_what_holds_it_together_and_not_what_would_hold_a_new_one() {
+    if !seen::has_cgroups() {
+        return;
+    }
+    let mut host = contained("session");
+    host.save("alice", "UNRULY=\n");
+    host.start();
+    let before = host.until_state("alice", StateName::Up);
+
+    host.kill_daemon();
+    host.configure(&format!("[daemon]\ncontainment = \"cgroup\"\n{}", unruly("")));
+    host.start();
+
+    let found = host.until_state("alice", StateName::Up);
+    assert_eq!(found.pid, before.pid);
+    assert_eq!(found.containment.as_deref(), Some("session (best effort)"));
+    host.ok(&["restart", "alice"]);
+    assert_eq!(host.instance("alice").containment.as_deref(), Some("cgroup"));
+}
+
 /// A process that has nothing to do with us: first of its session, with a child.
 struct Stranger(Child);
 

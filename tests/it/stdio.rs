@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::host::{Host, example, is_alive};
+use crate::tree::{bring, start_as_nobody};
 use crate::wire;
 
 /// `[server.lines]`; `more` goes below it, so it may begin with keys and go on with tables.
@@ -119,6 +120,26 @@ pub(crate) fn with_lines(more: &str) -> Host {
     host.start();
     host.until_state("alice", StateName::Up);
     host
+}
+
+#[test]
+fn an_ordinary_users_stdio_server_may_open_its_standard_error_again() {
+    let mut host = Host::new(
+        "[server.lines]\ncommand = [\"/bin/sh\", \"-c\", \"echo opened >/dev/stderr && exec sleep 1000\"]\n\
+         transport = \"stdio\"\n",
+    );
+    host.save("alice", "TOKEN=sk-live-0123456789\n");
+    if nix::unistd::geteuid().is_root() {
+        bring(&host, "lines");
+        start_as_nobody(&mut host);
+    } else {
+        host.start();
+    }
+    let said = host.until_some("it has said something", || {
+        let log = host.ok(&["logs", "alice"]);
+        log.lines().map(str::to_owned).find(|line| !line.contains("mcpsup: run "))
+    });
+    assert!(said.ends_with("opened"), "{said}");
 }
 
 /// A file that the server's `wait` waits for, and one that says that it has begun to.

@@ -87,7 +87,7 @@ pub(crate) fn bring(host: &Host, server: &str) {
     crate::host::write(&host.path().join("mcpsup.toml"), &own, 0o600);
 }
 
-fn start_as_nobody(host: &mut Host) {
+pub(crate) fn start_as_nobody(host: &mut Host) {
     give_to_nobody(host.path());
     let mut command = Command::new(host.path().join("bin/mcpsup"));
     command.uid(NOBODY).gid(NOBODY);

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use mcpsup::model::status::StateName;
@@ -199,6 +199,60 @@ fn a_broken_file_is_left_for_whoever_broke_it() {
     assert_eq!(host.read("alice"), broken);
 }
 
+/// A copy of a program for somebody who cannot reach ours.
+fn copied(host: &Host, from: &Path) -> PathBuf {
+    let to = host.path().join(from.file_name().unwrap());
+    copy_program(from, &to);
+    std::fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
+    to
+}
+
+/// As somebody else, by that copy.
+fn wish_by(host: &Host, who: &nix::unistd::User, args: &[&str], input: &str) -> Output {
+    let mut command = Command::new(host.path().join("mcpsup"));
+    command.arg("--config").arg(host.path().join("mcpsup.toml")).args(args);
+    with_input(command.uid(who.uid.as_raw()).gid(who.gid.as_raw()), input)
+}
+
+#[test]
+fn who_may_be_anybody_changes_nobodys_file() {
+    let account = |name: &str| nix::unistd::User::from_name(name).ok().flatten();
+    let (true, Some(games), Some(nobody)) =
+        (nix::unistd::geteuid().is_root(), account("games"), account("nobody"))
+    else {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    };
+    let mut host = Host::new("");
+    std::fs::set_permissions(host.path(), PermissionsExt::from_mode(0o711)).unwrap();
+    copied(&host, MCPSUP.as_ref());
+    host.configure(&servers(&example("notes")));
+    host.save("nobody", FILE);
+    // A daemon to which everybody but root looks like nobody.
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", MCPSUP]);
+    host.spawn_by(unshare);
+    host.until("the daemon answers or has ended", || {
+        host.cli(&["status"]).status.success() || host.log().contains("unshare:")
+    });
+    if host.log().contains("unshare:") {
+        eprintln!("skipped: no user namespace can be made here: {}", host.log());
+        return;
+    }
+
+    for who in [&games, &nobody] {
+        let output = wish_by(&host, who, &["set", "NOTES_TOKEN"], "nt_evil");
+        assert!(
+            code(&output) == 1 && said(&output).contains("anybody may be uid 65534"),
+            "{}",
+            said(&output)
+        );
+        let output = wish_by(&host, who, &["set", "NOTES_TOKEN", "--user", "nobody"], "nt_evil");
+        assert_eq!(code(&output), 4, "{}", said(&output));
+    }
+    assert_eq!(host.read("nobody"), FILE);
+}
+
 #[test]
 fn one_user_changes_their_own_file_without_reading_it_and_nobody_elses() {
     // Accounts that every Debian and Fedora has.
@@ -211,24 +265,14 @@ fn one_user_changes_their_own_file_without_reading_it_and_nobody_elses() {
     };
     let mut host = Host::new("");
     std::fs::set_permissions(host.path(), PermissionsExt::from_mode(0o711)).unwrap();
-    let copied = |from: PathBuf, name: &str| {
-        let to = host.path().join(name);
-        copy_program(from.as_ref(), &to);
-        std::fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
-        to
-    };
-    let (mcpsup, notes) = (copied(MCPSUP.into(), "mcpsup"), copied(example("notes"), "notes"));
+    let notes = copied(&host, &example("notes"));
+    copied(&host, MCPSUP.as_ref());
     host.configure(&servers(&notes));
     host.save("games", FILE);
     host.save("nobody", &FILE.replace("nt_old", "nt_nobodys"));
     host.start();
     host.until_all_up(2);
-    let config = host.path().join("mcpsup.toml");
-    let by = |who: &nix::unistd::User, args: &[&str], input: &str| {
-        let mut command = Command::new(&mcpsup);
-        command.arg("--config").arg(&config).args(args).uid(who.uid.as_raw()).gid(who.gid.as_raw());
-        with_input(&mut command, input)
-    };
+    let by = |who: &nix::unistd::User, args: &[&str], input: &str| wish_by(&host, who, args, input);
     let env = host.env_dir().join("games.env");
     assert!(
         !Command::new("/bin/cat").arg(&env).uid(5).gid(60).stderr(Stdio::null()).status().unwrap().success()

@@ -7,7 +7,7 @@ use super::server::url_path;
 use super::table::Table;
 use super::{SECOND, stdio, units};
 use crate::model::config::{Limits, Probe, Ready, Restart, Stop, Transport};
-use crate::model::run::signal_number;
+use crate::model::run::{STOPS, signal_name, signal_number};
 
 /// `[server.NAME.ready]`
 pub(super) fn ready(
@@ -51,9 +51,12 @@ pub(super) fn ready(
 
 /// `[server.NAME.stop]`
 pub(super) fn stop(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Stop {
-    let signal = table.take("signal").and_then(|entry| {
-        entry.text("the name of a signal: \"SIGTERM\", \"SIGINT\", \"SIGQUIT\"", report, signal_number)
-    });
+    let stop = |name: &str| signal_number(name).filter(|signal| STOPS.contains(signal));
+    let known = || {
+        let names: Vec<&str> = STOPS.into_iter().filter_map(signal_name).collect();
+        format!("the name of a signal: {}", names.join(", "))
+    };
+    let signal = table.take("signal").and_then(|entry| entry.text(&known(), report, stop));
     let grace = table.take("grace").and_then(|e| e.duration(report));
     table.finish(report);
     Stop { signal: signal.unwrap_or(15), grace: grace.unwrap_or(10 * SECOND) }

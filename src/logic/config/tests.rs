@@ -399,7 +399,10 @@ fn paths_patterns_signals_and_probes_are_checked() {
     refused_in_server("path = \"/a b\"", &["4:8: path takes"]);
     refused_in_server("path = \"/a\\r\\nX: y\"", &["4:8: path takes"]);
     refused_in_server("credential.T.pattern = \"(\"", &["4:24: pattern is not a regular expression"]);
-    refused_in_server("stop.signal = \"SIGFOO\"", &["4:15: signal takes the name of a signal"]);
+    let stops = "4:15: signal takes the name of a signal: SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGKILL";
+    for signal in ["SIGFOO", "SIGALRM", "SIGPIPE"] {
+        refused_in_server(&format!("stop.signal = \"{signal}\""), &[stops]);
+    }
     refused_in_server("ready.probe = \"http\"", &["4:7: needs probe_path"]);
     refused_in_server("ready.probe_path = \"/x\"", &["4:7: probe_path is only for"]);
     refused_in_server("working_dir = \"work\"", &["4:15: working_dir takes a path that begins with /"]);

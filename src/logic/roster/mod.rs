@@ -100,6 +100,9 @@ pub struct Roster {
     is_settled: bool,
     /// The accounts as which servers of several users run, by uid.
     shared: BTreeSet<u32>,
+    /// The uid of the account of a user's name, of users of whom no file tells: theirs is gone, or was
+    /// never complete. Asked here and not when somebody wants to know, for the name service may be slow.
+    named: BTreeMap<UserName, Option<u32>>,
     /// Of whom something changed because of others, see [`displaced`](Self::displaced).
     displaced: BTreeSet<UserName>,
 }
@@ -159,10 +162,9 @@ impl Roster {
         self.users.get_mut(user).is_some_and(|user| user.take(state))
     }
 
-    /// Everybody who has a file, and the uid by which they are known on this host: their account's,
-    /// else that of the file's owner; `None` where neither is known.
+    /// Everybody who has a file, and the uid by which they are known ([`owner_uid`](Self::owner_uid)).
     pub fn owners(&self) -> impl Iterator<Item = (&UserName, Option<u32>)> {
-        self.users.iter().map(|(name, user)| (name, user.owner_uid()))
+        self.users.keys().map(|name| (name, self.owner_uid(name)))
     }
 
     /// Forgets what a server of a user last ran with: a credential of it was taken back.
@@ -182,6 +184,13 @@ impl Roster {
                 changed.insert(name.clone());
             }
         }
+        for (name, uid) in self.named.iter_mut().filter(|_| all) {
+            let now = uid_of(name, accounts);
+            if *uid != now {
+                *uid = now;
+                changed.insert(name.clone());
+            }
+        }
         changed
     }
 
@@ -198,11 +207,13 @@ impl Roster {
         self.users.contains_key(user)
     }
 
-    /// The uid a user has on this host, whether or not they want any server; none without a file that
-    /// could be read.
+    /// The uid by which a user is known on this host who has a file or a port, whether or not they want
+    /// any server: their account's, else that of the file's owner. One whose file is gone is still the
+    /// account of that name.
     #[must_use]
     pub fn owner_uid(&self, user: &UserName) -> Option<u32> {
-        self.users.get(user)?.owner_uid()
+        let by_file = self.users.get(user).and_then(|user| user.owner_uid());
+        by_file.or_else(|| self.named.get(user).copied().flatten())
     }
 
     /// The last good mcpsup.toml.
@@ -239,7 +250,23 @@ impl Roster {
             listed.want = Want::Never;
             listed.absent_because = StateName::Gone;
         }
+        // Everybody is the daemon's own user where that is not root.
+        if host.is_root {
+            self.look_up_names(whom, &all, host.accounts);
+        }
         all
+    }
+
+    /// Looks up of `whom` those of whom no file tells; whoever was looked up before is not again.
+    fn look_up_names(&mut self, whom: &Whom, all: &BTreeMap<InstanceId, Listed>, accounts: Accounts<'_>) {
+        let listed = all.keys().map(|id| &id.user).filter(|name| !self.users.contains_key(*name));
+        let unread = self.users.iter().filter(|(_, user)| user.owner_uid().is_none());
+        let unread = unread.map(|(name, _)| name).filter(|name| whom.has(name));
+        let untold: BTreeSet<UserName> = listed.chain(unread).cloned().collect();
+        self.named.retain(|name, _| !whom.has(name) || untold.contains(name));
+        for name in untold {
+            self.named.entry(name).or_insert_with_key(|name| uid_of(name, accounts));
+        }
     }
 
     /// Whose account has become several users', or one's alone, since this was last asked, and who were
@@ -361,6 +388,11 @@ impl Roster {
         };
         Listed::without_spec(want, absent, Some(door), id, Some(config))
     }
+}
+
+/// The uid of the account of a user's name; none too where that cannot be found out.
+fn uid_of(name: &UserName, accounts: Accounts<'_>) -> Option<u32> {
+    accounts(name.as_str()).ok().flatten().map(|account| account.uid)
 }
 
 /// Finds out what follows from one user's file and which ports that needs; what is wrong with one

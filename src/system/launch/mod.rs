@@ -37,6 +37,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 
 use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write};
 use crate::model::cage::Namespaces;
+use crate::model::run::STOPS;
 use crate::model::spec::Account;
 use cage::calls::Filters;
 use cage::mounts;
@@ -182,7 +183,7 @@ fn prepare(orders: &Orders, filters: &Filters) -> Result<Command, Failure> {
     own::can_be_reached(&orders.state_dir)?;
     own::make_kept(&orders.state_dir.join("tmp"), None)?;
     std::env::set_current_dir(&orders.working_dir).map_err(own::cannot_at("enter", &orders.working_dir))?;
-    cage::close(orders, filters, &[&stdin, &output])?;
+    cage::close(orders, filters, &[&stdin, &output, &error])?;
     #[expect(clippy::disallowed_methods, reason = "the launcher is system::process's other half")]
     let mut command = Command::new(&orders.program);
     command
@@ -236,16 +237,9 @@ fn become_account(account: &Account) -> Result<(), Failure> {
 
 /// Starts the server as a child and lives as long as it does.
 fn serve(orders: &Orders, socket: &UnixStream, filters: &Filters) -> Result<ExitCode, Failure> {
-    let mut signals = signal_hook::iterator::Signals::new([
-        nix::libc::SIGTERM,
-        nix::libc::SIGINT,
-        nix::libc::SIGHUP,
-        nix::libc::SIGQUIT,
-        nix::libc::SIGUSR1,
-        nix::libc::SIGUSR2,
-        nix::libc::SIGCHLD,
-    ])
-    .map_err(cannot("watch for signals"))?;
+    let passed_on = STOPS.into_iter().filter(|signal| *signal != nix::libc::SIGKILL);
+    let watched = passed_on.chain([nix::libc::SIGCHLD]);
+    let mut signals = signal_hook::iterator::Signals::new(watched).map_err(cannot("watch for signals"))?;
     let mut command = prepare(orders, filters)?;
     let child =
         command.process_group(0).spawn().map_err(own::cannot_at("execute", Path::new(&orders.program)))?;

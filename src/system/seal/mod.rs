@@ -12,7 +12,7 @@ mod age;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::tool;
+use super::tool::{self, Environment};
 use crate::model::UserName;
 use crate::model::file::{Seal, SecretBytes};
 
@@ -48,7 +48,7 @@ impl Keeper {
         let plain = match seal {
             Seal::Creds => {
                 let name = format!("--name={}", name_in(user));
-                tool::run(CREDS, &["decrypt", &name, "-", "-"], sealed, LARGEST, PATIENCE)
+                tool::run(CREDS, &["decrypt", &name, "-", "-"], Environment::Ours, sealed, LARGEST, PATIENCE)
             }
             Seal::Age => age_open(&self.key, sealed, LARGEST),
         };
@@ -64,7 +64,14 @@ impl Keeper {
         let sealed = match seal {
             Seal::Creds => {
                 let name = format!("--name={}", name_in(user));
-                let made = tool::run(CREDS, &["encrypt", &name, "-", "-"], plain, LARGEST_SEALED, PATIENCE);
+                let made = tool::run(
+                    CREDS,
+                    &["encrypt", &name, "-", "-"],
+                    Environment::Ours,
+                    plain,
+                    LARGEST_SEALED,
+                    PATIENCE,
+                );
                 made.map(|sealed| sealed.to_vec())
             }
             Seal::Age => age_close(&self.key, plain),
@@ -86,7 +93,7 @@ impl Keeper {
     ///
     /// When this host and this program know no way.
     pub fn usual(&self) -> Result<Seal, String> {
-        match tool::run(CREDS, &["--version"], b"", LARGEST, PATIENCE) {
+        match tool::run(CREDS, &["--version"], Environment::Ours, b"", LARGEST, PATIENCE) {
             Ok(_) => Ok(Seal::Creds),
             Err(_) if cfg!(feature = "age") => Ok(Seal::Age),
             Err(why) => Err(format!("{why}; and this mcpsup was built without the feature age")),

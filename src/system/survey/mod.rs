@@ -16,7 +16,8 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use rustix::fs::inotify;
 
 use super::places::Places;
-use super::{account, peer, terminal, tool};
+use super::tool::{self, Environment};
+use super::{account, peer, terminal};
 use crate::model::Spec;
 use crate::model::spec::Home;
 use crate::model::survey::{Disk, Identity, Needs, NoWatch, Place, PortRules, Reached, Unit};
@@ -190,7 +191,8 @@ pub fn unit(name: &str) -> Option<Unit> {
     }
     let wanted =
         "--property=LoadState,UnitFileState,ActiveState,Result,KillMode,RestartKillSignal,NeedDaemonReload";
-    let said = tool::run("systemctl", &["show", name, wanted], b"", 16 * 1024, PATIENCE).ok()?;
+    let said =
+        tool::run("systemctl", &["show", name, wanted], Environment::Ours, b"", 16 * 1024, PATIENCE).ok()?;
     let said = String::from_utf8_lossy(&said);
     let told: BTreeMap<&str, &str> = said.lines().filter_map(|line| line.split_once('=')).collect();
     let get = |key: &str| told.get(key).map(|value| (*value).to_owned()).unwrap_or_default();

@@ -84,6 +84,32 @@ fn a_deleted_file_stops_its_user_and_keeps_the_port() {
 }
 
 #[test]
+fn who_has_no_file_any_more_is_known_by_the_account_of_their_name_and_asking_that_looks_nothing_up() {
+    let mut world = World::new();
+    world.account("bob", 1002);
+    world.files(&[("alice", Some(GOOD)), ("bob", Some(GOOD))]);
+    world.all();
+    world.files(&[("alice", None)]);
+    assert_eq!(world.one("bob").owner_uid, None);
+    assert_eq!(world.roster.owner_uid(&user("bob")), Some(1002));
+
+    // What the name service says by then is heard with the look of the minute.
+    world.account("bob", 1003);
+    world.all();
+    assert_eq!(world.roster.owner_uid(&user("bob")), Some(1002));
+    assert!(world.look_up_again(false).is_empty());
+    assert_eq!(world.look_up_again(true), BTreeSet::from([user("bob")]));
+    assert_eq!(world.roster.owner_uid(&user("bob")), Some(1003));
+    assert!(world.look_up_again(true).is_empty());
+
+    // Without a file and without a port nobody is known, by whatever name.
+    world.account("carol", 1004);
+    world.removing.insert(user("bob"));
+    world.all();
+    assert_eq!(world.roster.owner_uid(&user("carol")), None);
+}
+
+#[test]
 fn a_directory_that_cannot_be_read_changes_nothing() {
     let unknown = || Look {
         directory: Err(Problem::new("env.d", "is not there")),
