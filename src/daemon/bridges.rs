@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::Saved;
+use super::event::Event;
 use super::recall::{Batch, Due, Recall, Whose};
+use super::saves::Saved;
 use crate::door::bridge::{Bridge, Word};
 use crate::logic::exchange::{Opened, SessionRecord};
 use crate::logic::overlong;
@@ -196,13 +197,13 @@ impl Bridges {
     }
 
     /// Has written down what is to be, if nothing is being written; `done` hears when that is over.
-    pub(super) fn begin_writing(&mut self, now: Moment, done: &mpsc::Sender<Saved>) {
+    pub(super) fn begin_writing(&mut self, now: Moment, done: &mpsc::UnboundedSender<Event>) {
         let Some(batch) = self.recall.begin(now) else { return };
         let (write, done) = (self.writer(batch), done.clone());
         // A disk may take its time to say that it has it; the loop must not.
         tokio::task::spawn_blocking(move || {
             write();
-            if done.blocking_send(Saved::Sessions).is_err() {
+            if done.send(Event::Saved(Saved::Sessions)).is_err() {
                 tracing::debug!("the loop has ended");
             }
         });

@@ -6,6 +6,8 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use super::gates::Kind;
+use super::saves::{Change, Pending};
+use super::tokens::{Asker, Shape};
 use super::wishes::Job;
 use crate::control::passage::Passage;
 use crate::control::protocol::{
@@ -18,11 +20,15 @@ use crate::system::account;
 use crate::system::envdir::Complete;
 
 /// What a request leads to.
-enum Answer {
+pub(super) enum Answer {
     /// Its answer.
     Now(Reply),
+    /// A change of these, and this answer once it is made.
+    Change(Change, Vec<InstanceId>, Accepted),
     /// Work for another thread, and an answer when that is done.
-    Later(Job),
+    Wish(Job),
+    /// A new token for this user, and an answer with it.
+    Token(UserName, Shape),
 }
 
 impl Daemon {
@@ -31,7 +37,11 @@ impl Daemon {
         self.say_refusals(now);
         match self.decide(peer, request, now) {
             Ok(Answer::Now(answer)) => self.reply(peer, reply, Ok(answer), now),
-            Ok(Answer::Later(job)) => self.begin_wish(peer, job, reply),
+            Ok(Answer::Change(change, ids, accepted)) => {
+                self.change(Pending { change, ids, peer, reply, accepted }, now);
+            }
+            Ok(Answer::Wish(job)) => self.begin_wish(peer, job, reply),
+            Ok(Answer::Token(user, shape)) => self.begin_token(user, Asker { peer, shape, reply }),
             Err(refusal) => self.reply(peer, reply, Err(refusal), now),
         }
     }
@@ -79,15 +89,15 @@ impl Daemon {
                 };
                 Ok(Reply::Status(self.report(&meant, caller == Caller::Admin, now)))
             }
-            Request::Start(target) => self.change(caller, &target, |daemon, id| daemon.fleet.release(id)),
-            Request::Stop(target) => self.change(caller, &target, |daemon, id| daemon.fleet.hold(id)),
-            Request::Restart(target) => self.change(caller, &target, |daemon, id| daemon.fleet.renew(id)),
+            Request::Start(target) => return self.changed(caller, &target, Change::Release),
+            Request::Stop(target) => return self.changed(caller, &target, Change::Hold),
+            Request::Restart(target) => return self.changed(caller, &target, Change::Renew),
             // The map is a public file.
             Request::Ports => Ok(Reply::Ports(self.port_map(*self.sources.generation.borrow()))),
             Request::Logs(target) => self.log_of(caller, &target),
             Request::Mcp(target) => self.way_to(caller, &target),
             Request::Token { target, lasting, renew } => {
-                self.headers_for(caller, &target, Kind { lasting, renew })
+                return self.headers_for(caller, target, Kind { lasting, renew });
             }
             Request::Remove(user) => self.remove(caller, &user, now),
             Request::Reload => {
@@ -96,7 +106,7 @@ impl Daemon {
                 self.reload(now);
                 Ok(Reply::Accepted(Accepted { generation, instances: Vec::new(), unchanged: false }))
             }
-            Request::Wish(user, wish) => return self.wish(peer, caller, user, wish).map(Answer::Later),
+            Request::Wish(user, wish) => return self.wish(peer, caller, user, wish).map(Answer::Wish),
         };
         answer.map(Answer::Now)
     }
@@ -147,47 +157,26 @@ impl Daemon {
         }
     }
 
-    fn change(
-        &mut self,
-        caller: Caller,
-        target: &Target,
-        change: impl Fn(&mut Self, &InstanceId),
-    ) -> Result<Reply, Refusal> {
+    fn changed(&self, caller: Caller, target: &Target, change: Change) -> Result<Answer, Refusal> {
+        let (ids, accepted) = self.accept(caller, target)?;
+        Ok(Answer::Change(change, ids, accepted))
+    }
+
+    /// What is meant by a change, and what is said when it is made.
+    fn accept(&self, caller: Caller, target: &Target) -> Result<(Vec<InstanceId>, Accepted), Refusal> {
         if target.user.is_none() && !target.all && caller == Caller::Admin {
             let text = "say whose: USER, USER/SERVER or --all".to_owned();
             return Err(refusal(RefusalKind::WrongUse, text));
         }
         let meant = self.meant(caller, target)?;
         let generation = *self.sources.generation.borrow();
-        let holds = self.fleet.holds().clone();
         let instances = meant.iter().map(|id| Meant {
             user: id.user.clone(),
             server: id.server.clone(),
             run: self.fleet.get(id).and_then(crate::logic::instance::Instance::last_run),
         });
-        let accepted = Accepted { generation, instances: instances.collect(), unchanged: false };
-        for id in &meant {
-            change(self, id);
-        }
-        if *self.fleet.holds() != holds {
-            self.save_holds();
-        }
-        // A hold shows even where no run changes.
-        self.shown.look_at_all();
-        Ok(Reply::Accepted(accepted))
-    }
-
-    /// A hold that cannot be remembered still holds, until the daemon ends.
-    pub(super) fn save_holds(&mut self) {
-        let problem =
-            self.store.set_holds(self.fleet.holds()).map_err(|error| super::store::chain(&error)).err();
-        if let Some(problem) = problem.as_ref().filter(|_| problem != self.not_kept.holds) {
-            tracing::error!(problem, "holds not remembered");
-        }
-        if self.not_kept.holds != problem {
-            self.shown.look_at_report();
-        }
-        self.not_kept.holds = problem;
+        let instances = instances.collect();
+        Ok((meant, Accepted { generation, instances, unchanged: false }))
     }
 
     fn log_of(&mut self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {
@@ -230,11 +219,11 @@ impl Daemon {
         if !known {
             return Err(refusal(RefusalKind::Unknown, self.unknown(user, &target)));
         }
-        let accepted = self.change(caller, &target, |_, _| ())?;
+        let (_, accepted) = self.accept(caller, &target)?;
         self.removing.insert(user.clone());
         let whom = self.roster.whom(BTreeSet::from([user.clone()]));
         self.resolve(now, &whom);
-        Ok(accepted)
+        Ok(Reply::Accepted(accepted))
     }
 }
 

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::doors::Place;
+use super::saves::Saved;
 use super::seals::Opened;
+use super::tokens::Minted;
 use super::wishes::Wished;
-use super::{Daemon, Ending, Saved};
+use super::{Daemon, Ending};
 use crate::control::protocol::Call;
 use crate::door::bridge::Word;
 use crate::logic::instance::Fact;
@@ -45,12 +47,14 @@ pub(super) enum Event {
     Signal(Signal),
     /// Something moved in env.d.
     Hint(Hint),
-    /// Something was written, or not.
+    /// What is to be remembered was written, or not.
     Saved(Saved),
     /// A sealed file was opened, or not.
     Opened(Opened),
     /// A user's wish was granted, or not.
     Wished(Wished),
+    /// A token was made, or not.
+    Minted(Minted),
     /// A deadline came.
     Time,
 }
@@ -94,8 +98,8 @@ impl Daemon {
             Event::Signal(Signal::Reload) => self.reload(now),
             Event::Signal(Signal::Child) => self.processes.reap_strays(),
             Event::Hint(Hint { complete, whom }) => self.look(now, &whom, Complete::Named(&complete)),
-            Event::Saved(Saved::Ports(saved)) => self.note_saved(saved),
-            Event::Saved(Saved::Sessions) => self.bridges.note_written(),
+            Event::Saved(saved) => self.note_saved(saved, now),
+            Event::Minted(minted) => self.note_minted(minted, now),
             Event::Opened(opened) => self.note_opened(opened, now),
             Event::Wished(wished) => self.note_wished(wished, now),
             Event::Time => {
@@ -190,12 +194,7 @@ impl Daemon {
             whom @ (Whom::Users(_) | Whom::All) => self.resolve(now, &whom),
         }
         // The disk may have room again.
-        if self.not_kept.ports.is_some() {
-            self.save_ports();
-        }
-        if self.not_kept.holds.is_some() {
-            self.save_holds();
-        }
+        self.saves.retry();
         self.shown.retry_map();
     }
 
@@ -288,40 +287,5 @@ impl Daemon {
             self.shown.look_at_report();
         }
         self.problems = problems;
-    }
-
-    /// The table of ports is to be remembered; what follows from it does not wait for that.
-    pub(super) fn save_ports(&mut self) {
-        self.ports_saver.dirty = true;
-    }
-
-    pub(super) fn begin_saving(&mut self) {
-        if !self.ports_saver.dirty || self.ports_saver.saving {
-            return;
-        }
-        self.ports_saver = super::PortsSaver { saving: true, dirty: false };
-        let write = self.store.ports_writer(&self.ports);
-        let done = self.sources.say_saved.clone();
-        // A disk may take its time to say that it has it; the loop must not.
-        tokio::task::spawn_blocking(move || {
-            failpoint::pass("ports.saving");
-            let result = write().map_err(|error| super::store::chain(&error));
-            failpoint::pass("ports.saved");
-            if done.blocking_send(Saved::Ports(result)).is_err() {
-                tracing::debug!("the loop has ended");
-            }
-        });
-    }
-
-    fn note_saved(&mut self, saved: Result<(), String>) {
-        self.ports_saver.saving = false;
-        let problem = saved.err();
-        if self.not_kept.ports != problem {
-            if let Some(problem) = &problem {
-                tracing::error!(%problem, "ports not remembered");
-            }
-            self.shown.look_at_report();
-        }
-        self.not_kept.ports = problem;
     }
 }

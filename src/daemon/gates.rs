@@ -8,14 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Daemon;
+use super::call::Answer;
+use super::event::Event;
+use super::tokens::{Asker, Minted, Shape};
 use crate::control::protocol::{Refusal, RefusalKind, Reply, Target};
 use crate::door::Gate;
 use crate::logic::access::{Caller, Guard, identities};
 use crate::logic::instance::Want;
-use crate::logic::token::Token;
 use crate::model::config::Access;
-use crate::model::{InstanceId, UserName};
-use crate::system::{account, clock};
+use crate::model::{InstanceId, Moment, UserName};
+use crate::system::account;
 
 /// Which token is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,13 +108,8 @@ impl Daemon {
     }
 
     /// The header with which a client comes in at doors of one user.
-    pub(super) fn headers_for(
-        &mut self,
-        caller: Caller,
-        target: &Target,
-        kind: Kind,
-    ) -> Result<Reply, Refusal> {
-        let meant = self.meant(caller, target)?;
+    pub(super) fn headers_for(&self, caller: Caller, target: Target, kind: Kind) -> Result<Answer, Refusal> {
+        let meant = self.meant(caller, &target)?;
         let mut users: Vec<&UserName> = meant.iter().map(|id| &id.user).collect();
         users.dedup();
         let [user] = users[..] else {
@@ -123,26 +120,48 @@ impl Daemon {
             let text = "a lasting token is for all of a user's servers; leave the server out".to_owned();
             return Err(Refusal { kind: RefusalKind::WrongUse, text });
         }
-        let token = match self.tokens.of(user).filter(|_| !kind.renew) {
-            Some(token) => token.clone(),
-            None => self.new_token(user)?,
-        };
-        let text = if kind.lasting {
-            token.text().clone()
-        } else {
-            token.short(user, target.server.as_ref(), clock::unix_seconds())
-        };
-        Ok(Reply::Token(text))
+        let user = user.clone();
+        let shape = Shape { lasting: kind.lasting, server: target.server };
+        Ok(match self.tokens.of(&user).filter(|_| !kind.renew) {
+            Some(token) => Answer::Now(Reply::Token(shape.of(token, &user))),
+            None => Answer::Token(user, shape),
+        })
     }
 
-    fn new_token(&mut self, user: &UserName) -> Result<Token, Refusal> {
-        let token = self.tokens.renew(user).map_err(|error| Refusal {
-            kind: RefusalKind::Failed,
-            text: format!("cannot make a token: {error}"),
-        })?;
-        tracing::info!(%user, "token made");
-        self.set_gates();
-        Ok(token)
+    /// Has another thread make and keep a token, for a disk may take its time. Who asks meanwhile gets the
+    /// same: nobody has seen it yet.
+    pub(super) fn begin_token(&mut self, user: UserName, asker: Asker) {
+        let Some(make) = self.tokens.begin(&user, asker) else { return };
+        let say = self.sources.say_done.clone();
+        tokio::task::spawn_blocking(move || {
+            if say.send(Event::Minted(Minted { user, made: make() })).is_err() {
+                tracing::debug!("the loop has ended");
+            }
+        });
+    }
+
+    pub(super) fn note_minted(&mut self, minted: Minted, now: Moment) {
+        let Minted { user, made } = minted;
+        let (askers, token) = self.tokens.end(&user, made);
+        if token.is_ok() {
+            tracing::info!(%user, "token made");
+            if self.listed.keys().any(|id| id.user == user) {
+                self.set_gates();
+            } else {
+                // Removed meanwhile.
+                self.tokens.forget(&user);
+            }
+        }
+        for Asker { peer, shape, reply } in askers {
+            let answer = match &token {
+                Ok(token) => Ok(Reply::Token(shape.of(token, &user))),
+                Err(error) => {
+                    let text = format!("cannot make a token: {error}");
+                    Err(Refusal { kind: RefusalKind::Failed, text })
+                }
+            };
+            self.reply(peer, reply, answer, now);
+        }
     }
 
     /// Whom no uid identifies who is logged in, so that they need a token.

@@ -9,7 +9,7 @@
 //! Nothing here waits but `Daemon::next`, which waits for every source at once and for one
 //! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
 //!
-//! What the loop holds, by whose concern it is: `start`, `store` (what it remembers) and `calm`; `call` and
+//! What the loop holds, by whose concern it is: `start`, `store` and `saves` (what it remembers) and `calm`; `call` and
 //! `wishes` (what was asked on the control socket); `doors`, `gates`, `tokens` and `apart` (who comes in, what
 //! keeps users apart); `kept` and `told` (the service manager: doors it keeps, what it hears); `seals` (sealed
 //! files); `bridges`, `recall` and `slots` (sessions); `output` and `sinks` (what
@@ -27,6 +27,7 @@ mod kept;
 pub mod output;
 mod publish;
 mod recall;
+mod saves;
 mod seals;
 mod sinks;
 mod slots;
@@ -70,6 +71,7 @@ use calm::{BURST, Calm};
 use doors::Doors;
 use event::{Event, Ready};
 use publish::Shown;
+use saves::Saves;
 use seals::{Opened, Seals};
 use sinks::SharedSink;
 use slots::{Draining, Own};
@@ -77,7 +79,6 @@ use start::Ears;
 use store::Store;
 use tokens::Tokens;
 use told::Told;
-use wishes::Wished;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
 /// daemon). `started` is what a service manager has to do with it.
@@ -152,11 +153,9 @@ struct Daemon {
     _lock: Lock,
     /// What was said about mcpsup.toml and env.d.
     problems: Vec<Problem>,
-    /// Why ports or holds could not be remembered; tried again with every look.
-    not_kept: NotKept,
     removing: BTreeSet<UserName>,
     refusals: Refusals,
-    ports_saver: PortsSaver,
+    saves: Saves,
     ending: Ending,
     calm: Calm,
     told: Told,
@@ -185,12 +184,11 @@ struct Sources {
     ready: mpsc::Receiver<Ready>,
     say_ready: mpsc::Sender<Ready>,
     calls: mpsc::Receiver<Call>,
-    /// Of each user's file at most one at a time, and so for the next.
+    /// Of each user's file at most one at a time.
     opened: mpsc::UnboundedReceiver<Opened>,
-    wished: mpsc::UnboundedReceiver<Wished>,
-    say_wished: mpsc::UnboundedSender<Wished>,
-    saved: mpsc::Receiver<Saved>,
-    say_saved: mpsc::Sender<Saved>,
+    /// What other threads have done for the loop: of each file and each user at most one thing at a time.
+    done: mpsc::UnboundedReceiver<Event>,
+    say_done: mpsc::UnboundedSender<Event>,
     signals: Signals,
     watcher: Watcher,
     generation: watch::Sender<u64>,
@@ -198,28 +196,6 @@ struct Sources {
     others_first: bool,
     /// The uids by which a user is known.
     known: watch::Sender<BTreeSet<u32>>,
-}
-
-/// What another thread has written, or could not.
-enum Saved {
-    /// The table of ports.
-    Ports(Result<(), String>),
-    /// Sessions; what went wrong was said.
-    Sessions,
-}
-
-/// What the disk did not take.
-#[derive(Debug, Default)]
-struct NotKept {
-    ports: Option<String>,
-    holds: Option<String>,
-}
-
-/// The table of sticky ports on its way to the disk, one writer at a time.
-#[derive(Debug, Default)]
-struct PortsSaver {
-    saving: bool,
-    dirty: bool,
 }
 
 impl Daemon {
@@ -263,7 +239,7 @@ impl Daemon {
         }
         self.begin_saving();
         if self.ending == Ending::No {
-            self.bridges.begin_writing(now, &self.sources.say_saved);
+            self.bridges.begin_writing(now, &self.sources.say_done);
         }
         if self.calm.has_come(now) {
             self.pack();
@@ -284,7 +260,7 @@ impl Daemon {
 
     fn is_over(&self) -> bool {
         // What is being written is waited for with a limit; what waits behind it would be lost.
-        let is_kept = !self.ports_saver.dirty && !self.bridges.is_writing();
+        let is_kept = self.saves.is_kept() && !self.bridges.is_writing();
         match self.ending {
             Ending::No => false,
             Ending::WithTheRuns => is_kept && !self.fleet.is_busy() && self.older.is_empty(),
@@ -328,8 +304,7 @@ impl Sources {
     /// News of runs come before what is said of them, and both before what somebody asks; but processes
     /// and clients can keep those coming, so every other time the others are asked first.
     async fn next(&mut self, wait: Duration) -> Event {
-        let Self { news, words, ready, calls, opened, wished, saved, signals, watcher, others_first, .. } =
-            self;
+        let Self { news, words, ready, calls, opened, done, signals, watcher, others_first, .. } = self;
         let runs = async {
             tokio::select! {
                 biased;
@@ -342,10 +317,9 @@ impl Sources {
             tokio::select! {
                 biased;
                 Some(ready) = ready.recv() => Event::Ready(ready),
+                Some(event) = done.recv() => event,
                 Some(call) = calls.recv() => Event::Call(call),
-                Some(saved) = saved.recv() => Event::Saved(saved),
                 Some(opened) = opened.recv() => Event::Opened(opened),
-                Some(wished) = wished.recv() => Event::Wished(wished),
                 hint = watcher.next() => Event::Hint(hint),
                 () = tokio::time::sleep(wait) => Event::Time,
             }

@@ -22,7 +22,7 @@ use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
 use super::tokens::Tokens;
 use super::told::Told;
-use super::{Daemon, Ending, PortsSaver, Sources};
+use super::{Daemon, Ending, Saves, Sources};
 use crate::control;
 use crate::control::protocol::Call;
 use crate::logic;
@@ -142,9 +142,8 @@ impl Daemon {
         let bridges = Bridges::new(places.runtime.join("sessions"), say_word);
         let (say_ready, ready) = mpsc::channel(CALLS);
         let (say_calls, calls) = mpsc::channel(CALLS);
-        let (say_saved, saved) = mpsc::channel(1);
+        let (say_done, done) = mpsc::unbounded_channel();
         let (say_opened, opened) = mpsc::unbounded_channel();
-        let (say_wished, wished) = mpsc::unbounded_channel();
         let (generation, generations) = watch::channel(last_generation(places));
         let listener = control::server::bind(&places.control())?;
         let ears = Ears { listener, calls: say_calls, generations, open_at: now + SETTLES_WITHIN };
@@ -184,10 +183,9 @@ impl Daemon {
             accounts_at: now + LOOK_EVERY,
             _lock: lock,
             problems: Vec::new(),
-            not_kept: super::NotKept::default(),
             removing: BTreeSet::new(),
             refusals: Refusals::default(),
-            ports_saver: PortsSaver::default(),
+            saves: Saves::default(),
             moved: BTreeSet::new(),
             ending: Ending::No,
             calm: Calm::after_start(now),
@@ -199,10 +197,8 @@ impl Daemon {
                 say_ready,
                 calls,
                 opened,
-                wished,
-                say_wished,
-                saved,
-                say_saved,
+                done,
+                say_done,
                 others_first: false,
                 signals: Signals::new().map_err(StartError::while_trying("watch for signals"))?,
                 watcher: envdir_watch::watch(&places.env_dir),

@@ -11,7 +11,7 @@ use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, 
 use crate::model::{Exit, InstanceId, Moment};
 use crate::system::clock;
 
-use super::{Daemon, NotKept};
+use super::Daemon;
 
 impl Daemon {
     /// The instance's state in one word.
@@ -87,10 +87,8 @@ impl Daemon {
         let mut notes = Vec::new();
         if is_admin {
             problems.extend(self.problems.iter().cloned());
-            let NotKept { ports, holds } = &self.not_kept;
-            for (what, problem) in [("ports", ports), ("what was stopped", holds)] {
-                notes.extend(problem.iter().map(|problem| format!("cannot remember {what}: {problem}")));
-            }
+            let lost = self.saves.problems();
+            notes.extend(lost.map(|(what, problem)| format!("cannot remember {what}: {problem}")));
             notes.extend(self.notes());
         }
         StatusReport {

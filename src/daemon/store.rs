@@ -60,7 +60,9 @@ impl Store {
         self.reserved
     }
 
-    /// Makes sure that no later daemon gives `run` out again.
+    /// Makes sure that no later daemon gives `run` out again. The loop waits for the disk here, and in
+    /// [`keep_uid`](Self::keep_uid): what is started next must not begin before, nothing else may be
+    /// started in its place, and it is once in a thousand starts, or once for a user.
     ///
     /// # Errors
     ///
@@ -84,15 +86,19 @@ impl Store {
         Ok(self.read("holds.json")?.unwrap_or_default())
     }
 
-    /// Remembers the holds.
-    ///
-    /// # Errors
-    ///
-    /// When the state directory cannot be written; the old holds stand then.
-    pub(super) fn set_holds(&self, holds: &BTreeSet<InstanceId>) -> Result<(), StoreError> {
-        self.write("holds.json", holds)?;
-        failpoint::pass("hold.written");
-        Ok(())
+    /// Remembers these holds, as a deed for another thread.
+    pub(super) fn holds_writer(
+        &self,
+        holds: &BTreeSet<InstanceId>,
+    ) -> impl FnOnce() -> Result<(), FileError> + Send + use<> {
+        let path = self.dir.join("holds.json");
+        // Names, which can be written.
+        let bytes = serde_json::to_vec(holds).unwrap_or_default();
+        move || {
+            files::replace_durably(&path, &bytes, 0o600)?;
+            failpoint::pass("hold.written");
+            Ok(())
+        }
     }
 
     /// The sticky ports.
@@ -134,7 +140,12 @@ impl Store {
         let path = self.dir.join("ports.json");
         // It is a map of names to numbers; there is nothing in it that could not be written.
         let bytes = serde_json::to_vec(ports).unwrap_or_default();
-        move || files::replace_durably(&path, &bytes, 0o600)
+        move || {
+            failpoint::pass("ports.saving");
+            let done = files::replace_durably(&path, &bytes, 0o600);
+            failpoint::pass("ports.saved");
+            done
+        }
     }
 
     /// The key of the spec digests, made on first use.

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use super::call::refusal;
+use super::event::Event;
 use crate::control::protocol::{Accepted, Meant, Peer, Refusal, RefusalKind, Reply};
 use crate::logic::access::Caller;
 use crate::logic::instance::Want;
@@ -128,12 +129,12 @@ impl Daemon {
 
     /// Has another thread do it; what came of it is noted, and answered, later.
     pub(super) fn begin_wish(&self, peer: Peer, job: Job, reply: oneshot::Sender<Result<Reply, Refusal>>) {
-        let say = self.sources.say_wished.clone();
+        let say = self.sources.say_done.clone();
         tokio::task::spawn_blocking(move || {
             let (user, what) = (job.user.clone(), told(&job.wish));
             let (before, outcome) = job.run();
             memory::overwrite_stack();
-            if say.send(Wished { peer, user, what, reply, before, outcome }).is_err() {
+            if say.send(Event::Wished(Wished { peer, user, what, reply, before, outcome })).is_err() {
                 tracing::debug!("the loop has ended");
             }
         });

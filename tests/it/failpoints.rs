@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use mcpsup::model::status::StateName;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::host::{Host, unruly};
+use crate::host::{Host, MCPSUP, end, unruly};
 use crate::seen::{self, Kind, Watch};
 use crate::stdio::{Client, INITIALIZE, with_lines};
 use crate::wire;
@@ -50,6 +50,38 @@ fn every_fail_point_in_the_source_is_tried() {
         .map(str::to_owned)
         .collect();
     assert_eq!(tried, in_source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));
+}
+
+#[test]
+fn a_disk_that_does_not_take_what_one_user_stops_holds_up_nobody_else() {
+    let mut host = Host::with_two_users();
+    host.kill_daemon();
+    host.env = vec![("MCPSUP_FAILPOINT".into(), "hold.written=stall".into())];
+    host.start();
+    let before = host.until_all_up(2);
+    let mut stop = Command::new(MCPSUP);
+    stop.arg("--config").arg(host.path().join("mcpsup.toml")).args(["stop", "alice"]);
+    let mut stop = stop.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    host.until("its hold is written", || host.path().join("state/holds.json").exists());
+
+    assert!(host.call("bob", "whoami", "{}").unwrap().contains("bob"));
+    host.save("carol", "NOTES_TOKEN=carols-own-token\n");
+    host.until_state("carol", StateName::Up);
+    host.ok(&["restart", "carol", "--no-wait"]);
+    let alice = host.instance("alice");
+    assert_eq!(
+        (alice.state, alice.pid),
+        (StateName::Up, before[0].pid),
+        "it is not stopped before that is kept"
+    );
+    assert!(stop.try_wait().unwrap().is_none(), "nobody was told that it is");
+    stop.kill().unwrap();
+    stop.wait().unwrap();
+
+    host.kill_daemon();
+    host.env.clear();
+    host.start();
+    host.until_state("alice", StateName::Stopped);
 }
 
 /// The names of all fail points below a directory.
@@ -202,7 +234,7 @@ fn when_one_is_found_dead(case: &mut Case) {
     for place in FOUND_DEAD {
         let (alice, bob) = (case.pid("alice"), case.pid("bob"));
         case.host.kill_daemon();
-        kill(Pid::from_raw(i32::try_from(alice).unwrap()), Signal::SIGKILL).unwrap();
+        end(alice);
         case.host.until("alice is dead and reaped", || !Path::new(&format!("/proc/{alice}")).exists());
         case.host.env = vec![("MCPSUP_FAILPOINT".into(), place.into())];
         case.host.spawn();
