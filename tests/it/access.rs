@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mcpsup::model::status::StateName;
 
-use crate::host::{Host, MCPSUP, copy_program, notes, text, write};
+use crate::host::{Host, MCPSUP, copy_program, end, notes, text, write};
 use crate::seen;
 use crate::wire::{self, Answer, post_text, tool};
 
@@ -80,7 +80,7 @@ fn cli_as(host: &Host, uid: u32, args: &[&str]) -> Output {
     command.stdin(Stdio::null()).env("NO_COLOR", "1").uid(uid).gid(uid).output().unwrap()
 }
 
-/// How often the notes server of a user has been called, as far as its log says.
+/// How often somebody was refused at a door, as far as the log says.
 fn refusals(host: &Host) -> usize {
     host.log().lines().filter(|line| line.contains("door refused")).count()
 }
@@ -490,11 +490,7 @@ fn a_process_on_a_socket_of_its_own_is_reached_through_its_door_alone() {
 
     // It comes back on the same socket after a crash, a stop, and a daemon that died.
     let before = host.instance("alice");
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(i32::try_from(before.pid.unwrap()).unwrap()),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
+    end(before.pid.unwrap());
     // What a dying process has taken is answered with an error, and not sent again.
     let dead = format!("/proc/{}", before.pid.unwrap());
     host.until("it is dead", || !Path::new(&dead).exists());

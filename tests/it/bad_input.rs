@@ -9,7 +9,7 @@ use std::process::Command;
 use mcpsup::model::status::{InstanceStatus, StateName};
 
 use crate::doors::memory;
-use crate::host::{Host, LIMIT, MCPSUP, copy_program, example, is_alive, text, unruly, write};
+use crate::host::{Host, MCPSUP, copy_program, example, is_alive, text, unruly, write};
 
 /// Bob has done nothing wrong: whatever happens to others, his run is the same.
 struct Bob(InstanceStatus);
@@ -451,17 +451,18 @@ fn a_full_disk_stops_nobody_and_what_could_not_be_kept_is_said_and_kept_later() 
     // A mount of its own, in a namespace of its own: it goes with the daemon's last process.
     let script = "mount -t tmpfs -o size=1m,mode=711 small state && mount --bind state/. state && mkdir state/logs && \
                   chmod 700 state/logs && mount --bind state/logs logs && exec \"$@\"";
-    let mut shell = Command::new("unshare");
-    shell.args(["-m", "--propagation", "private", "/bin/sh", "-c", script, "sh", MCPSUP]);
-    host.spawn_by(shell);
-    let begun = std::time::Instant::now();
-    while !host.cli(&["status"]).status.success() {
-        if begun.elapsed() > LIMIT {
-            eprintln!("skipped: no small disk could be made: {}", host.log());
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    let small_disk = |program: &str| {
+        let mut shell = Command::new("unshare");
+        shell.args(["-m", "--propagation", "private", "/bin/sh", "-c", script, "sh", program]);
+        shell
+    };
+    let alone = small_disk("true").current_dir(host.path()).output().unwrap();
+    if !alone.status.success() {
+        eprintln!("skipped: no small disk can be made: {}", text(&alone.stderr));
+        return;
     }
+    host.spawn_by(small_disk(MCPSUP));
+    host.until("the daemon answers", || host.cli(&["status"]).status.success());
     let bob = Bob::beside(&host);
     let inside = format!("/proc/{}/root{}", host.daemon_pid(), host.path().join("state/filler").display());
     let fill = || {

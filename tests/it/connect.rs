@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::host::{Host, LIMIT, MCPSUP, copy_program, text};
+use crate::host::{Host, LIMIT, MCPSUP, copy_program, end, text};
 use crate::stdio::with_lines;
 
 /// A client's end of `mcpsup connect`.
@@ -132,15 +132,6 @@ fn text_of(answer: &Value) -> &str {
     answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("no text: {answer}"))
 }
 
-fn two_users() -> Host {
-    let mut host = Host::with_notes();
-    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
-    host.save("bob", "NOTES_TOKEN=bobs-own-token\n");
-    host.start();
-    host.until_all_up(2);
-    host
-}
-
 fn unruly_alice() -> Host {
     let mut host = Host::with_unruly("");
     host.save("alice", "");
@@ -151,7 +142,7 @@ fn unruly_alice() -> Host {
 
 #[test]
 fn clients_of_both_eras_call_their_own_instance_without_a_port() {
-    let host = two_users();
+    let host = Host::with_two_users();
     for (user, who) in [("alice", "alice"), ("bob", "bob/notes")] {
         let mut talk = Talk::with(&host, who);
         assert_eq!(talk.open()["result"]["protocolVersion"], "2025-11-25");
@@ -207,7 +198,7 @@ fn calls_go_side_by_side_and_each_answer_is_one_whole_line() {
 
 #[test]
 fn a_message_that_the_server_does_not_take_is_answered_and_the_next_one_goes_on() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let mut talk = Talk::with(&host, "alice");
     talk.open();
     // The example reads 1 MiB and no more, and hangs up on more; the next call does not suffer.
@@ -220,7 +211,7 @@ fn a_message_that_the_server_does_not_take_is_answered_and_the_next_one_goes_on(
 
 #[test]
 fn what_is_no_message_is_answered_and_nothing_else_suffers() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let mut talk = Talk::with(&host, "alice");
     talk.open();
     for (line, code) in
@@ -291,7 +282,7 @@ fn a_dropped_modern_call_is_hung_up_on_and_says_nothing_more() {
 
 #[test]
 fn who_cannot_be_connected_hears_why_and_with_which_status() {
-    let mut host = two_users();
+    let mut host = Host::with_two_users();
     let nobody = Talk::with(&host, "zoe").end();
     assert_eq!(nobody.code(), Some(1));
     assert_eq!(Talk::with(&host, "alice/nothing").end().code(), Some(1));
@@ -314,7 +305,7 @@ fn nobody_is_connected_with_somebody_elses_instance() {
         eprintln!("skipped: only root can be somebody else");
         return;
     }
-    let host = two_users();
+    let host = Host::with_two_users();
     let program = host.path().join("mcpsup");
     copy_program(Path::new(MCPSUP), &program);
     std::fs::set_permissions(host.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
@@ -355,7 +346,7 @@ fn a_client_on_stdio_keeps_its_server_on_stdio_when_the_daemon_or_the_server_is_
         talk.say(&call(3, "pid", &json!({})));
         host.start();
         assert_eq!(text_of(&talk.hear_answer(3)), pid, "{mode}");
-        crate::stdio::end(pid.parse().unwrap());
+        end(pid.parse().unwrap());
         host.until("the server is gone", || !crate::host::is_alive(pid.parse().unwrap()));
         talk.say(&call(4, "pid", &json!({})));
         assert_ne!(text_of(&talk.hear_answer(4)), pid, "{mode}");
@@ -585,7 +576,7 @@ fn a_stream_that_breaks_is_taken_up_where_it_was_and_one_that_cannot_be_is_answe
 
 #[test]
 fn a_snippet_of_this_form_starts_a_client_that_reaches_the_instance() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let file = host.path().join("claude.json");
     let file = file.to_str().unwrap();
     let client = |more: &[&str]| {

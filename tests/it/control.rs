@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
 
 use mcpsup::model::status::{StateName, StatusReport};
 
-use crate::host::{Host, MCPSUP, copy_program, text, unruly};
+use crate::host::{Host, LIMIT, MCPSUP, copy_program, text, unruly};
 use crate::wire;
 
 fn one_user() -> Host {
@@ -173,7 +174,7 @@ fn a_user_is_removed_though_mcpsup_toml_is_broken() {
 /// A verb that goes on until it is ended, and what it prints line by line.
 struct Following {
     child: std::process::Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Following {
@@ -181,17 +182,31 @@ impl Following {
         let mut command = Command::new(MCPSUP);
         command.arg("--config").arg(host.path().join("mcpsup.toml")).args(args);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (said, lines) = mpsc::channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
         Self { child, lines }
     }
 
     fn until(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         loop {
-            let line = self.lines.next().expect("it goes on").unwrap();
+            let line = self.lines.recv_timeout(LIMIT).expect("it goes on");
             if wanted(&line) {
                 return line;
             }
         }
+    }
+}
+
+impl Following {
+    fn until_it_ends(&self, why: &str) {
+        let ended = loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(ended, mpsc::RecvTimeoutError::Disconnected, "{why}");
     }
 }
 
@@ -287,7 +302,7 @@ fn removing_a_user_frees_their_port_and_nothing_else_does() {
     assert!(said.contains("alice: removed in "), "{said}");
     assert!(!host.env_dir().join("alice.env").exists());
     assert!(host.status().instances.iter().all(|one| one.user.as_str() != "alice"));
-    assert!(follow.lines.all(|line| line.is_ok()), "nobody will write there any more");
+    follow.until_it_ends("nobody will write there any more");
     std::net::TcpListener::bind(("127.0.0.1", alice.port.unwrap())).unwrap();
 
     host.save("carol", "NOTES_TOKEN=carols-own-token\n");

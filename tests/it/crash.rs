@@ -2,7 +2,7 @@
 
 use mcpsup::model::status::StateName;
 
-use crate::host::{Host, is_alive};
+use crate::host::{Host, end, is_alive};
 
 #[test]
 fn a_killed_server_answers_again_at_the_same_door_and_nobody_else_is_touched() {
@@ -15,7 +15,7 @@ fn a_killed_server_answers_again_at_the_same_door_and_nobody_else_is_touched() {
     assert!(host.call("alice", "whoami", "{}").unwrap().contains("alice"));
 
     let pid = i32::try_from(alice.pid.unwrap()).unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    end(alice.pid.unwrap());
     // What a dying process may have taken is not sent twice, but answered with 502.
     host.until("it is dead", || !is_alive(pid));
 

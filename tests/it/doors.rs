@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use mcpsup::model::portmap::PortMap;
 use mcpsup::model::status::{InstanceStatus, StateName};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use crate::host::{Host, notes, unruly};
+use crate::host::{Done, Host, end, notes, unruly};
 use crate::wire::{self, ask_door, post, post_text, tool};
 
 fn unruly_alice(head: &str, more: &str, file: &str) -> (Host, u16) {
@@ -24,17 +22,7 @@ fn unruly_alice(head: &str, more: &str, file: &str) -> (Host, u16) {
 }
 
 fn kill_leader(instance: &InstanceStatus) {
-    let pid = i32::try_from(instance.pid.unwrap()).unwrap();
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-}
-
-/// Says so when it is dropped.
-struct Done<'a>(&'a AtomicBool);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    end(instance.pid.unwrap());
 }
 
 #[test]

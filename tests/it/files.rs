@@ -13,15 +13,6 @@ use mcpsup::model::status::{InstanceStatus, StateName};
 use crate::host::{Host, is_alive, notes, text, write};
 use crate::wire;
 
-fn two_users() -> Host {
-    let mut host = Host::with_notes();
-    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
-    host.save("bob", "NOTES_TOKEN=bobs-own-token\n");
-    host.start();
-    host.until_all_up(2);
-    host
-}
-
 /// Returns when the daemon has looked at env.d after everything that was done before this call:
 /// a file of somebody who never runs is seen.
 fn looked(host: &Host) {
@@ -49,7 +40,7 @@ fn until_run_after(host: &Host, user: &str, run: Option<RunId>) -> InstanceStatu
 
 #[test]
 fn saving_a_file_restarts_its_user_alone_and_saving_it_unchanged_restarts_nobody() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let (alice, bob) = (host.instance("alice"), host.instance("bob"));
     let before = host.call("alice", "whoami", "{}").unwrap();
 
@@ -70,7 +61,7 @@ fn saving_a_file_restarts_its_user_alone_and_saving_it_unchanged_restarts_nobody
 
 #[test]
 fn a_broken_file_keeps_the_old_run_and_status_says_file_line_and_mend() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let (alice, bob) = (host.instance("alice"), host.instance("bob"));
 
     host.save("alice", "NOTES_TOKEN=alices-other-token\nexport oh dear\n");
@@ -93,7 +84,7 @@ fn a_broken_file_keeps_the_old_run_and_status_says_file_line_and_mend() {
 
 #[test]
 fn a_deleted_file_stops_its_user_and_the_port_waits_for_it_over_a_daemon_restart() {
-    let mut host = two_users();
+    let mut host = Host::with_two_users();
     let (alice, bob) = (host.instance("alice"), host.instance("bob"));
 
     host.delete("alice");
@@ -123,7 +114,7 @@ fn a_deleted_file_stops_its_user_and_the_port_waits_for_it_over_a_daemon_restart
 
 #[test]
 fn a_disabled_file_stops_its_user_and_keeps_the_port() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let alice = host.instance("alice");
 
     host.save("alice", "NOTES_TOKEN=alices-own-token\nMCPSUP_ENABLED=false\n");
@@ -138,7 +129,7 @@ fn a_disabled_file_stops_its_user_and_keeps_the_port() {
 
 #[test]
 fn an_editors_rename_dance_restarts_once() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let alice = host.instance("alice");
     let (file, backup) = (host.env_dir().join("alice.env"), host.env_dir().join("alice.env~"));
 
@@ -153,7 +144,7 @@ fn an_editors_rename_dance_restarts_once() {
 
 #[test]
 fn a_file_that_is_written_slowly_in_place_restarts_once_and_only_when_it_is_whole() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let whole = "NOTES_TOKEN=alices-new-token-that-comes-in-pieces\nMORE=something-else\n";
     // A writer that pauses for longer than a rest is believed to have finished: then the test
     // itself was kept waiting, and tries again.
@@ -181,7 +172,7 @@ fn a_file_that_is_written_slowly_in_place_restarts_once_and_only_when_it_is_whol
 
 #[test]
 fn a_directory_that_is_renamed_away_or_replaced_stops_nobody_and_status_says_so() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let runs = |host: &Host| (host.instance("alice").run, host.instance("bob").run);
     let (before, away) = (runs(&host), host.path().join("elsewhere"));
 
@@ -219,16 +210,19 @@ fn a_directory_that_is_renamed_away_or_replaced_stops_nobody_and_status_says_so(
 
 #[test]
 fn a_reload_restarts_what_its_toml_changed_and_a_broken_one_touches_nothing() {
-    let host = two_users();
+    let host = Host::with_two_users();
     let bob = host.instance("bob");
     host.configure(&format!("{}[server.notes.stop]\ngrace = \"5s\"\n", notes()));
     host.signal_daemon(nix::sys::signal::Signal::SIGHUP);
     host.until("the configuration is read", || host.log().contains("configuration read"));
-    assert_eq!(host.instance("bob").run, bob.run, "a limit of time needs no new run");
+    looked(&host);
+    let now = host.instance("bob");
+    assert_eq!((now.state, now.run), (StateName::Up, bob.run), "a limit of time needs no new run");
 
     host.configure(&notes().replace("env = {", "env = { MORE = \"{user}\","));
     host.ok(&["reload"]);
     let anew = until_run_after(&host, "bob", bob.run);
+    assert_eq!(runs_started(&host, "bob"), 2);
 
     host.configure("[server.notes]\ncomand = [\"/bin/false\"]\ntransport = \"http\"\n");
     host.ok(&["reload"]);

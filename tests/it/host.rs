@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use mcpsup::model::portmap::PortMap;
@@ -111,6 +111,16 @@ impl Host {
     }
 
     /// With the misbehaving server of the examples; its switches come from each user's `UNRULY`.
+    /// With notes, and alice and bob up.
+    pub(crate) fn with_two_users() -> Self {
+        let mut host = Self::with_notes();
+        host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+        host.save("bob", "NOTES_TOKEN=bobs-own-token\n");
+        host.start();
+        host.until_all_up(2);
+        host
+    }
+
     pub(crate) fn with_unruly(more: &str) -> Self {
         Self::new(&unruly(more))
     }
@@ -393,6 +403,21 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Kills a process.
+pub(crate) fn end(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+/// Says so when it is dropped.
+pub(crate) struct Done<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 pub(crate) fn is_alive(pid: i32) -> bool {

@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use mcpsup::model::status::StateName;
 use serde_json::{Value, json};
 
-use crate::host::{Host, example, is_alive};
-use crate::stdio::{Client, end};
+use crate::host::{Host, end, example, is_alive};
+use crate::stdio::Client;
 use crate::wire;
 
 const CALLS: usize = 10_000;

@@ -8,7 +8,7 @@ use mcpsup::model::status::StateName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{Host, is_alive, unruly};
+use crate::host::{Host, end, is_alive, unruly};
 use crate::seen::{self, Watch};
 
 const MANY: usize = 50;
@@ -41,10 +41,6 @@ fn assert_no_duplicate(host: &Host, pids: &BTreeMap<String, u32>) {
 
 fn assert_answers(host: &Host, user: &str, pid: u32) {
     assert_eq!(host.call(user, "pid", "{}"), Ok(pid.to_string()), "{user}");
-}
-
-fn end(pid: u32) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
 }
 
 #[test]

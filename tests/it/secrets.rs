@@ -13,7 +13,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use mcpsup::model::status::StateName;
 use nix::sys::signal::Signal;
 
-use crate::host::{Host, MCPSUP, copy_program, example, text, write};
+use crate::host::{Done, Host, MCPSUP, copy_program, example, text, write};
 use crate::stdio::Client;
 
 /// Of every kind: plain, with what JSON, URLs and shells write differently, over several lines,
@@ -114,15 +114,6 @@ fn watch_arguments(done: &AtomicBool, seen: &Mutex<BTreeSet<Vec<u8>>>) {
                 seen.lock().unwrap().insert(arguments);
             }
         }
-    }
-}
-
-/// Says so when it is dropped.
-struct Done<'a>(&'a AtomicBool);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -131,17 +131,38 @@ pub(crate) fn cgroups(host: &Host) -> Vec<String> {
 pub(crate) fn cgroup_of(host: &Host) -> PathBuf {
     use std::os::unix::fs::MetadataExt;
     let Ok(meta) = std::fs::metadata(host.path().join("state")) else { return PathBuf::from("/nowhere") };
-    Path::new("/sys/fs/cgroup/unified/mcpsup").join(format!("{:x}-{:x}", meta.dev(), meta.ino()))
+    let top = cgroup_mount().unwrap_or(Path::new("/nowhere"));
+    top.join("mcpsup").join(format!("{:x}-{:x}", meta.dev(), meta.ino()))
+}
+
+/// Where cgroup v2 is mounted, alone or beside v1 (`proc_pid_mountinfo(5)`).
+fn cgroup_mount() -> Option<&'static Path> {
+    static MOUNT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let of_v2 = mounts.lines().filter_map(|line| line.split_once(" - cgroup2 "));
+        of_v2.filter_map(|(place, _)| place.split(' ').nth(4)).map(PathBuf::from).next()
+    };
+    MOUNT.get_or_init(find).as_deref()
 }
 
 /// True where this test may make cgroups that can be killed; says so if not.
 pub(crate) fn has_cgroups() -> bool {
-    let has =
-        nix::unistd::geteuid().is_root() && Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists();
+    let has = nix::unistd::geteuid().is_root() && cgroup_mount().is_some();
     if !has {
         eprintln!("skipped: needs root and a cgroup v2 mount");
     }
     has
+}
+
+/// Every way to keep processes together that this test can try, as `[daemon] containment` names it.
+pub(crate) fn containments() -> Vec<&'static str> {
+    let can = |one: &&str| match *one {
+        "cgroup" => has_cgroups(),
+        "pid-namespace" => is_root(),
+        _ => true,
+    };
+    ["session", "cgroup", "pid-namespace"].into_iter().filter(can).collect()
 }
 
 /// True for root; says so if not.

@@ -5,8 +5,8 @@ use std::path::Path;
 use mcpsup::model::status::{SessionRun, StateName};
 use serde_json::json;
 
-use crate::host::{Host, example, is_alive};
-use crate::stdio::{Client, INITIALIZE, NEWEST, end, lines};
+use crate::host::{Host, end, example, is_alive};
+use crate::stdio::{Client, INITIALIZE, NEWEST, lines};
 use crate::{seen, wire};
 
 /// A host with alice's server up, which has a process for each session.

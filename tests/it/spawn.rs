@@ -34,11 +34,6 @@ fn with_idle(containment: &str) -> Host {
     host
 }
 
-fn containments() -> Vec<&'static str> {
-    let all = ["session", "cgroup", "pid-namespace"];
-    all.into_iter().filter(|one| *one == "session" || seen::has_cgroups()).collect()
-}
-
 fn variables(pid: i32) -> BTreeMap<String, String> {
     let text = String::from_utf8(std::fs::read(format!("/proc/{pid}/environ")).unwrap()).unwrap();
     let pairs = text.split_terminator('\0').map(|pair| pair.split_once('=').unwrap());
@@ -47,7 +42,7 @@ fn variables(pid: i32) -> BTreeMap<String, String> {
 
 #[test]
 fn the_environment_of_a_process_is_made_from_nothing() {
-    for containment in containments() {
+    for containment in seen::containments() {
         let mut host = with_idle(containment);
         host.start();
         let env = variables(idle(&host));
@@ -75,7 +70,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_process_has_its_three_descriptors_its_own_session_and_no_privilege_to_gain() {
-    for containment in containments() {
+    for containment in seen::containments() {
         let mut host = with_idle(containment);
         // As somebody's shell may: with a descriptor open, and signals ignored.
         let mut shell = Command::new("/bin/sh");
@@ -128,7 +123,7 @@ fn a_process_runs_as_the_account_that_a_file_of_roots_names() {
         return;
     }
     let nobody = nix::unistd::User::from_name("nobody").unwrap().expect("every host has a nobody");
-    for containment in containments() {
+    for containment in seen::containments() {
         let mut host = with_idle(containment);
         host.save("alice", "MCPSUP_RUN_AS=nobody\nTOKEN=alices-own-token\n");
         host.start();

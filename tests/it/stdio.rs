@@ -4,11 +4,9 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use mcpsup::model::status::StateName;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::host::{Host, example, is_alive};
+use crate::host::{Host, end, example, is_alive};
 use crate::tree::{bring, start_as_nobody};
 use crate::wire;
 
@@ -107,10 +105,6 @@ pub(crate) fn message(answer: &str) -> Value {
     let mut events = body.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim);
     let line = events.rfind(|data| !data.is_empty()).unwrap_or(body);
     serde_json::from_str(line).unwrap_or_else(|_| panic!("no message: {answer:?}"))
-}
-
-pub(crate) fn end(pid: u32) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
 }
 
 /// A host with alice's server up.

@@ -10,7 +10,7 @@ use mcpsup::model::status::StateName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{Host, MCPSUP, copy_program, example, is_alive, unruly};
+use crate::host::{Host, MCPSUP, copy_program, end, example, is_alive, unruly};
 use crate::seen::{self, Kind, Watch};
 
 const CROWD: usize = 100;
@@ -143,7 +143,7 @@ fn what_a_run_left_behind_is_gone_before_the_next_begins() {
         for _ in 0..5 {
             host.until("it has three children", || seen::children(&host, "alice").len() == 3);
             let old = seen::children(&host, "alice");
-            kill(Pid::from_raw(i32::try_from(last.pid.unwrap()).unwrap()), Signal::SIGKILL).unwrap();
+            end(last.pid.unwrap());
             host.ok(&["start", "alice"]);
             let again = host.until_some("another is up", || {
                 let now = host.instance("alice");
@@ -159,10 +159,7 @@ fn what_a_run_left_behind_is_gone_before_the_next_begins() {
 
 #[test]
 fn a_run_that_a_later_daemon_stops_takes_everything_with_it() {
-    for containment in ["cgroup", "pid-namespace", "session"] {
-        if containment != "session" && !seen::has_cgroups() {
-            continue;
-        }
+    for containment in seen::containments() {
         let mut host = contained(containment);
         host.save("alice", "UNRULY=--ignore-term --child session --child setsid --child closed\n");
         host.start();
@@ -180,10 +177,7 @@ fn a_run_that_a_later_daemon_stops_takes_everything_with_it() {
 
 #[test]
 fn crashes_leave_no_zombies() {
-    for containment in ["cgroup", "pid-namespace", "session"] {
-        if containment != "session" && !seen::has_cgroups() {
-            continue;
-        }
+    for containment in seen::containments() {
         let mut host = contained(containment);
         let quick = "[server.unruly.restart]\nfirst_wait = \"10ms\"\nmax_wait = \"10ms\"\n";
         host.configure(&format!(
