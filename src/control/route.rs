@@ -98,6 +98,24 @@ pub fn route(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> R
         let text = format!("cannot {method} {path}; there is {ROUTES}");
         Err((StatusCode::METHOD_NOT_ALLOWED, text))
     };
+    let posted = || {
+        wants(Method::POST)?;
+        query.only(&[])?;
+        target_of(body)
+    };
+    // What changes the caller's own file, or a named user's: a variable of it, or a server.
+    let named = || {
+        wants(Method::POST)?;
+        query.only(&["user", "name"])?;
+        let name = query.get("name").ok_or_else(|| wrong("say ?name=NAME".to_owned()))?;
+        Ok((query.target()?.user, name.to_owned()))
+    };
+    let chosen = || {
+        wants(Method::POST)?;
+        query.only(&["user", "server"])?;
+        let Target { user, server, .. } = query.target()?;
+        Ok((user, server.ok_or_else(|| wrong("say ?server=SERVER".to_owned()))?))
+    };
     if let Some(name) = path.strip_prefix("/v1/users/") {
         wants(Method::DELETE)?;
         query.only(&[])?;
@@ -130,16 +148,9 @@ pub fn route(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> R
             let follow = query.number("follow")?.unwrap_or(false);
             Ok(Ask::Logs { target: query.target()?, lines, follow })
         }
-        "/v1/start" | "/v1/stop" | "/v1/restart" => {
-            wants(Method::POST)?;
-            query.only(&[])?;
-            let target = target_of(body)?;
-            Ok(Ask::Once(match path {
-                "/v1/start" => Request::Start(target),
-                "/v1/stop" => Request::Stop(target),
-                _ => Request::Restart(target),
-            }))
-        }
+        "/v1/start" => Ok(Ask::Once(Request::Start(posted()?))),
+        "/v1/stop" => Ok(Ask::Once(Request::Stop(posted()?))),
+        "/v1/restart" => Ok(Ask::Once(Request::Restart(posted()?))),
         "/v1/token" => {
             wants(Method::POST)?;
             query.only(&["lasting", "renew"])?;
@@ -152,35 +163,21 @@ pub fn route(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> R
             query.only(&[])?;
             Ok(Ask::Once(Request::Reload))
         }
-        SET | "/v1/unset" | "/v1/enable" | "/v1/disable" => {
-            wants(Method::POST)?;
-            wish(path, &query, body)
+        SET => {
+            let (user, name) = named()?;
+            let value = str::from_utf8(body);
+            let value = value.map_err(|_| wrong("cannot take a value that is not UTF-8".to_owned()))?;
+            Ok(Ask::Once(Request::Wish(user, Wish::Set { name, value: Secret::new(value) })))
         }
+        "/v1/unset" => named().map(|(user, name)| Ask::Once(Request::Wish(user, Wish::Unset { name }))),
+        "/v1/enable" => chosen().map(|(user, it)| Ask::Once(Request::Wish(user, Wish::Enable(it)))),
+        "/v1/disable" => chosen().map(|(user, it)| Ask::Once(Request::Wish(user, Wish::Disable(it)))),
         _ => Err((StatusCode::NOT_FOUND, format!("there is no {path}; there is {ROUTES}"))),
     }
 }
 
 /// Where a body is a secret.
 pub const SET: &str = "/v1/set";
-
-/// A change of the caller's own file, or of a named user's.
-fn wish(path: &str, query: &Query<'_>, body: &[u8]) -> Result<Ask, Misunderstanding> {
-    let by_name = matches!(path, SET | "/v1/unset");
-    query.only(&["user", if by_name { "name" } else { "server" }])?;
-    let Target { user, server, .. } = query.target()?;
-    let name = || query.get("name").map(str::to_owned).ok_or_else(|| wrong("say ?name=NAME".to_owned()));
-    let server = || server.ok_or_else(|| wrong("say ?server=SERVER".to_owned()));
-    let wish = match path {
-        SET => match str::from_utf8(body) {
-            Ok(value) => Wish::Set { name: name()?, value: Secret::new(value) },
-            Err(_) => return Err(wrong("cannot take a value that is not UTF-8".to_owned())),
-        },
-        "/v1/unset" => Wish::Unset { name: name()? },
-        "/v1/enable" => Wish::Enable(server()?),
-        _ => Wish::Disable(server()?),
-    };
-    Ok(Ask::Once(Request::Wish(user, wish)))
-}
 
 fn wrong(text: String) -> Misunderstanding {
     (StatusCode::BAD_REQUEST, text)
@@ -280,6 +277,25 @@ mod tests {
         assert_eq!(status(&answer), 404);
         assert!(answer.unwrap_err().1.contains("POST /v1/restart"));
         assert_eq!(status(&get("/v1/start", "")), 405);
+    }
+
+    #[test]
+    fn every_route_that_is_named_is_there_and_stands_in_the_table_and_none_else() {
+        let mut named = std::collections::BTreeSet::new();
+        for route_of in ROUTES.split(", ") {
+            let (method, path) = route_of.split_once(' ').unwrap();
+            let method: Method = method.parse().unwrap();
+            named.insert(path);
+            if path.starts_with(MCP) {
+                assert!(instance(path, None).is_some());
+            } else {
+                assert!(!matches!(status(&route(&method, path, None, b"")), 404 | 405), "{route_of}");
+            }
+        }
+        let table = include_str!("protocol.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
+        let first = table.filter_map(|row| row.split(" | ").next());
+        let words = first.flat_map(|cell| cell.split(['`', ' ', ','])).filter(|word| word.starts_with("/v1"));
+        assert_eq!(words.collect::<std::collections::BTreeSet<_>>(), named);
     }
 
     #[test]

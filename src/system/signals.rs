@@ -1,9 +1,12 @@
 //! The signals the daemon answers, as a stream.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::UnixStream;
 
 /// What somebody, or the kernel, asks of the daemon.
@@ -19,6 +22,7 @@ pub enum Signal {
     Child,
 }
 
+/// In the order in which those are told that came together.
 const WATCHED: [(i32, Signal); 5] = [
     (SIGTERM, Signal::Terminate),
     (SIGINT, Signal::Terminate),
@@ -52,25 +56,40 @@ impl Signals {
 
     /// The next signal; several of a kind may count as one. Cancel-safe.
     pub async fn next(&mut self) -> Signal {
-        let [term, int, hup, usr2, chld] = self.pipes.as_mut_slice() else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            biased;
-            signal = drain(term) => signal,
-            signal = drain(int) => signal,
-            signal = drain(hup) => signal,
-            signal = drain(usr2) => signal,
-            signal = drain(chld) => signal,
-        }
+        poll_fn(|context| {
+            let rung =
+                self.pipes.iter_mut().find_map(|(pipe, signal)| rings(pipe, context).then_some(*signal));
+            rung.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 
-async fn drain(pipe: &mut (UnixStream, Signal)) -> Signal {
+/// True if the signal came. Its other end lives as long as the process, so it neither ends nor fails.
+fn rings(pipe: &mut UnixStream, context: &mut Context<'_>) -> bool {
     let mut bytes = [0; 256];
-    match pipe.0.read(&mut bytes).await {
-        Ok(1..) => pipe.1,
-        // The other end lives as long as the process; without it there is nothing to wait for.
-        Ok(0) | Err(_) => std::future::pending().await,
+    let mut buffer = ReadBuf::new(&mut bytes);
+    match Pin::new(pipe).poll_read(context, &mut buffer) {
+        Poll::Ready(Ok(())) => !buffer.filled().is_empty(),
+        Poll::Ready(Err(_)) | Poll::Pending => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_signal_that_is_watched_for_is_heard_the_weightier_first() {
+        let mut signals = Signals::new().unwrap();
+        for number in [SIGCHLD, SIGHUP, SIGUSR2, SIGTERM] {
+            signal_hook::low_level::raise(number).unwrap();
+        }
+        let expected = [Signal::Terminate, Signal::Reload, Signal::HandOver, Signal::Child];
+        for signal in expected {
+            assert_eq!(signals.next().await, signal);
+        }
+        signal_hook::low_level::raise(SIGINT).unwrap();
+        assert_eq!(signals.next().await, Signal::Terminate);
     }
 }
