@@ -4,6 +4,7 @@
 //! file they accept is one that the daemon accepts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -230,11 +231,23 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         session.print.json(&report, false)?;
     } else {
         tell(&examined, args.verbose, session)?;
+        if let (Some(_), Some(owner)) = (&apart, other_owner(&session.places)) {
+            session.print.aside(&format!(
+                "note: what is said below is of a daemon that you start; mcpsup.toml is {owner}'s: ask as {owner} (sudo -u {owner} mcpsup check)"
+            ));
+        }
         for line in apart.iter().flat_map(|found| found.apart.lines(args.verbose)) {
             session.print.line(&clean(&line))?;
         }
     }
     Ok(if examined.problems.is_empty() { Outcome::Done } else { Outcome::Failed })
+}
+
+/// Whose mcpsup.toml is, if not the caller's: a daemon of theirs has other rights.
+fn other_owner(places: &Places) -> Option<String> {
+    let owner = std::fs::metadata(&places.config).ok()?.uid();
+    let name = || account::name_of(owner).unwrap_or_else(|| format!("#{owner}"));
+    (owner != account::own_uid()).then(name)
 }
 
 /// What this host would keep apart; that it is too little for mcpsup.toml is a problem like others.

@@ -58,6 +58,12 @@ struct Told<'a> {
 /// When there is no plain file, it is wrong, or it cannot be sealed; it is then as it was.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let (user, env_dir) = (&args.user, &session.places.env_dir);
+    // Said with its cause, which says whose it is to do.
+    if let Err(error) = std::fs::read_dir(env_dir)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        return Err(error).with_context(|| format!("cannot seal the file of {user}"));
+    }
     let own_uid = |user: &UserName| account::uid_of(user.as_str());
     let draft = Draft::open(env_dir, user, &own_uid)
         .map_err(|why| anyhow!("cannot seal the file of {user}: {why}"))?;

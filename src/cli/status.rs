@@ -78,7 +78,7 @@ fn show(report: &StatusReport, args: &Args, print: &Print) -> anyhow::Result<()>
 
 fn page(report: &StatusReport, verbose: bool, width: Option<usize>, print: &Print) -> Vec<String> {
     let mut lines = if report.instances.is_empty() {
-        vec!["no instance".to_owned()]
+        vec!["no instance of yours; mcpsup add USER, by who may write into env.d, makes one".to_owned()]
     } else {
         lay_out(&rows(&report.instances), width, print)
     };

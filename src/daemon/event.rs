@@ -247,6 +247,7 @@ impl Daemon {
         self.list(whom, listed);
         wants.extend(self.wants_of_sessions(whom));
         self.fleet.want_of(whom, wants, now);
+        self.give_back();
         self.know_secrets();
         self.set_gates();
         let displaced = self.roster.displaced();

@@ -80,7 +80,7 @@ impl Daemon {
     }
 
     /// True if it is the uid that was given to this user because they have no account.
-    fn is_reserved(&self, user: &UserName, uid: Option<u32>) -> bool {
+    pub(super) fn is_reserved(&self, user: &UserName, uid: Option<u32>) -> bool {
         uid.is_some() && self.uids.of(user) == uid
     }
 

@@ -79,6 +79,7 @@ use start::Ears;
 use store::Store;
 use tokens::Tokens;
 use told::Told;
+use wishes::Wishes;
 
 /// Runs the supervisor until SIGTERM (ends everything) or SIGUSR2 (leaves the runs to the next
 /// daemon). `started` is what a service manager has to do with it.
@@ -136,8 +137,7 @@ struct Daemon {
     shown: Shown,
     env_dir: EnvDir,
     seals: Seals,
-    /// Whose file is being changed at their wish.
-    wishing: BTreeSet<UserName>,
+    wishes: Wishes,
     /// Adopted runs whose secret values are not known yet.
     unknown: Vec<RunId>,
     look_at: Moment,

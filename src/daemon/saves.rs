@@ -141,6 +141,9 @@ impl Daemon {
         let Pending { change, ids, peer, reply, accepted } = pending;
         for id in &ids {
             change.make(&mut self.fleet, id);
+            if change.holds() {
+                self.wishes.stopped(id);
+            }
         }
         // A hold shows even where no run changes.
         self.shown.look_at_all();

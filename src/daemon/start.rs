@@ -22,6 +22,7 @@ use super::sinks::Nowhere;
 use super::store::{Store, StoreError};
 use super::tokens::Tokens;
 use super::told::Told;
+use super::wishes::Wishes;
 use super::{Daemon, Ending, Saves, Sources};
 use crate::control;
 use crate::control::protocol::Call;
@@ -178,7 +179,7 @@ impl Daemon {
             shown: Shown::default(),
             env_dir: EnvDir::new(&places.env_dir),
             seals: Seals::new(&places.state, say_opened),
-            wishing: BTreeSet::new(),
+            wishes: Wishes::default(),
             look_at: now,
             accounts_at: now + LOOK_EVERY,
             _lock: lock,

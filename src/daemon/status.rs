@@ -195,13 +195,24 @@ impl Daemon {
             State::Up { .. } => {
                 let is_open = id.session.is_none() && self.access(id) == Access::Open;
                 let open = is_open.then(|| "open to every user of this host".to_owned());
-                let notes: Vec<String> = open.into_iter().chain(self.note_on_sessions(id)).collect();
+                let token = self.note_on_token(id);
+                let sessions = self.note_on_sessions(id);
+                let notes: Vec<String> = open.into_iter().chain(token).chain(sessions).collect();
                 (!notes.is_empty()).then(|| notes.join("; "))
             }
             // Until somebody says so it stays stopped, whatever its file says meanwhile.
             State::Down if self.fleet.is_held(id) => Some(format!("stopped; mcpsup start {id} starts it")),
             State::Down | State::Stopping { .. } | State::Killing { .. } => None,
         }
+    }
+
+    /// That its user has to show a token, where they would expect to come in by their uid.
+    fn note_on_token(&self, id: &InstanceId) -> Option<String> {
+        let by_uid = id.session.is_none() && self.access(id) == Access::Owner && self.doors.takes_token(id);
+        let uid = self.listed(id).filter(|_| by_uid)?.owner_uid?;
+        let user = &id.user;
+        (!self.is_reserved(user, Some(uid)))
+            .then(|| format!("takes a token (mcpsup headers {user}): uid {uid} is not {user}'s alone"))
     }
 
     /// How many sessions have a process of their own, and how many of those are not up.

@@ -25,6 +25,22 @@ use crate::system::envdir::rewrite::Draft;
 use crate::system::memory;
 use crate::system::seal::Keeper;
 
+/// What came of wishes, beside what stands in files.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// Whose file is being changed.
+    making: BTreeSet<UserName>,
+    /// Held because a credential that they need was taken back, and not because anybody stopped them.
+    taken_back: BTreeSet<InstanceId>,
+}
+
+impl Wishes {
+    /// Somebody has stopped it: a credential that comes back does not start it.
+    pub(super) fn stopped(&mut self, id: &InstanceId) {
+        self.taken_back.remove(id);
+    }
+}
+
 /// What another thread needs to grant a wish.
 pub(super) struct Job {
     user: UserName,
@@ -86,7 +102,7 @@ impl Daemon {
             let text = "mcpsup.toml is broken, so nothing can be checked; ask an administrator".to_owned();
             return Err(refusal(RefusalKind::Failed, text));
         };
-        if !self.wishing.insert(user.clone()) {
+        if !self.wishes.making.insert(user.clone()) {
             let text = format!("another change of {user}'s file is being made; try again");
             return Err(refusal(RefusalKind::Failed, text));
         }
@@ -143,7 +159,7 @@ impl Daemon {
     pub(super) fn note_wished(&mut self, wished: Wished, now: Moment) {
         self.processes.reap_strays();
         let Wished { peer, user, what, reply, before, outcome } = wished;
-        self.wishing.remove(&user);
+        self.wishes.making.remove(&user);
         let answer = outcome.map(|done| {
             if done.written.is_some() {
                 tracing::info!(%user, uid = peer.uid, pid = peer.pid, change = what, "env file changed");
@@ -171,6 +187,9 @@ impl Daemon {
             done.lost.into_iter().map(|server| InstanceId::new(user.clone(), server)).collect();
         for id in &lost {
             // Else the last good version, which has what was taken back, would go on.
+            if !self.fleet.is_held(id) {
+                self.wishes.taken_back.insert(id.clone());
+            }
             self.fleet.hold(id);
             self.roster.forget(id);
         }
@@ -188,6 +207,22 @@ impl Daemon {
             Meant { user: id.user, server: id.server, run }
         });
         Accepted { generation: before.generation, instances: meant.collect(), unchanged }
+    }
+
+    /// Lets those start whose credentials are there again, unless somebody has stopped them meanwhile.
+    pub(super) fn give_back(&mut self) {
+        let is_whole =
+            |id: &InstanceId| matches!(self.listed.get(id).map(|listed| &listed.want), Some(Want::Always(_)));
+        let whole: Vec<InstanceId> =
+            self.wishes.taken_back.iter().filter(|id| is_whole(id)).cloned().collect();
+        for id in &whole {
+            self.wishes.taken_back.remove(id);
+            self.fleet.release(id);
+        }
+        if !whole.is_empty() {
+            self.save_holds();
+            self.shown.look_at_all();
+        }
     }
 
     fn specs_of(&self, user: &UserName) -> BTreeMap<InstanceId, SpecId> {

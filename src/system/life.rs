@@ -31,6 +31,10 @@ use crate::model::spec::Home;
 use crate::model::{Exit, InstanceId, RunId, Spec};
 use streams::{Fifo, PassOn, Streams, drain};
 
+/// What a process that ends closes before it has ended; one that closed its standard input and is there
+/// so long after goes on without it.
+const ENDS_WITHIN: Duration = Duration::from_millis(300);
+
 // A task is as large as its largest part, and a thousand idle runs should not carry the room for a
 // thousand launches. So what happens once in a life, its beginning and its end, is boxed; what is there
 // all the time is an `async` block, for an `async fn` keeps its arguments twice, and a future that is
@@ -348,13 +352,28 @@ fn open_streams(life: &Life, is_stdio: bool) -> io::Result<(Fifo, Option<Fifo>)>
 /// Lets `talk` speak with a stdio run whose process is there.
 fn ear(life: &Arc<Life>, said: Fifo, talk: Arc<dyn Talk>, is_found: bool) -> Option<Box<Ear>> {
     let whose = Arc::clone(life);
-    let ear = Ear::open(&life.dir(), said, talk, is_found, move || whose.tell(What::Deaf));
+    let ear = Ear::open(&life.dir(), said, talk, is_found, move || note_deaf(&whose));
     ear.map(Box::new)
         .map_err(|error| {
-            tracing::warn!(run = life.run.0, %error, "cannot speak with a run");
-            life.tell(What::Deaf);
+            // Nobody holds the other end (fifo(7)): it closed it before anything was said to it.
+            if error.raw_os_error() != Some(rustix::io::Errno::NXIO.raw_os_error()) {
+                tracing::warn!(run = life.run.0, %error, "cannot speak with a run");
+            }
+            note_deaf(life);
         })
         .ok()
+}
+
+/// Tells that a process hears nothing any more, unless that is because it ends: then how it ended is
+/// all there is to say, and its end is told in its own place.
+fn note_deaf(life: &Arc<Life>) {
+    let life = Arc::clone(life);
+    tokio::spawn(async move {
+        sleep(ENDS_WITHIN).await;
+        if !life.has_exited() {
+            life.tell(What::Deaf);
+        }
+    });
 }
 
 #[cfg(test)]

@@ -415,6 +415,8 @@ fn an_ordinary_users_daemon_knows_nobody_by_a_uid_that_serves_several() {
     std::os::unix::fs::chown(&new, Some(nobody), Some(nobody)).unwrap();
     std::fs::rename(new, host.env_dir().join("bob.env")).unwrap();
     host.until("it is shared", || as_uid(nobody, || whoami(port, "")).status == 401);
+    let said = text(&cli_as(&host, nobody, &["status"]).stdout);
+    assert!(said.contains("takes a token (mcpsup headers alice): uid 65534 is not alice's alone"), "{said}");
     // Whoever the daemon belongs to gets one without asking anybody.
     let headers = cli_as(&host, nobody, &["headers", "alice"]);
     let headers: serde_json::Value = serde_json::from_slice(&headers.stdout).unwrap();

@@ -286,6 +286,25 @@ fn a_server_that_will_not_be_spoken_with_says_why_in_status() {
 }
 
 #[test]
+fn a_server_that_ends_at_once_ended_as_it_did_and_closed_nothing() {
+    let mut host = Host::new(
+        "[server.exits]\ncommand = [\"/bin/sh\", \"-c\", \"exec 0<&-; exit 3\"]\ntransport = \"stdio\"\n\
+         restart.first_wait = \"10ms\"\nrestart.max_wait = \"20ms\"\n",
+    );
+    let users = ["alice", "bob", "carol", "dave"];
+    users.iter().for_each(|user| host.save(user, "TOKEN=x\n"));
+    host.start();
+    host.until("each was tried often", || {
+        host.status().instances.len() == 4 && host.status().instances.iter().all(|one| one.strikes >= 8)
+    });
+    let log = host.log();
+    assert!(log.contains("status 3"), "{log}");
+    for unsaid in ["closed its standard input", "cannot speak with a run", "instance of no use"] {
+        assert!(!log.contains(unsaid), "{unsaid}: {log}");
+    }
+}
+
+#[test]
 fn a_server_that_answers_nothing_any_more_is_restarted_and_status_says_why() {
     let host = with_lines("health.every = \"1s\"\nhealth.timeout = \"1s\"\nrestart.stable = \"1s\"");
     let client = Client::begin(&host, "alice");

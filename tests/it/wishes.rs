@@ -163,6 +163,30 @@ fn a_credential_that_is_taken_back_is_not_used_any_more() {
 }
 
 #[test]
+fn a_credential_that_is_there_again_has_its_server_started_unless_somebody_stopped_it() {
+    let host = one_user();
+    for stopped_by in ["nobody", "before", "since"] {
+        if stopped_by == "before" {
+            host.ok(&["stop", "alice"]);
+        }
+        assert_eq!(code(&host.wish(&["unset", "NOTES_TOKEN", "--user", "alice"], "")), 0);
+        host.until_state("alice", StateName::Stopped);
+        if stopped_by == "since" {
+            host.ok(&["stop", "alice"]);
+        }
+        let output = host.wish(&["set", "NOTES_TOKEN", "--user", "alice"], "nt_again");
+        assert_eq!(code(&output), 0, "{}", said(&output));
+        if stopped_by == "nobody" {
+            assert!(said(&output).contains("up on "), "{}", said(&output));
+        } else {
+            assert_eq!(host.instance("alice").state, StateName::Stopped, "{stopped_by}");
+            host.ok(&["start", "alice"]);
+        }
+        host.until_state("alice", StateName::Up);
+    }
+}
+
+#[test]
 fn a_server_is_chosen_once_its_credential_is_there_and_left_again() {
     let host = one_user();
     let as_admin = |args: &[&str], input| host.wish(&[args, &["--user", "alice"]].concat(), input);

@@ -51,13 +51,17 @@ impl Plan {
 }
 
 /// What of the run's own program lies below `/tmp`: the directories of the files that its command
-/// names. With what the configuration says shall be seen.
+/// names, or links to. With what the configuration says shall be seen.
 pub(super) fn shown(orders: &Orders) -> Vec<PathBuf> {
     let words = std::iter::once(&orders.program).chain(&orders.args).map(Path::new);
-    let named = words.filter(|word| word.is_absolute() && word.is_file()).filter_map(Path::parent);
-    let work = std::iter::once(orders.working_dir.as_path());
-    let asked = orders.cage.paths.iter().map(PathBuf::as_path);
-    named.chain(work).chain(asked).filter(|path| is_covered(path)).map(Path::to_path_buf).collect()
+    let parent = |file: &Path| file.parent().map(Path::to_path_buf);
+    let named = words.filter(|word| word.is_absolute() && word.is_file()).flat_map(|word| {
+        let (named, led_to) = (parent(word), word.canonicalize().ok().and_then(|file| parent(&file)));
+        [named.clone(), led_to.filter(|dir| named.as_ref() != Some(dir))]
+    });
+    let work = std::iter::once(orders.working_dir.clone());
+    let asked = orders.cage.paths.iter().cloned();
+    named.flatten().chain(work).chain(asked).filter(|path| is_covered(path)).collect()
 }
 
 /// Below what each run has of its own, where nothing of the host's is.
