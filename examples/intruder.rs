@@ -9,6 +9,8 @@
 //! `intruder --try NAME [PATH [PID [PORT [TEXT]]]]` does the same outside any server: for comparison, and as
 //! whoever is logged in. `intruder --hold PATH|PORT NUMBER` opens so many connections there, says how many
 //! it has, and holds them until its input ends.
+//! `intruder --come-round PID` makes a process of that pid, says it when it is there, and ends it when its
+//! input ends.
 //! `intruder --without namespaces,landlock PROGRAM ARG…` runs a program as on a kernel that lacks
 //! those.
 
@@ -19,6 +21,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -47,12 +50,19 @@ const LEFT: &str = "mcpsup-intruder-";
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// A system call with numbers for arguments; the answer, or why not.
-#[expect(unsafe_code, reason = "the calls that are attacked have no safe wrapper")]
 fn call(number: libc::c_long, arguments: [usize; 4]) -> io::Result<i64> {
     let [a, b, c, d] = arguments;
-    // SAFETY: every caller passes numbers and null pointers only, and none of these calls writes
-    // through a null pointer: the kernel answers EFAULT.
-    let answer = unsafe { libc::syscall(number, a, b, c, d, 0_usize) };
+    call_with(number, [a, b, c, d, 0])
+}
+
+/// The same with addresses of what the caller holds.
+#[expect(unsafe_code, reason = "the calls that are attacked have no safe wrapper")]
+fn call_with(number: libc::c_long, arguments: [usize; 5]) -> io::Result<i64> {
+    let [a, b, c, d, last] = arguments;
+    // SAFETY: every caller passes numbers, null pointers, and addresses of what it holds meanwhile, is as
+    // large as the call wants and is only read. None of these calls writes through a null pointer: the
+    // kernel answers EFAULT.
+    let answer = unsafe { libc::syscall(number, a, b, c, d, last) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
@@ -139,6 +149,13 @@ const ATTACKS: &[Attack] = &[
         socket.set_read_timeout(Some(PATIENCE))?;
         said_yes(&mut socket, &aim.text)
     }),
+    // To whom it is given stands in the place of the pid.
+    ("claim a connection", |aim| {
+        let mut socket = TcpStream::connect(("127.0.0.1", aim.port))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        std::os::unix::fs::fchown(&socket, Some(u32::try_from(aim.pid)?), None)?;
+        said_yes(&mut socket, &aim.text)
+    }),
     ("watch", |aim| {
         use rustix::fs::inotify;
         let notify = inotify::init(inotify::CreateFlags::empty())?;
@@ -178,6 +195,17 @@ const ATTACKS: &[Attack] = &[
         let taken = rustix::process::pidfd_getfd(process, 0, rustix::process::PidfdGetfdFlags::empty());
         Ok(taken.map(drop)?)
     }),
+    ("counters", |aim| {
+        // struct perf_event_attr: a software clock, of user code only, as everybody may have of their own.
+        const SIZE: usize = 112;
+        const NO_KERNEL: u64 = 1 << 5 | 1 << 6;
+        let attributes: [u64; SIZE / 8] = std::array::from_fn(|at| {
+            [(SIZE as u64) << 32 | 1, 0, 0, 0, 0, NO_KERNEL].get(at).copied().unwrap_or(0)
+        });
+        let any = usize::MAX;
+        let arguments = [attributes.as_ptr() as usize, aim.number(), any, any, 0];
+        Ok(call_with(libc::SYS_perf_event_open, arguments).map(drop)?)
+    }),
     ("signal", |aim| Ok(rustix::process::kill_process(aim.process()?, rustix::process::Signal::CONT)?)),
     ("signal to a thread", |aim| {
         let cont = usize::try_from(libc::SIGCONT)?;
@@ -202,6 +230,26 @@ const ATTACKS: &[Attack] = &[
         Ok(call(libc::SYS_keyctl, [0, USER_KEYRING, 1, 0]).map(drop)?)
     }),
     ("shared memory", |_| Ok(call(libc::SYS_shmget, [SHM_KEY, 4096, 0, 0]).map(drop)?)),
+    ("message queue", |aim| {
+        let name = CString::new(format!("{LEFT}{}-{}", aim.port, std::process::id()))?;
+        let flags = usize::try_from(libc::O_RDWR | libc::O_CREAT)?;
+        call(libc::SYS_mq_open, [name.as_ptr() as usize, flags, 0o600, 0])?;
+        Ok(call(libc::SYS_mq_unlink, [name.as_ptr() as usize, 0, 0, 0]).map(drop)?)
+    }),
+    ("fanotify", |aim| {
+        // By handles, as who has no rights may.
+        const REPORT_FID: usize = 0x200;
+        const ADD: usize = 1;
+        const CREATE: usize = 0x100 | 0x4000_0000;
+        let notify = usize::try_from(call(libc::SYS_fanotify_init, [REPORT_FID, 0, 0, 0])?)?;
+        if aim.path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let path = CString::new(aim.path.as_os_str().as_encoded_bytes())?;
+        let from_here = usize::MAX - 99;
+        let arguments = [notify, ADD, CREATE, from_here, path.as_ptr() as usize];
+        Ok(call_with(libc::SYS_fanotify_mark, arguments).map(drop)?)
+    }),
     ("io_uring", |_| call(libc::SYS_io_uring_setup, [1, 0, 0, 0]).map(drop).or_else(of_no_matter)),
     ("user namespace", |_| {
         Ok(call(libc::SYS_unshare, [usize::try_from(libc::CLONE_NEWUSER)?, 0, 0, 0]).map(drop)?)
@@ -221,7 +269,8 @@ const ATTACKS: &[Attack] = &[
         if says("NoNewPrivs:") == Some("1") && has_none { Err("there are none".into()) } else { Ok(()) }
     }),
     ("core dump", |_| match rustix::process::getrlimit(rustix::process::Resource::Core).maximum {
-        Some(0) => Err("limited to nothing".into()),
+        // 0 would let one through a pipe.
+        Some(1) => Err("limited to one byte".into()),
         _ => Ok(()),
     }),
     ("files for others", |aim| {
@@ -371,6 +420,27 @@ fn hold(to: &str, number: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Makes a process that has this pid, first of its session, and ends it when the input ends. It takes the
+/// right to restore processes (clone3(2), `set_tid`).
+fn come_round(pid: i32) -> Result<(), Box<dyn Error>> {
+    let pids = [pid];
+    // struct clone_args: what is told at its end, and which pids.
+    let signal = u64::try_from(libc::SIGCHLD)?;
+    let arguments = [0, 0, 0, 0, signal, 0, 0, 0, pids.as_ptr() as u64, 1, 0_u64];
+    if call(libc::SYS_clone3, [arguments.as_ptr() as usize, size_of_val(&arguments), 0, 0])? == 0 {
+        rustix::process::setsid()?;
+        loop {
+            std::thread::park();
+        }
+    }
+    println!("{pid}");
+    io::stdin().read_to_end(&mut Vec::new())?;
+    let child = rustix::process::Pid::from_raw(pid).ok_or("no pid")?;
+    rustix::process::kill_process(child, rustix::process::Signal::KILL)?;
+    rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())?;
+    Ok(())
+}
+
 /// Becomes a program for which this kernel lacks something.
 fn without(what: &str, program: &[String]) -> Result<(), Box<dyn Error>> {
     let deny = |rules: BTreeMap<i64, Vec<SeccompRule>>, number: i32| {
@@ -419,6 +489,7 @@ fn main() -> ExitCode {
             println!("{}", attack(word(1), &aim));
             Ok(())
         }
+        "--come-round" => come_round(word(1).parse().unwrap_or(0)),
         "--hold" => hold(word(1), word(2).parse().unwrap_or(0)),
         "--without" => without(word(1), words.get(2..).unwrap_or_default()),
         "--port" => serve(word(1)),

@@ -225,7 +225,7 @@ mod tests {
             apart: Some(Apart {
                 tier: Tier::Landlock,
                 promises: vec![
-                    Promise { what: "no core dumps".into(), kept: true, by: "RLIMIT_CORE 0".into() },
+                    Promise { what: "no core dumps".into(), kept: true, by: "RLIMIT_CORE".into() },
                     Promise { what: "killed whole".into(), kept: false, by: "by session only".into() },
                 ],
             }),
@@ -265,7 +265,7 @@ mod tests {
             "  runs as      alice (uid 1001)",
             "  run          7",
             "users are kept apart by Landlock and a filter of system calls (landlock)",
-            "  kept      no core dumps: RLIMIT_CORE 0",
+            "  kept      no core dumps: RLIMIT_CORE",
             "  not kept  killed whole: by session only",
             "note: no cgroup here",
         ] {

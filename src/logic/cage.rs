@@ -202,7 +202,7 @@ impl Site {
             &[(true, "no_new_privs"), (true, "no capabilities"), (cage.bounding, "empty bounding set")],
             "",
         );
-        promise("no core dumps", &[(true, "RLIMIT_CORE 0")], "");
+        promise("no core dumps", &[(true, "RLIMIT_CORE")], "");
         promise(
             "memory and environment closed to others",
             &[(has_accounts, "uid"), (own_pids, "pid namespace"), (locked, "Landlock")],

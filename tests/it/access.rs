@@ -123,6 +123,49 @@ fn a_door_serves_its_owners_connection_and_refuses_every_other_users() {
 }
 
 #[test]
+fn a_connection_is_whose_it_was_made_whoever_speaks_through_it_since() {
+    if !seen::is_root() {
+        return;
+    }
+    let host = two(&notes());
+    let door = port(&host, "alice");
+    let request = wire::post_text(door, "", &tool("whoami", "{}"));
+    let open = || wire::door(door);
+    let speak = |mut stream: TcpStream| {
+        stream.write_all(request.as_bytes()).unwrap();
+        wire::rest(&mut stream)
+    };
+    let (alice, bob) = (uid(ALICE), uid(BOB));
+    // Who hands on a connection that is open (SCM_RIGHTS) lends what it opens; what is taken is what it was.
+    let hers = as_uid(alice, open);
+    let answer = as_uid(bob, || speak(hers));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let his = as_uid(bob, open);
+    let answer = as_uid(alice, || speak(his));
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    // The owner of a socket can be changed as a file's (fchown(2)), and by nobody else.
+    let program = crate::host::example("intruder");
+    let claim = |uid: u32| {
+        let mut command = Command::new(&program);
+        command.args([
+            "--try",
+            "claim a connection",
+            "",
+            &alice.to_string(),
+            &door.to_string(),
+            &tool_call(),
+        ]);
+        text(&command.uid(uid).gid(uid).output().unwrap().stdout)
+    };
+    assert!(claim(bob).starts_with("closed: Operation not permitted"), "{}", claim(bob));
+    assert!(claim(0).starts_with("open"), "{}", claim(0));
+}
+
+fn tool_call() -> String {
+    format!("POST /mcp {}", tool("whoami", "{}"))
+}
+
+#[test]
 fn the_process_sees_no_byte_of_a_connection_that_is_refused() {
     if !seen::is_root() {
         return;

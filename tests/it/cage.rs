@@ -10,7 +10,7 @@ use std::process::Command;
 use mcpsup::model::cage::{Apart, Tier};
 
 use crate::access::notes_on_a_socket;
-use crate::host::{Host, example, text};
+use crate::host::{Host, copy_program, example, notes, text};
 use crate::seen;
 use crate::tree::{NOBODY, bring, give_to_nobody};
 
@@ -32,7 +32,7 @@ impl Attack {
 }
 
 /// By process.
-pub(crate) const ON_A_PROCESS: [&str; 12] = [
+pub(crate) const ON_A_PROCESS: [&str; 13] = [
     "environ",
     "memory",
     "root",
@@ -41,17 +41,26 @@ pub(crate) const ON_A_PROCESS: [&str; 12] = [
     "process_vm_readv",
     "ptrace",
     "pidfd_getfd",
+    "counters",
     "signal",
     "limits",
     "priority",
     "processors",
 ];
 /// Those that want to look into its memory.
-const OF_MEMORY: [&str; 7] =
-    ["environ", "memory", "root", "descriptors", "process_vm_readv", "ptrace", "pidfd_getfd"];
+const OF_MEMORY: [&str; 8] =
+    ["environ", "memory", "root", "descriptors", "process_vm_readv", "ptrace", "pidfd_getfd", "counters"];
 /// On nobody in particular.
-const ON_THE_MACHINE: [&str; 6] =
-    ["keyring", "shared memory", "io_uring", "user namespace", "new privileges", "core dump"];
+const ON_THE_MACHINE: [&str; 8] = [
+    "keyring",
+    "shared memory",
+    "message queue",
+    "fanotify",
+    "io_uring",
+    "user namespace",
+    "new privileges",
+    "core dump",
+];
 
 fn intruders(more: &str) -> String {
     format!(
@@ -145,6 +154,7 @@ impl Scene {
             ("alice's file in /tmp", "read", format!("/tmp/mcpsup-intruder-{port}").into()),
             ("write elsewhere", "write", self.commons.path().join("planted")),
             ("files for others", "files for others", ".".into()),
+            ("the core pattern", "write", "/proc/sys/kernel/core_pattern".into()),
         ] {
             all.push(Attack { name: name.into(), kind, path, ..none() });
         }
@@ -162,6 +172,7 @@ impl Scene {
         ] {
             all.push(Attack { name: name.into(), kind, port, ..none() });
         }
+        assert_eq!(all.len(), 59, "README.md and docs/security.md say how many");
         all
     }
 
@@ -312,6 +323,29 @@ fn a_server_writes_where_its_table_lets_it_and_nowhere_else() {
 }
 
 #[test]
+fn a_program_that_is_a_link_into_tmp_is_found_there() {
+    if !seen::is_root() {
+        return;
+    }
+    let [named, led_to] = [(); 2].map(|()| {
+        let dir = tempfile::Builder::new().prefix("mcpsup-it-program-").tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        dir
+    });
+    let program = named.path().join("notes");
+    copy_program(&example("notes"), &led_to.path().join("notes"));
+    std::os::unix::fs::symlink(led_to.path().join("notes"), &program).unwrap();
+    for containment in ["session", "pid-namespace"] {
+        let server = notes().replace(example("notes").to_str().unwrap(), program.to_str().unwrap());
+        let mut host = Host::new(&format!("[daemon]\ncontainment = \"{containment}\"\n{server}"));
+        host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+        host.start();
+        host.until_all_up(1);
+        assert!(host.call("alice", "whoami", "{}").unwrap().starts_with("alice"));
+    }
+}
+
+#[test]
 fn a_hostile_server_reaches_nothing_where_an_ordinary_user_has_namespaces() {
     if !seen::is_root() {
         return;
@@ -396,8 +430,12 @@ fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
         let varies = [
             "keyring",
             "shared memory",
+            "message queue",
+            "fanotify",
             "io_uring",
             "user namespace",
+            "counters of alice",
+            "the core pattern",
             "ptrace of alice",
             "pidfd_getfd of alice",
         ];
@@ -409,12 +447,11 @@ fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
     // The filter of system calls and what a process gives up by itself are all there is left.
     let open = |name: &&str| {
         let stopped = ["chmod", "touch", "core dump", "files for others", "new privileges"];
-        let filtered = ["ptrace", "process_vm_readv", "pidfd_getfd", "limits", "priority", "processors"];
+        let filtered =
+            ["ptrace", "process_vm_readv", "pidfd_getfd", "counters", "limits", "priority", "processors"];
+        let made = ["keyring", "shared memory", "message queue", "fanotify", "io_uring", "user namespace"];
         outside[*name] == "open"
-            && ![&stopped[..], &filtered, &["keyring", "shared memory", "io_uring", "user namespace"]]
-                .concat()
-                .iter()
-                .any(|kind| name.starts_with(kind))
+            && ![&stopped[..], &filtered, &made].concat().iter().any(|kind| name.starts_with(kind))
     };
     let open: Vec<&str> = outside.keys().map(String::as_str).filter(open).collect();
     assert_open(&scene.attacked_by_bob(), &open);

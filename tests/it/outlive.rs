@@ -2,13 +2,14 @@
 //! them again, starts nobody twice and touches nothing that is not its own.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use mcpsup::model::status::StateName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{Host, end, is_alive, unruly};
+use crate::host::{Host, end, example, is_alive, unruly};
 use crate::seen::{self, Watch};
 
 const MANY: usize = 50;
@@ -282,6 +283,41 @@ fn a_record_is_not_believed(containment: &str, change: impl FnOnce(&mut serde_js
 fn a_process_that_has_the_pid_of_a_record_and_is_another_is_never_signalled() {
     for containment in containments() {
         a_record_is_not_believed(containment, |_| {});
+    }
+}
+
+#[test]
+fn a_pid_that_comes_round_is_nobody_we_know() {
+    if !seen::is_root() {
+        return;
+    }
+    for containment in containments() {
+        let mut host = contained(containment);
+        host.save("alice", "UNRULY=\n");
+        host.start();
+        let before = host.until_state("alice", StateName::Up);
+        let pid = before.pid.unwrap();
+        host.kill_daemon();
+        end(pid);
+        let there = std::path::PathBuf::from(format!("/proc/{pid}"));
+        host.until("the pid is free", || !there.exists());
+        let mut command = Command::new(example("intruder"));
+        command.args(["--come-round", &pid.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut stranger = command.spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(stranger.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said.trim(), pid.to_string(), "the kernel gives root any pid that is free");
+
+        host.start();
+
+        let after = host.until_state("alice", StateName::Up);
+        assert_ne!(after.pid, Some(pid));
+        assert_ne!(after.run, before.run);
+        host.ok(&["restart", "alice"]);
+        assert!(host.stop().success());
+        assert!(is_alive(i32::try_from(pid).unwrap()), "{containment}: it was signalled");
+        drop(stranger.stdin.take());
+        assert!(stranger.wait().unwrap().success());
     }
 }
 

@@ -3,7 +3,7 @@
 //! has to succeed: so it is one, and what is in its way is that bob is not alice.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -187,6 +187,7 @@ fn on_files(host: &Host) -> Vec<(String, &'static str, PathBuf)> {
     }
     for dir in ["state", "logs", "logs/alice", "run/runs", "state/instances/alice/intruder"] {
         files.push((format!("watch: {dir}"), "watch", at(dir)));
+        files.push((format!("fanotify: {dir}"), "fanotify", at(dir)));
     }
     for fifo in fifos {
         let name = fifo.file_name().unwrap().to_string_lossy().into_owned();
@@ -246,7 +247,7 @@ fn assert_closed_to(scene: &Scene, strangers: &[u32], open: &[&str], not_roots: 
     let roots = tried(scene, 0, &attacks);
     let closed: Vec<_> = roots.iter().filter(|(_, said)| *said != "open").collect();
     let unexpected: Vec<_> = closed.iter().filter(|(name, _)| !not_roots.contains(&name.as_str())).collect();
-    assert!(attacks.len() > 150, "{}", attacks.len());
+    assert!((175..185).contains(&attacks.len()), "README.md says how many: {}", attacks.len());
     assert!(unexpected.is_empty(), "no attack, for root does not get through either: {unexpected:#?}");
 }
 
@@ -255,8 +256,14 @@ const HAS_A_FILE: [&str; 2] = ["ask: DELETE /v1/users/alice", "ask: POST /v1/uns
 /// mcpsup.toml describes no such credential, and a body of `{x` is one.
 const NOT_ASKED_WELL: [&str; 1] = ["ask: POST /v1/set?user=alice&name=PLANTED {x"];
 /// The launcher has no environment; and root of a container may not ask for limits, as alice may.
-const NOT_ROOTS: [&str; 4] =
-    ["environ of the launcher", "limits of alice", "limits of the daemon", "limits of the launcher"];
+/// Nor write to a /proc/sys that is for reading.
+const NOT_ROOTS: [&str; 5] = [
+    "environ of the launcher",
+    "limits of alice",
+    "limits of the daemon",
+    "limits of the launcher",
+    "the core pattern",
+];
 
 #[test]
 fn whoever_is_logged_in_reaches_nothing_of_anothers_account_outside_any_run() {
@@ -292,6 +299,22 @@ fn whoever_is_logged_in_reaches_nothing_of_an_ordinary_users_daemon() {
             let not_roots = [&HAS_A_FILE[..], &NOT_ASKED_WELL, &NOT_ROOTS, &none].concat();
             assert_closed_to(&scene, &[DAEMON, MALLORY], &[], &not_roots);
         }
+    }
+}
+
+/// Whose daemon it is stands between them and everybody else there too: a cage keeps runs in.
+#[test]
+fn whoever_is_logged_in_reaches_nothing_of_an_ordinary_users_daemon_without_any_cage() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut scene = Scene::new("[door]\nunix = true");
+    scene.start_as_nobody("namespaces,landlock");
+    scene.begin("", "");
+    if has(&scene, Tier::None) {
+        let none = ["alice's abstract socket", "alice's unix socket", "alice's door"];
+        let not_roots = [&HAS_A_FILE[..], &NOT_ASKED_WELL, &NOT_ROOTS, &none].concat();
+        assert_closed_to(&scene, &[DAEMON, MALLORY], &[], &not_roots);
     }
 }
 
@@ -390,6 +413,44 @@ fn what_a_user_puts_into_their_own_directories_leads_the_daemon_nowhere() {
     host.ok(&["remove", "bob", "--yes"]);
     assert_eq!(seen(), before);
     assert!(host.call("alice", "prepare", "{}").is_ok());
+}
+
+#[test]
+fn what_a_server_asks_one_user_is_not_answered_at_anothers_door() {
+    let mut host = Host::new(&crate::stdio::lines(""));
+    host.save("alice", "TOKEN=alices-own-token\n");
+    host.save("bob", "TOKEN=bobs-own-token\n");
+    host.start();
+    host.until_all_up(2);
+    let question = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"?"}}"#;
+    let call = |user: &str, more: serde_json::Value| {
+        let version = "2026-07-28";
+        let mut params = serde_json::json!({
+            "name": "garbage", "arguments": { "lines": 1, "text": question },
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": version,
+                "io.modelcontextprotocol/clientInfo": { "name": "t", "version": "1" },
+                "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} },
+            },
+        });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let headers = host.header(user)
+            + &format!("MCP-Protocol-Version: {version}\r\nMcp-Method: tools/call\r\nMcp-Name: garbage\r\n");
+        let request = wire::post_text(host.instance(user).port.unwrap(), &headers, &body.to_string());
+        let mut stream = wire::door(host.instance(user).port.unwrap());
+        stream.write_all(request.as_bytes()).unwrap();
+        crate::stdio::message(&wire::rest(&mut stream))
+    };
+    let asked = call("alice", serde_json::json!({}));
+    let state = &asked["result"]["requestState"];
+    assert!(state.is_string(), "{asked}");
+    let answered =
+        serde_json::json!({ "requestState": state, "inputResponses": { "1": { "action": "accept" } } });
+    let at_bobs = call("bob", answered.clone());
+    assert_eq!(at_bobs["error"]["code"], -32602, "{at_bobs}");
+    let at_hers = call("alice", answered);
+    assert_eq!(at_hers["result"]["content"][0]["text"], "said", "{at_hers}");
 }
 
 #[test]
