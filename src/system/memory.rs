@@ -2,7 +2,7 @@
 //!
 //! A thousand servers that start at once leave holes all over the heap, which stay resident until
 //! somebody says that they are not needed; this module is the fence around the call that does. And not
-//! leaving in it what was secret.
+//! leaving in it, or in a core of it, what was secret.
 
 use zeroize::Zeroize;
 
@@ -23,6 +23,23 @@ pub fn overwrite_stack() {
     let mut below = [0xff_u8; 128 * 1024];
     below.zeroize();
     std::hint::black_box(&below);
+}
+
+/// Has this process, and what comes of it, leave no core: one byte is too little for a file, and that
+/// very number also stops a core that would go through a pipe to a program (`fs/coredump.c`). A limit of
+/// 0 does not: core(5), "Piping core dumps to a program". Who was started with a hard limit of 0 and may
+/// not raise it stays at that.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub(super) fn forbid_cores() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
+    match setrlimit(Resource::RLIMIT_CORE, 1, 1) {
+        Err(nix::errno::Errno::EPERM) if hard == 0 => setrlimit(Resource::RLIMIT_CORE, 0, 0),
+        done => done,
+    }
 }
 
 #[cfg(test)]

@@ -429,23 +429,6 @@ impl Processes {
     }
 }
 
-/// Has this process, and what comes of it, leave no core: one byte is too little for a file, and that
-/// very number also stops a core that would go through a pipe to a program (`fs/coredump.c`). A limit of
-/// 0 does not: core(5), "Piping core dumps to a program". Who was started with a hard limit of 0 and may
-/// not raise it stays at that.
-///
-/// # Errors
-///
-/// When the kernel refuses.
-pub(super) fn forbid_cores() -> nix::Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
-    match setrlimit(Resource::RLIMIT_CORE, 1, 1) {
-        Err(nix::errno::Errno::EPERM) if hard == 0 => setrlimit(Resource::RLIMIT_CORE, 0, 0),
-        done => done,
-    }
-}
-
 /// Makes this process fit to hold everybody's credentials and descriptors: others of its uid
 /// cannot look into it, it leaves no core, and it may open as many files as the system lets it (a
 /// thousand instances need a few thousand; each run gets a limit of its own).
@@ -457,7 +440,7 @@ pub fn prepare_self() -> io::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     nix::sys::prctl::set_dumpable(false)?;
     // A second lock on the same door: fs.suid_dumpable can turn the first into a core for root.
-    forbid_cores()?;
+    super::memory::forbid_cores()?;
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
