@@ -1,8 +1,8 @@
 //! `mcpsup init`: from nothing to a user whose server runs, by questions on a terminal or by flags.
 //!
-//! What is asked is [`ask`](mod@ask)'s, the servers to choose from are [`ready`]'s. Without an answer to any
+//! What is asked is `ask`'s, the servers to choose from are `ready`'s. Without an answer to any
 //! question (no terminal, no flag) it writes commented files to begin with and nothing more. The user's
-//! file is [`add`](super::add)'s, as ever.
+//! file is [`add`]'s, as ever.
 
 mod ask;
 mod ready;

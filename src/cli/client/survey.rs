@@ -1,5 +1,5 @@
 //! The files of every client at once, for `mcpsup doctor`: those that have entries of a user, or that
-//! cannot be read where such an entry belongs. What is said is [`check`]'s.
+//! cannot be read where such an entry belongs. What is said is `check`'s.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! `mcpsup doctor`: what is wrong, and what mends it.
 //!
-//! [`look`](mod@look) gathers what `check`, the daemon, the host and the client's files say; what
+//! `look` gathers what `check`, the daemon, the host and the client's files say; what
 //! follows from it is [`logic::doctor`](crate::logic::doctor)'s. It mends nothing itself.
 
 mod look;

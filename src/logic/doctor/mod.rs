@@ -3,7 +3,7 @@
 //! What the files say is judged elsewhere, as the daemon judges it, and comes here as
 //! [`Problem`](crate::model::Problem)s ([`problem`]). Here is added what only a host can show: the
 //! [program](needs) and the way to it, the daemon's own [directories and limits](host), and how a
-//! [server](server) ends. Each of these is one function with one finding in its place; nothing is
+//! [server] ends. Each of these is one function with one finding in its place; nothing is
 //! looked at here, and nothing is mended.
 
 pub mod host;

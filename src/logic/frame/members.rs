@@ -50,7 +50,7 @@ const TELLING: [&str; 3] = ["_meta", "progressToken", "requestId"];
 ///
 /// # Errors
 ///
-/// When the text is no JSON object, or one of these names stands in it twice; one of [`TELLING`] also when
+/// When the text is no JSON object, or one of these names stands in it twice; one of `TELLING` also when
 /// it stands there in a spelling that a careless reader takes for it.
 pub fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<[Option<&'a str>; N], Bad> {
     let mut found = [None; N];
