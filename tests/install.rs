@@ -140,6 +140,30 @@ fn the_unit_starts_the_program_that_was_installed_with_it() {
 }
 
 #[test]
+fn every_line_of_a_unit_is_one_that_systemd_reads() {
+    let mut seen = 0;
+    for dir in ["units", "units/user"] {
+        for name in repository(dir, &[".service"]) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir).join(&name);
+            for line in fs::read_to_string(path).unwrap().lines() {
+                let is_setting = || {
+                    line.split_once('=').is_some_and(|(key, _)| {
+                        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric())
+                    })
+                };
+                let is_section = || line.starts_with('[') && line.ends_with(']');
+                assert!(
+                    line.is_empty() || line.starts_with('#') || is_section() || is_setting(),
+                    "{dir}/{name}: {line}"
+                );
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+#[test]
 fn what_is_uninstalled_is_gone_and_everything_else_is_there() {
     let scratch = tempfile::tempdir().unwrap();
     let dest = scratch.path();
