@@ -124,7 +124,7 @@ struct Daemon {
     /// Runs that were found beside a newer one of their instance, until nothing of them is alive:
     /// so long nothing is started there.
     older: Vec<(InstanceId, RunId)>,
-    /// Why a run was given up before it was ready.
+    /// Why a run was given up: of each instance the newest such run, until a later one has ended.
     trouble: BTreeMap<InstanceId, (RunId, String)>,
     sinks: BTreeMap<InstanceId, Arc<SharedSink>>,
     doors: Doors,

@@ -158,9 +158,6 @@ impl Daemon {
             return false;
         }
         self.log(id, instance, old, &new, now);
-        if instance.state() == State::Down || matches!(instance.state(), State::Up { .. }) {
-            self.trouble.remove(id);
-        }
         self.shown.instances.insert(id.clone(), new);
         true
     }

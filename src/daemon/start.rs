@@ -53,6 +53,8 @@ use crate::system::trust;
 
 /// A file that was saved just before the daemon began is waited for so long at most.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+/// A daemon that was told to end has given up its lock within this, on a busy host too.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// Requests on their way into the loop.
 const CALLS: usize = 64;
 
@@ -120,7 +122,7 @@ impl Daemon {
     pub(super) fn start(places: &Places, started: Started) -> Result<Self, StartError> {
         let is_root = account::own_uid() == 0;
         make_directories(places, is_root)?;
-        let lock = files::lock(&places.state.join("lock"))
+        let lock = files::lock(&places.state.join("lock"), ENDS_WITHIN)
             .map_err(|source| StartError::Locked { state: places.state.clone(), source })?;
         process::prepare_self().map_err(StartError::while_trying("close its memory to others"))?;
         let now = clock::now();

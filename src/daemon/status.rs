@@ -8,7 +8,7 @@ use crate::logic::roster::Listed;
 use crate::model::config::Access;
 use crate::model::portmap::{Entry, PortMap};
 use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, ordinal};
-use crate::model::{Exit, InstanceId, Moment};
+use crate::model::{Exit, InstanceId, Moment, RunId};
 use crate::system::clock;
 
 use super::Daemon;
@@ -129,7 +129,7 @@ impl Daemon {
             for_seconds: now.since(instance.entered()).as_secs(),
             strikes: instance.strikes(now),
             next_try_seconds,
-            last_exit: instance.last_exit().map(ToString::to_string),
+            last_exit: self.last_exit(id, instance),
             note: self.note_on(id, instance, now),
             problems,
             sessions: self.bridges.get(id).map(|bridge| bridge.sessions()),
@@ -197,7 +197,10 @@ impl Daemon {
                 let open = is_open.then(|| "open to every user of this host".to_owned());
                 let token = self.note_on_token(id);
                 let sessions = self.note_on_sessions(id);
-                let notes: Vec<String> = open.into_iter().chain(token).chain(sessions).collect();
+                // Until it was up for long enough, it may be about to end the same way.
+                let last = self.last_exit(id, instance).filter(|_| instance.strikes(now) > 0);
+                let again = last.map(|last| format!("restarted: {last}"));
+                let notes: Vec<String> = again.into_iter().chain(open).chain(token).chain(sessions).collect();
                 (!notes.is_empty()).then(|| notes.join("; "))
             }
             // Until somebody says so it stays stopped, whatever its file says meanwhile.
@@ -228,6 +231,17 @@ impl Daemon {
         let not_up = if up < all { format!(", {} not up", all - up) } else { String::new() };
         let plural = if all == 1 { "" } else { "s" };
         (all > 0).then(|| format!("{all} session{plural}{not_up}"))
+    }
+
+    /// How the newest ended run ended, or why it was given up; nothing of one that is still there.
+    fn last_exit(&self, id: &InstanceId, instance: &Instance) -> Option<String> {
+        let exit = instance.last_exit()?;
+        let is_there = |(run, _): &(RunId, String)| instance.current() == Some(*run);
+        Some(if self.trouble.get(id).is_some_and(is_there) {
+            exit.to_string()
+        } else {
+            self.ended(id, instance)
+        })
     }
 
     /// How the newest run ended, with what the probe found last if that was why.

@@ -130,7 +130,7 @@ pub struct InstanceStatus {
     /// Seconds until the next try, while cooling.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub next_try_seconds: Option<u64>,
-    /// How the newest ended run ended.
+    /// How the newest ended run ended, or why it was given up.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_exit: Option<String>,
     /// One line for people: why it is not up, or what is wrong beside.

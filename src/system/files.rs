@@ -5,10 +5,12 @@
 //! [`envdir`](crate::system::envdir) with more distrust.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use zeroize::Zeroizing;
@@ -218,12 +220,13 @@ pub enum NotLocked {
     Failed(#[from] FileError),
 }
 
-/// Takes the lock that is the file `path` (0600), and writes our pid into it.
+/// Takes the lock that is the file `path` (0600), and writes our pid into it. Whoever has it may be
+/// about to end, and is waited for so long.
 ///
 /// # Errors
 ///
-/// When another process has it, or the file cannot be opened or written.
-pub fn lock(path: &Path) -> Result<Lock, NotLocked> {
+/// When another process keeps it, or the file cannot be opened or written.
+pub fn lock(path: &Path, patience: Duration) -> Result<Lock, NotLocked> {
     let failed = |source: io::Error| NotLocked::Failed(FileError::of("lock", path)(source));
     let file = OpenOptions::new()
         .read(true)
@@ -234,19 +237,29 @@ pub fn lock(path: &Path) -> Result<Lock, NotLocked> {
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
         .open(path)
         .map_err(failed)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut file) => {
-            file.set_len(0).map_err(failed)?;
-            file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
-            Ok(Lock { _file: file })
-        }
-        Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
+    let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
             let mut text = String::new();
-            file.take(32).read_to_string(&mut text).map_err(failed)?;
-            Err(NotLocked::Held { pid: text.trim().parse().ok() })
+            (&mut file).take(32).read_to_string(&mut text).map_err(failed)?;
+            let pid = text.trim().parse().ok();
+            tracing::info!(pid, "another daemon is running here; it may be about to end");
+            let locked = wait_for(file, patience).ok_or(NotLocked::Held { pid })?;
+            locked.map_err(failed)?
         }
-        Err((_, errno)) => Err(failed(errno.into())),
-    }
+        locked => locked.map_err(|(_, errno)| failed(errno.into()))?,
+    };
+    file.set_len(0).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)?;
+    Ok(Lock { _file: file })
+}
+
+/// Waits for a lock in a thread: flock(2) knows no deadline. Nothing if it was not to be had in time.
+fn wait_for(file: File, patience: Duration) -> Option<io::Result<Flock<File>>> {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(Flock::lock(file, FlockArg::LockExclusive)));
+    let locked = told.recv_timeout(patience).ok()?;
+    Some(locked.map_err(|(_, errno)| errno.into()))
 }
 
 #[cfg(test)]
@@ -326,12 +339,13 @@ mod tests {
     fn the_second_to_lock_is_told_who_was_first() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let first = lock(&path).unwrap();
-        match lock(&path) {
+        let first = lock(&path, Duration::ZERO).unwrap();
+        match lock(&path, Duration::ZERO) {
             Err(NotLocked::Held { pid }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
         drop(first);
-        lock(&path).unwrap();
+        // The one that was in vain has it for a moment, when it comes to it.
+        lock(&path, Duration::from_secs(60)).unwrap();
     }
 }

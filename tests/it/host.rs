@@ -82,7 +82,7 @@ fn block() -> Block {
 /// One test's host.
 pub(crate) struct Host {
     dir: tempfile::TempDir,
-    daemon: Option<Child>,
+    pub(crate) daemon: Option<Child>,
     /// Variables for the daemon's own environment.
     pub env: Vec<(String, String)>,
     head: String,

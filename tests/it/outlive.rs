@@ -150,6 +150,22 @@ fn a_configuration_that_broke_while_no_daemon_was_there_touches_no_run() {
     assert_no_duplicate(&host, &expected);
 }
 
+#[test]
+fn a_daemon_that_is_started_while_another_ends_waits_for_it() {
+    let mut host = Host::with_notes();
+    host.start();
+    // It was told to end, and has not come to it.
+    let old = Pid::from_raw(host.daemon_pid());
+    kill(old, Signal::SIGSTOP).unwrap();
+    kill(old, Signal::SIGUSR2).unwrap();
+    let mut ends = host.daemon.take().unwrap();
+    host.spawn();
+    host.until("it waits", || host.log().contains("another daemon is running here"));
+    kill(old, Signal::SIGCONT).unwrap();
+    assert!(ends.wait().unwrap().success());
+    host.until("the next one answers", || host.cli(&["status"]).status.success());
+}
+
 /// Containments this test can try here, as lines of `[daemon]`.
 fn containments() -> Vec<&'static str> {
     let mut all = vec!["session"];

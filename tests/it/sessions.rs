@@ -209,8 +209,10 @@ fn a_thousand_clients_that_vanish_leave_nothing_where_they_share_a_process() {
     host.start();
     host.until_state("alice", StateName::Up);
     back_to_where_it_was(&host, |host| {
-        host.until("no session is left", || host.instance("alice").sessions == Some(0));
-        assert!(leavings(host).is_empty());
+        // Their records go by another thread, a moment later.
+        host.until("no session is left", || {
+            host.instance("alice").sessions == Some(0) && leavings(host).is_empty()
+        });
     });
 }
 

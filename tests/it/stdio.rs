@@ -306,7 +306,7 @@ fn a_server_that_ends_at_once_ended_as_it_did_and_closed_nothing() {
 
 #[test]
 fn a_server_that_answers_nothing_any_more_is_restarted_and_status_says_why() {
-    let host = with_lines("health.every = \"1s\"\nhealth.timeout = \"1s\"\nrestart.stable = \"1s\"");
+    let host = with_lines("health.every = \"1s\"\nhealth.timeout = \"1s\"\nrestart.stable = \"1h\"");
     let client = Client::begin(&host, "alice");
     let before = host.instance("alice");
     let mut asked = client.ask("mute", &json!({}));
@@ -316,6 +316,12 @@ fn a_server_that_answers_nothing_any_more_is_restarted_and_status_says_why() {
     let log = host.log();
     assert!(log.contains("did not answer a health check for 1s"), "{log}");
     assert!(!client.text("pid", &json!({})).is_empty());
+    // Its successor is up, and why it was needed is told all the same.
+    let why = "did not answer a health check for 1s";
+    assert_eq!(host.instance("alice").last_exit.as_deref(), Some(why));
+    assert_eq!(host.instance("alice").note, Some(format!("restarted: {why}")));
+    let told = host.ok(&["status", "alice", "-v"]);
+    assert!(told.contains(&format!("  last exit    {why}\n")), "{told}");
 }
 
 #[test]
