@@ -394,11 +394,18 @@ pub(crate) fn unruly(more: &str) -> String {
     )
 }
 
-/// Writes a file with a mode.
+/// Writes a file with a mode; a program as [`copy_program`] does, and in the place of a running one.
 pub(crate) fn write(path: &Path, text: &str, mode: u32) {
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(path).unwrap();
-    file.write_all(text.as_bytes()).unwrap();
+    if mode & 0o111 == 0 {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(mode).open(path).unwrap();
+        return file.write_all(text.as_bytes()).unwrap();
+    }
+    let mut install = Command::new("install");
+    install.args(["-m", &format!("{mode:o}"), "/dev/stdin"]).arg(path).stdin(Stdio::piped());
+    let mut child = install.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "cannot write {}", path.display());
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
