@@ -1,7 +1,7 @@
 //! docs/ beside the program: every message that docs/troubleshooting.md quotes still stands in the
 //! sources, every command is one that the program takes, every file is one that it reads, and every
 //! link leads somewhere; docs/security.md says of each promise what the program says of it, and
-//! src/lib.rs leads to every module. Reads src and docs as text.
+//! src/lib.rs leads to every module. Reads src and docs as text, and all the rest for what a merge leaves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first thing that is wrong")]
 
@@ -21,18 +21,21 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file below `dir` whose name ends in `.ending`.
-fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+/// Every file below `dir`.
+fn below(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path, ending));
-        } else if path.extension().is_some_and(|it| it == ending) {
-            found.push(path);
-        }
+        if path.is_dir() { found.extend(below(&path)) } else { found.push(path) }
     }
     found.sort();
+    found
+}
+
+/// Every file below `dir` whose name ends in `.ending`.
+fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = below(dir);
+    found.retain(|path| path.extension().is_some_and(|it| it == ending));
     found
 }
 
@@ -239,6 +242,23 @@ fn what_gets_through_is_the_same_on_both_pages_that_say_it() {
 }
 
 const FOLDERS: [&str; 7] = ["model", "logic", "system", "control", "door", "daemon", "cli"];
+
+#[test]
+fn no_file_holds_both_sides_of_a_merge() {
+    let folders = ["benches", "docs", "env.d", "examples", "packaging", "src", "tests", "units"];
+    let mut all: Vec<_> = folders.iter().flat_map(|folder| below(&root().join(folder))).collect();
+    let beside = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    all.extend(beside.filter(|path| path.is_file()));
+    assert!(all.len() > 300, "{} files are looked at", all.len());
+    for path in all {
+        // What is no text was not merged line by line.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for (line, number) in text.lines().zip(1..) {
+            let is_left = ["<<<<<<< ", ">>>>>>> "].iter().any(|mark| line.starts_with(mark));
+            assert!(!is_left, "{}:{number}: {line}", path.display());
+        }
+    }
+}
 
 #[test]
 fn the_map_of_the_code_leads_to_every_module() {
