@@ -16,7 +16,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::control::client::ClientError;
 use crate::control::protocol::RefusalKind;
-use crate::system::account;
+use crate::system::{account, memory};
 
 pub mod add;
 pub mod args;
@@ -114,6 +114,10 @@ fn ended(cli: &Cli) -> anyhow::Result<Outcome> {
     }
     if let Verb::Man(args) = &cli.verb {
         return man::run(args, &print);
+    }
+    // What is typed or sealed here is as secret as what the daemon has; so are an editor's copies of it.
+    if let Err(error) = memory::forbid_cores() {
+        print.aside(&format!("cannot forbid core dumps: {error}"));
     }
     let session = Session::new(cli.config.as_deref(), environment, print)?;
     let result = dispatch(&cli.verb, &session);

@@ -10,21 +10,31 @@ use crate::control::protocol::Target;
 /// How.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print what was done as JSON: {"reloaded": true, "generation": N}
+    /// Print what was done as JSON: {"reloaded", "generation"}, and "problems" of mcpsup.toml, if any
     #[arg(long)]
     pub json: bool,
 }
 
-/// Does it.
+/// Does it. Failed, if mcpsup.toml is broken: `systemctl reload` says what this says.
 ///
 /// # Errors
 ///
 /// When the daemon cannot be reached or refuses.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let accepted = session.client()?.reload()?;
+    let is_taken = accepted.refused.is_empty();
     if args.json {
         // What came of it is in a status of a later generation.
-        session.print.json(&json!({"reloaded": true, "generation": accepted.generation}), false)?;
+        let mut answer = json!({"reloaded": is_taken, "generation": accepted.generation});
+        if !is_taken {
+            answer["problems"] = serde_json::to_value(&accepted.refused)?;
+        }
+        session.print.json(&answer, false)?;
+    } else if !is_taken {
+        for problem in &accepted.refused {
+            session.print.aside(&clean(&problem.to_string()));
+        }
+        anyhow::bail!("cannot take over mcpsup.toml; what was in force stays until it is right");
     } else {
         session.print.line("every file is read again; mcpsup status shows what came of it")?;
         // What keeps anything from being started is said at once.
@@ -34,5 +44,5 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
             session.print.aside(&clean(&problem));
         }
     }
-    Ok(Outcome::Done)
+    Ok(if is_taken { Outcome::Done } else { Outcome::Failed })
 }

@@ -135,7 +135,7 @@ pub fn await_up(
         session.print.progress(&format!("{user}: waiting for the daemon to see the file"));
         report = client.status(&everybody, Some((report.generation, timeout.saturating_sub(spent))))?;
     };
-    let accepted = Accepted { generation: report.generation, instances: meant, unchanged: false };
+    let accepted = Accepted { generation: report.generation, instances: meant, ..Accepted::default() };
     follow_up(client, &everybody, accepted, (quiet, timeout), session)
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 use super::passage::Passage;
 use crate::model::portmap::PortMap;
 use crate::model::status::StatusReport;
-use crate::model::{RunId, Secret, ServerName, UserName, Wish};
+use crate::model::{Problem, RunId, Secret, ServerName, UserName, Wish};
 
 /// Who is at the other end of the control socket: what the kernel says (`SO_PEERCRED`) and, once
 /// for each connection, the name service.
@@ -108,7 +108,7 @@ pub enum Reply {
 }
 
 /// The change is made in the wants; what runs follows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The generation of the status before the change; ask for a later one.
     pub generation: u64,
@@ -117,6 +117,9 @@ pub struct Accepted {
     /// It was so already: there was nothing to change in the file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
+    /// What is wrong with mcpsup.toml, which was to be read: the last good one stays in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Problem>,
 }
 
 /// One instance that a request meant.

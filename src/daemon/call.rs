@@ -104,7 +104,8 @@ impl Daemon {
                 admin_only(caller)?;
                 let generation = *self.sources.generation.borrow();
                 self.reload(now);
-                Ok(Reply::Accepted(Accepted { generation, instances: Vec::new(), unchanged: false }))
+                let refused = self.roster.config_problems().to_vec();
+                Ok(Reply::Accepted(Accepted { generation, refused, ..Accepted::default() }))
             }
             Request::Wish(user, wish) => return self.wish(peer, caller, user, wish).map(Answer::Wish),
         };
@@ -176,7 +177,7 @@ impl Daemon {
             run: self.fleet.get(id).and_then(crate::logic::instance::Instance::last_run),
         });
         let instances = instances.collect();
-        Ok((meant, Accepted { generation, instances, unchanged: false }))
+        Ok((meant, Accepted { generation, instances, ..Accepted::default() }))
     }
 
     fn log_of(&mut self, caller: Caller, target: &Target) -> Result<Reply, Refusal> {

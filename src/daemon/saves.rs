@@ -260,7 +260,7 @@ mod tests {
                 .collect(),
             peer: Peer { uid: 0, pid: 1, is_member: false },
             reply: oneshot::channel().0,
-            accepted: Accepted { generation: 0, instances: Vec::new(), unchanged: false },
+            accepted: Accepted::default(),
         };
         let changes = [
             pending(Change::Hold, &["alice", "bob", "carol"]),

@@ -98,7 +98,7 @@ impl Daemon {
         self.told.say(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
-    /// `12 up, 1 cooling`
+    /// `12 up, 1 cooling`, and that the configuration is broken.
     fn in_short(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for (id, instance) in self.fleet.iter().filter(|(id, _)| id.session.is_none()) {
@@ -108,6 +108,10 @@ impl Daemon {
             .iter()
             .filter_map(|state| Some(format!("{} {state}", counts.get(state.as_str())?)))
             .collect();
-        if words.is_empty() { "no instance".to_owned() } else { words.join(", ") }
+        let states = if words.is_empty() { "no instance".to_owned() } else { words.join(", ") };
+        if self.roster.config_problems().is_empty() {
+            return states;
+        }
+        format!("{states}; mcpsup.toml is refused, mcpsup check says why")
     }
 }

@@ -206,7 +206,12 @@ impl Daemon {
             let run = self.fleet.get(&id).and_then(crate::logic::instance::Instance::last_run);
             Meant { user: id.user, server: id.server, run }
         });
-        Accepted { generation: before.generation, instances: meant.collect(), unchanged }
+        Accepted {
+            generation: before.generation,
+            instances: meant.collect(),
+            unchanged,
+            ..Accepted::default()
+        }
     }
 
     /// Lets those start whose credentials are there again, unless somebody has stopped them meanwhile.

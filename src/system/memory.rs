@@ -4,6 +4,8 @@
 //! somebody says that they are not needed; this module is the fence around the call that does. And not
 //! leaving in it, or in a core of it, what was secret.
 
+use std::io;
+
 use zeroize::Zeroize;
 
 /// Gives whole free pages of the heap back. Takes milliseconds, so it is for quiet moments.
@@ -33,12 +35,12 @@ pub fn overwrite_stack() {
 /// # Errors
 ///
 /// When the kernel refuses.
-pub(super) fn forbid_cores() -> nix::Result<()> {
+pub fn forbid_cores() -> io::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
     match setrlimit(Resource::RLIMIT_CORE, 1, 1) {
-        Err(nix::errno::Errno::EPERM) if hard == 0 => setrlimit(Resource::RLIMIT_CORE, 0, 0),
-        done => done,
+        Err(nix::errno::Errno::EPERM) if hard == 0 => Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?),
+        done => Ok(done?),
     }
 }
 

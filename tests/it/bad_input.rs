@@ -101,7 +101,7 @@ fn ranges_that_overlap_are_refused_and_one_that_is_full_says_what_to_widen() {
     let backends =
         right.lines().find_map(|line| line.strip_prefix("backend_range = \"")?.strip_suffix('"')).unwrap();
     write(&toml, &right.replace(doors, backends), 0o600);
-    host.ok(&["reload"]);
+    assert_eq!(host.cli(&["reload"]).status.code(), Some(1));
     let said = host.status().problems[0].to_string();
     assert!(said.contains("mcpsup.toml:") && said.contains(" overlap; "), "{said}");
     bob.is_untouched(&host);

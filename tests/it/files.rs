@@ -225,7 +225,15 @@ fn a_reload_restarts_what_its_toml_changed_and_a_broken_one_touches_nothing() {
     assert_eq!(runs_started(&host, "bob"), 2);
 
     host.configure("[server.notes]\ncomand = [\"/bin/false\"]\ntransport = \"http\"\n");
-    host.ok(&["reload"]);
+    // As whoever waits for `systemctl reload` is told.
+    let refused = host.cli(&["reload"]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("mcpsup.toml:5:1: ") && said.contains("cannot take over mcpsup.toml"), "{said}");
+    let refused = host.cli(&["reload", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!((refused.status.code(), &said["reloaded"]), (Some(1), &false.into()), "{said}");
+    assert!(said["problems"].as_array().unwrap().iter().any(|problem| problem["line"] == 5), "{said}");
     let problems: Vec<String> = host.status().problems.iter().map(ToString::to_string).collect();
     assert!(
         problems

@@ -244,7 +244,7 @@ fn a_configuration_that_others_may_change_is_refused_and_what_runs_goes_on() {
         let said = crate::host::text(&checked.stdout) + &crate::host::text(&checked.stderr);
         let whole = format!("{part}{}", path.display());
         assert!(said.contains(&whole), "{said}");
-        host.ok(&["reload"]);
+        assert_eq!(host.cli(&["reload"]).status.code(), Some(1));
         assert!(host.status().problems.iter().any(|problem| problem.text.contains(&whole)));
         assert_eq!(host.instance("alice").run, before.run);
         mode(path, right);

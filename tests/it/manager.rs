@@ -13,7 +13,7 @@ use mcpsup::model::status::StateName;
 use nix::sys::signal::Signal;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use crate::host::{Host, LIMIT, MCPSUP};
+use crate::host::{Host, LIMIT, MCPSUP, write};
 
 #[derive(Default)]
 struct Heard {
@@ -47,6 +47,13 @@ impl Manager {
 
     fn has_heard(&self, line: &str) -> bool {
         self.heard.lock().unwrap().said.iter().any(|said| said.lines().any(|one| one.starts_with(line)))
+    }
+
+    /// The latest `STATUS=`.
+    fn status(&self) -> String {
+        let heard = self.heard.lock().unwrap();
+        let mut lines = heard.said.iter().rev().flat_map(|said| said.lines());
+        lines.find_map(|line| line.strip_prefix("STATUS=")).unwrap_or_default().to_owned()
     }
 
     fn names(&self) -> Vec<String> {
@@ -130,6 +137,16 @@ fn a_service_manager_hears_when_the_daemon_is_ready_how_its_servers_are_and_that
         manager.has_heard("RELOADING=1") && manager.has_heard("MONOTONIC_USEC=")
     });
     host.until("how it is now, is told", || manager.has_heard("STATUS=2 up"));
+
+    let toml = host.path().join("mcpsup.toml");
+    let right = std::fs::read_to_string(&toml).unwrap();
+    write(&toml, "nonsense", 0o600);
+    host.signal_daemon(Signal::SIGHUP);
+    let refused = "2 up; mcpsup.toml is refused, mcpsup check says why";
+    host.until("it is told that it is broken", || manager.status() == refused);
+    write(&toml, &right, 0o600);
+    host.signal_daemon(Signal::SIGHUP);
+    host.until("it is told that it no longer is", || manager.status() == "2 up");
     assert!(!manager.has_heard("STOPPING=1"));
 
     host.stop();

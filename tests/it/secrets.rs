@@ -188,6 +188,30 @@ fn no_secret_value_is_in_arguments_logs_errors_status_records_or_the_port_map() 
     none_below(host.path());
 }
 
+/// Whether these limits, as `/proc/PID/limits` shows them, let no core be made.
+fn leave_no_core(limits: &str) -> bool {
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let values: Vec<_> = core.split_whitespace().skip(4).take(2).collect();
+    crate::seen::forbids_cores(&values)
+}
+
+#[test]
+fn a_command_that_hears_secrets_leaves_no_core_nor_does_the_editor_it_starts() {
+    let host = Host::with_notes();
+    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+    let (editor, seen) = (host.path().join("editor"), host.path().join("limits"));
+    let both = format!("#!/bin/sh\ncat /proc/$PPID/limits /proc/$$/limits >{}\n", seen.display());
+    write(&editor, &both, 0o755);
+    let mut command = Command::new(MCPSUP);
+    command.arg("--config").arg(host.path().join("mcpsup.toml")).args(["edit", "alice"]);
+    let output = command.env("EDITOR", &editor).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let limits = std::fs::read_to_string(&seen).unwrap();
+    let each: Vec<_> = limits.split("Soft Limit").skip(1).collect();
+    assert_eq!(each.len(), 2, "{limits}");
+    assert!(each.iter().all(|limits| leave_no_core(limits)), "{limits}");
+}
+
 #[test]
 fn a_daemon_that_dies_leaves_no_core_and_its_memory_is_closed() {
     let mut host = Host::with_notes();
@@ -197,9 +221,7 @@ fn a_daemon_that_dies_leaves_no_core_and_its_memory_is_closed() {
     let alice = host.until_state("alice", StateName::Up);
     for pid in [host.daemon_pid(), i32::try_from(alice.pid.unwrap()).unwrap()] {
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-        let values: Vec<_> = core.split_whitespace().skip(4).take(2).collect();
-        assert!(crate::seen::forbids_cores(&values), "{core}");
+        assert!(leave_no_core(&limits), "{limits}");
     }
     host.signal_daemon(Signal::SIGABRT);
     let ended = host.wait_for_end();

@@ -103,7 +103,7 @@ fn pretend(
             apart: None,
         })),
         Request::Start(_) | Request::Reload | Request::Wish(..) => {
-            Ok(Reply::Accepted(Accepted { generation, instances: vec![], unchanged: false }))
+            Ok(Reply::Accepted(Accepted { generation, ..Accepted::default() }))
         }
         Request::Ports => Ok(Reply::Ports(PortMap { version: 1, generation, instances: vec![] })),
         Request::Logs(_) => {

@@ -222,6 +222,12 @@ impl Roster {
         self.config.as_ref()
     }
 
+    /// What is wrong with mcpsup.toml as it was read last. Nothing of it is in force then.
+    #[must_use]
+    pub fn config_problems(&self) -> &[Problem] {
+        &self.config_problems
+    }
+
     /// What is wrong and belongs to no instance: mcpsup.toml, an unreadable env.d, and, since the
     /// last [`resolve`](Self::resolve), files of users who have no instance.
     #[must_use]

@@ -198,7 +198,7 @@ fn prepare(orders: &Orders, filters: &Filters) -> Result<Command, Failure> {
 
 fn limit(orders: &Orders) -> Result<(), Failure> {
     let set = |what, most: u64| setrlimit(what, most, most).map_err(io::Error::from);
-    super::memory::forbid_cores().map_err(io::Error::from).map_err(cannot("forbid core dumps"))?;
+    super::memory::forbid_cores().map_err(cannot("forbid core dumps"))?;
     if let Some(files) = orders.open_files {
         set(Resource::RLIMIT_NOFILE, u64::from(files)).map_err(cannot("limit open files"))?;
     }
