@@ -60,6 +60,9 @@ same() { [ "$1" = "$2" ] || { echo "is: $1, should be: $2"; return 1; }; }
 # has "text" "pattern" (grep -E)
 has() { grep -qE -- "$2" <<<"$1" || { echo "no '$2' in: $1"; return 1; }; }
 
+# gone PID: there is no such process.
+gone() { not kill -0 "$1" 2>/dev/null; }
+
 # property UNIT NAME: what systemd says of it.
 property() { systemctl show -P "$2" "$1"; }
 

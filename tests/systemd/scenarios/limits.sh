@@ -24,7 +24,7 @@ range = "3456-3499"
 [server.calm]
 command   = ["/opt/mcp/unruly", "--port", "{port}"]
 transport = "http"
-limits    = { memory = "512M", cpu = "50%", tasks = 64 }
+limits    = { memory = "512M", cpu = "50%", tasks = 64, open_files = 100000 }
 [server.hog]
 command   = ["/bin/sh", "/opt/mcp/hog.sh", "{port}"]
 transport = "http"
@@ -50,6 +50,8 @@ group=/sys/fs/cgroup$(cut -d: -f3 /proc/"$alice"/cgroup)
 check "memory.max is what the configuration says" same "$(cat "$group"/memory.max)" $((512 << 20))
 check "cpu.max too" same "$(cat "$group"/cpu.max)" "50000 100000"
 check "pids.max too" same "$(cat "$group"/pids.max)" 64
+check "and open_files, of more than most have" \
+    same "$(prlimit --pid "$alice" --nofile --noheadings -o SOFT,HARD | tr -s ' ' | sed 's/^ //')" "100000 100000"
 check "no limit is said to be missing" not grep 'not enforced' <<<"$(mcpsup status -v)"
 port=$(field alice/calm port)
 

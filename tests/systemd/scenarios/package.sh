@@ -6,7 +6,6 @@
 
 first=$(echo "$PAYLOAD"/mcpsup_*-1_*.deb) second=$(echo "$PAYLOAD"/mcpsup_*-2_*.deb)
 pids() { mcpsup status --json | perl -0777 -ne 'print join " ", /"pid"\s*:\s*(\d+)/g'; }
-gone() { not kill -0 "$@" 2>/dev/null; }
 digest() { find /etc/mcpsup -type f -exec sha256sum {} + | sort; }
 # What of ours is anywhere, but for what came with this test and what belongs to people.
 left() {
