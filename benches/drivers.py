@@ -93,6 +93,7 @@ class Mcpsup(Driver):
     order of names from a range that holds just the ports of the run, so user u10001 gets port 10001."""
     name = "mcpsup"; variants = ("default",); doors = 5101
     BIN = lib.MCPSUP
+    daemon, before = "", ()
     @classmethod
     def version(cls): return cls.BIN.exists() and run([cls.BIN, "--version"]).stdout.strip()
     def _unit(self, port):
@@ -103,7 +104,7 @@ class Mcpsup(Driver):
         (self.w / "mcpsup.toml").write_text(f"""[ports]
 range = "{self.doors}-{self.doors + 2700}"
 backend_range = "{min(ports)}-{max(ports) + 64}"
-[server.target]
+{self.daemon}[server.target]
 command = ["{self.target}", "{{port}}", "{self.log}"]
 transport = "http"
 ready = {{ probe = "tcp" }}
@@ -112,16 +113,22 @@ allow = {{ write = ["{Path(self.log).parent}"] }}
 """)
         for p in ports: self._unit(p)
     def start(self):
-        self.p = spawn([self.BIN, "--config", self.w / "mcpsup.toml", "daemon"], stdout=self.out(), stderr=subprocess.STDOUT)
+        self.p = spawn([*self.before, self.BIN, "--config", self.w / "mcpsup.toml", "daemon"], stdout=self.out(), stderr=subprocess.STDOUT)
     def add(self, port): self._unit(port)
+
+
+class Uncaged(Mcpsup):
+    """mcpsup where a run gets no cage: no cgroup, namespace, Landlock or seccomp. As root, accounts remain."""
+    name = "mcpsup-uncaged"; doors = 8001; daemon = '[daemon]\ncontainment = "session"\n'
+    before = (lib.BIN / "uncaged",)
 
 
 ALL = [Minisup, Runit, S6, Mcpsup]
 
 
-def available():
+def available(more=()):
     got, missing = [], []
-    for d in ALL:
+    for d in [*ALL, *more]:
         try: v = d.version()
         except Exception as e: v = None
         (got.append((d, v)) if v else missing.append(d.name))

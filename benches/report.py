@@ -7,7 +7,7 @@ import json, os, platform, statistics, subprocess, sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = {"floor-minisup": "floor (C)", "floor-minibridge": "floor (C)", "floor-minidoor": "floor (C)", "mcpsup-isolated": "mcpsup, a process per session", "mcpsup-token": "mcpsup, by token",
+NAMES = {"floor-minisup": "floor (C)", "floor-minibridge": "floor (C)", "floor-minidoor": "floor (C)", "mcpsup-isolated": "mcpsup, a process per session", "mcpsup-uncaged": "mcpsup, without its cage", "mcpsup-token": "mcpsup, by token",
          "direct": "nothing", "direct-stdio": "nothing (a pipe)"}
 
 

@@ -7,7 +7,7 @@ import argparse, os, subprocess, sys, tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OURS = {"w1": "floor-minisup,mcpsup", "w2": "floor-minisup,mcpsup", "w3": "floor-minibridge,mcpsup,mcpsup-isolated", "w4": "direct,floor-minidoor,mcpsup,mcpsup-token"}
+OURS = {"w1": "floor-minisup,mcpsup,mcpsup-uncaged", "w2": "floor-minisup,mcpsup", "w3": "floor-minibridge,mcpsup,mcpsup-isolated", "w4": "direct,floor-minidoor,mcpsup,mcpsup-token"}
 SCRIPTS = {"w1": "w1_restart.py", "w2": "w2_scale.py", "w3": "w3_bridge.py", "w4": "w4_door.py"}
 QUICK = {"w1": "--rounds 5 --slow-rounds 3 --burst 3", "w2": "--n 50 --idle 3 --settle 1", "w3": "--secs 1 --reps 1 --parts load,idle", "w4": "--users 20 --secs 1 --reps 1"}
 WHOLE = {"w1": "", "w2": "--n 100,1000 --adds 9", "w3": "--reps 3", "w4": ""}
