@@ -73,6 +73,7 @@ def behind(server):
             f'[ports]\nrange = "{first + 1}-{first + BLOCK // 2 - 1}"\n'
             f'backend_range = "{first + BLOCK // 2}-{first + BLOCK - 1}"\n\n'
             f'[server.conformance]\n{server.replace("SERVER", str(program))}\naccess = "open"\n'
+            f'[daemon]\n{os.environ.get("MCPSUP_TEST_DAEMON", "").replace(";", chr(10))}\n'
         )
         credentials = scratch / "env.d"
         credentials.mkdir(mode=0o700)

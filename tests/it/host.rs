@@ -79,6 +79,37 @@ fn block() -> Block {
     panic!("every block of ports is taken");
 }
 
+/// These tables with `asked`, `key = value; key = value`, in `[daemon]`, but for keys that it has: so the
+/// whole suite is run on a host of another kind, see CONTRIBUTING.md. At the end: no line has another number.
+fn in_daemon(tables: &str, asked: &str) -> String {
+    const HEAD: &str = "[daemon]\n";
+    let lines = |own: &str| -> String {
+        let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
+        let has: Vec<_> = own.lines().filter_map(key).collect();
+        let rest = asked.split(';').filter(|line| key(line).is_some_and(|key| !has.contains(&key)));
+        rest.flat_map(|line| [line.trim(), "\n"]).collect()
+    };
+    match tables.split_once(HEAD) {
+        _ if asked.is_empty() => tables.to_owned(),
+        None => format!("{tables}\n{HEAD}{}", lines("")),
+        Some((before, after)) => {
+            let (own, rest) = after.find("\n[").map_or((after, ""), |end| after.split_at(end));
+            format!("{before}{HEAD}{own}\n{}{rest}", lines(own))
+        }
+    }
+}
+
+#[test]
+fn what_is_asked_of_every_daemon_is_asked_but_for_what_a_test_asks_itself() {
+    let asked = "isolation = \"require\"; containment = \"auto\"";
+    assert_eq!(in_daemon("[server.x]", ""), "[server.x]");
+    let all = "[server.x]\n[daemon]\nisolation = \"require\"\ncontainment = \"auto\"\n";
+    assert_eq!(in_daemon("[server.x]", asked), all);
+    let own = "[daemon]\ncontainment = \"session\"\n[server.x]\n";
+    let both = "[daemon]\ncontainment = \"session\"\nisolation = \"require\"\n\n[server.x]\n";
+    assert_eq!(in_daemon(own, asked), both);
+}
+
 /// One test's host.
 pub(crate) struct Host {
     dir: tempfile::TempDir,
@@ -127,7 +158,9 @@ impl Host {
 
     /// Writes mcpsup.toml anew.
     pub(crate) fn configure(&self, servers: &str) {
-        write(&self.path().join("mcpsup.toml"), &format!("{}{servers}", self.head), 0o600);
+        let asked = std::env::var("MCPSUP_TEST_DAEMON").unwrap_or_default();
+        let text = format!("{}{}", self.head, in_daemon(servers, &asked));
+        write(&self.path().join("mcpsup.toml"), &text, 0o600);
     }
 
     pub(crate) fn path(&self) -> &Path {

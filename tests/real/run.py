@@ -101,6 +101,8 @@ def configured(scratch, mode):
     for name, command in servers.items():
         text += f"[server.{name}]\ncommand = {json.dumps(command)}\n"
         text += HOW[mode]
+    if asked := os.environ.get("MCPSUP_TEST_DAEMON"):
+        text += "[daemon]\n" + asked.replace(";", "\n") + "\n"
     # Root's daemon runs it under a uid of its own, which must get to what is its own.
     scratch.chmod(0o711)
     config = scratch / "mcpsup.toml"
