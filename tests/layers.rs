@@ -1,6 +1,7 @@
 //! Who may name whom. Reads src as text, and fails with one line per breach:
 //!
 //! * a folder names a folder of this crate that it may not ([`FOLDERS`]);
+//! * a folder goes to files itself that is to leave that to `system` ([`WITHOUT_FILES`]);
 //! * an outside crate is used outside its home ([`FOLDERS`], [`CORNERS`]); tests may use any;
 //! * a file does not open with `//!`, or has more than [`MAX_LINES`] lines;
 //! * `unsafe` stands in a file that SECURITY.md does not name, or no more in one that it does.
@@ -49,6 +50,9 @@ const FOLDERS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Folders that leave files to `system`.
+const WITHOUT_FILES: &str = "model logic door daemon";
+
 /// Files with a crate of their own beside their folder's.
 const CORNERS: &[(&str, &str)] =
     &[("system/probe", "hyper hyper_util http_body_util bytes"), ("system/seal", "age")];
@@ -78,6 +82,13 @@ fn breaches(file: &str, text: &str) -> Vec<String> {
         }
     }
     let corner = CORNERS.iter().find(|(start, _)| file.starts_with(start)).map_or("", |(_, crates)| crates);
+    if !is_tests
+        && !file.contains("/tests/")
+        && lists(WITHOUT_FILES, folder)
+        && uses_files(&without_tests(&tokens))
+    {
+        found.push(format!("src/{file} uses std::fs, which is system's"));
+    }
     if !is_tests {
         for outside in outside_crates(&without_tests(&tokens)) {
             if !lists(at_home, &outside) && !lists(corner, &outside) {
@@ -150,6 +161,13 @@ fn heads(tokens: &[String]) -> Vec<String> {
         }
     }
     found
+}
+
+/// True if a path leads to `std::fs`, one of a group too.
+fn uses_files(tokens: &[String]) -> bool {
+    let leads = |at: usize| tokens.get(at + 1).is_some_and(|token| token == "::");
+    let std = tokens.iter().enumerate().filter(|(at, token)| *token == "std" && leads(*at));
+    std.flat_map(|(at, _)| heads(&tokens[at + 2..])).any(|head| head == "fs")
 }
 
 /// The outside crates that a path begins with.
@@ -381,6 +399,15 @@ fn an_outside_crate_away_from_home_is_caught() {
     }
     assert!(said("system/files.rs", "use hyper::Uri;").contains("uses hyper"));
     assert_eq!(said("system/probe.rs", "use hyper::Uri;"), "");
+}
+
+#[test]
+fn a_folder_that_goes_to_files_itself_is_caught() {
+    for text in ["use std::fs;", "use std::{fs, io};", "fn f() { std::fs::read(\"x\") }"] {
+        assert_eq!(said("daemon/x.rs", text), "src/daemon/x.rs uses std::fs, which is system's", "{text}");
+        assert_eq!(said("system/x.rs", text), "");
+    }
+    assert_eq!(said("daemon/x.rs", "use std::fmt;\n#[cfg(test)]\nmod tests { use std::fs; }"), "");
 }
 
 #[test]

@@ -15,9 +15,9 @@ use super::print::{Paint, clean};
 use super::session::Session;
 use crate::daemon::apart::{self, Apartness};
 use crate::logic::access;
+use crate::logic::envfile;
 use crate::logic::roster::{Host, Listed, Roster};
 use crate::logic::uids::Facts;
-use crate::logic::{config, envfile};
 use crate::model::cage::Apart;
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState, Look};
@@ -26,7 +26,7 @@ use crate::system::envdir::{Complete, EnvDir};
 use crate::system::files;
 use crate::system::places::Places;
 use crate::system::seal::Keeper;
-use crate::system::{account, clock, holdings, trust};
+use crate::system::{account, clock, holdings};
 
 /// How.
 #[derive(Debug, clap::Args)]
@@ -38,9 +38,6 @@ pub struct Args {
     #[arg(long, short)]
     pub verbose: bool,
 }
-
-/// Largest file of the daemon's own in bytes: ports of tens of thousands of instances.
-const LARGEST: usize = 64 << 20;
 
 /// What the files say.
 #[derive(Debug, Default)]
@@ -94,12 +91,10 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
     let mut roster = Roster::default();
     roster.set_config(config);
     roster.set_files(look);
-    let instances = places.state.join("instances");
-    let is_used = |user: &UserName, uid| holdings::are_left(&instances.join(user.as_str()), uid);
     let host = Host {
         blocked: &BTreeSet::new(),
         accounts: &account::find,
-        uids: Facts { named: &account::named, is_used: &is_used },
+        uids: Facts { named: &account::named, is_used: &holdings::is_used(&places.state) },
         state: &places.state,
         runtime: &places.runtime,
         is_root: account::own_uid() == 0,
@@ -142,7 +137,7 @@ fn unseal(look: &mut Look, keeper: &Keeper) {
 /// The ports, or uids, that were given before; none where they cannot be read, which is the daemon's
 /// alone.
 fn remembered<T: Default + serde::de::DeserializeOwned>(places: &Places, name: &str) -> T {
-    let bytes = files::read_bounded(&places.state.join(name), LARGEST).ok();
+    let bytes = files::read_bounded(&places.state.join(name), files::LARGEST).ok();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
@@ -153,11 +148,7 @@ fn remembered<T: Default + serde::de::DeserializeOwned>(places: &Places, name: &
 /// Everything that is wrong with it.
 pub fn read_config(places: &Places) -> Result<Config, Vec<Problem>> {
     let file = places.config.file_name().unwrap_or(places.config.as_os_str()).to_string_lossy();
-    let one = |text: String| vec![Problem::new(file.clone(), text)];
-    let read = trust::read(&places.config, config::MAX_FILE);
-    let bytes = read.map_err(|why| one(why.of_configuration()))?;
-    let text = String::from_utf8(bytes).map_err(|_| one("is not UTF-8".to_owned()))?;
-    config::parse(&text, &file)
+    crate::daemon::read_config(&places.config, &file)
 }
 
 /// What is wrong with one user's file if it says `bytes`, by itself and beside everybody else's.
@@ -351,7 +342,7 @@ mod tests {
         };
         let all: Vec<_> = init::CONFIG.lines().map(line).collect();
         assert!(all.len() > 30 && all.contains(&"[server.notes.limits]"));
-        let problems = config::parse(&all.join("\n"), "mcpsup.toml").err().unwrap_or_default();
+        let problems = crate::logic::config::parse(&all.join("\n"), "mcpsup.toml").err().unwrap_or_default();
         assert_eq!(problems, []);
     }
 

@@ -7,6 +7,7 @@ use super::names;
 use super::session::Session;
 use super::tame::Tame;
 use super::who::{Who, target};
+use crate::control::route::MAX_LINES;
 
 /// Whose, and how much.
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,7 @@ pub struct Args {
     pub follow: bool,
     /// How many lines to begin with
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 100,
-          value_parser = clap::value_parser!(u32).range(0..=100_000))]
+          value_parser = clap::value_parser!(u32).range(0..=MAX_LINES as i64))]
     pub lines: u32,
 }
 

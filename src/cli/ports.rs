@@ -17,9 +17,6 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Largest port map in bytes: tens of thousands of instances.
-pub const LARGEST: usize = 64 * 1024 * 1024;
-
 /// Does it.
 ///
 /// # Errors
@@ -61,7 +58,7 @@ pub fn map(session: &Session) -> anyhow::Result<PortMap> {
 /// When there is none, or it cannot be understood.
 pub fn left(session: &Session) -> anyhow::Result<PortMap> {
     let path = session.port_map();
-    let bytes = files::read_bounded(&path, LARGEST)?;
+    let bytes = files::read_bounded(&path, files::LARGEST)?;
     serde_json::from_slice(&bytes).with_context(|| format!("cannot read {}", path.display()))
 }
 

@@ -12,6 +12,7 @@ use super::progress::note;
 use super::session::Session;
 use super::table::{Cell, lay_out};
 use super::who::{Who, target};
+use crate::control::route::MAX_WAIT;
 use crate::model::status::{InstanceStatus, StateName, StatusReport};
 
 /// Whose, and how.
@@ -33,8 +34,6 @@ pub struct Args {
 
 /// On a terminal the FOR column moves as well.
 const REDRAW: Duration = Duration::from_secs(5);
-/// The longest the daemon lets anybody wait.
-const LONGEST: Duration = Duration::from_secs(60);
 
 /// Does it.
 ///
@@ -52,7 +51,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     }
     loop {
         let redraws = print.is_terminal() && !args.json;
-        let wait = if redraws { REDRAW } else { LONGEST };
+        let wait = if redraws { REDRAW } else { MAX_WAIT };
         let next = client.status(&target, Some((report.generation, wait)))?;
         let changed = next.generation != report.generation;
         report = next;

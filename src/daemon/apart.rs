@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 
 use crate::logic::access;
 use crate::logic::cage::{Cages, Site};
@@ -14,8 +13,8 @@ use crate::model::Config;
 use crate::model::cage::{Apart, Ground, Promise};
 use crate::model::config::Server;
 use crate::system::containment::{self, Containment};
-use crate::system::ground;
 use crate::system::places::Places;
+use crate::system::{files, ground};
 
 use super::Daemon;
 
@@ -50,14 +49,13 @@ pub struct Apartness {
 /// The site of a daemon, for this configuration.
 pub(super) fn site(ground: Ground, containment: &Containment, places: &Places, config: &Config) -> Site {
     // A link would lead around what only its name hides.
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs];
     // What listens there acts for whoever is logged in.
     let sessions = std::iter::once("/run/user".into());
     Site {
         ground,
         tree: containment.into(),
-        hidden: ours.into_iter().map(|path| real(path)).chain(sessions).collect(),
+        hidden: ours.into_iter().map(|path| files::real(path)).chain(sessions).collect(),
         isolation: config.daemon.isolation,
         unlimited: unlimited(containment, config),
     }
@@ -65,19 +63,7 @@ pub(super) fn site(ground: Ground, containment: &Containment, places: &Places, c
 
 /// What each server's limits lack here: `limits of server "x" not enforced on this host: memory`.
 fn unlimited(containment: &Containment, config: &Config) -> Vec<String> {
-    let lacking = |server: &Server| match containment {
-        Containment::Cgroup(root) => root.lacks(&server.limits),
-        Containment::Namespace | Containment::Session => {
-            let limits = server.limits;
-            let asked = [
-                ("memory", limits.memory.is_some()),
-                ("cpu", limits.cpu.is_some()),
-                ("tasks", limits.tasks.is_some()),
-            ];
-            asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
-        }
-    };
-    let servers = config.servers.iter().map(|(name, server)| (name, lacking(server)));
+    let servers = config.servers.iter().map(|(name, server)| (name, containment.lacks(&server.limits)));
     let short = servers.filter(|(_, lacking)| !lacking.is_empty());
     short
         .map(|(name, lacking)| {

@@ -243,7 +243,7 @@ impl Bridges {
         let files: Vec<_> = batch.records.into_iter().filter_map(file).collect();
         move || {
             for dir in batch.clear {
-                report("forget sessions", remove_all(&dir));
+                report("forget sessions", files::remove_all(&dir));
             }
             for (id, name, place, record) in files {
                 let file = place.join(name.to_string());
@@ -288,35 +288,24 @@ fn report(doing: &str, done: io::Result<()>) {
     }
 }
 
-fn remove_all(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
 /// Every session that an earlier daemon knew. A file that is not understood is nobody's session.
 fn left_behind(dir: &Path) -> io::Result<BTreeMap<InstanceId, Known>> {
     let mut left: BTreeMap<InstanceId, Known> = BTreeMap::new();
-    for user in std::fs::read_dir(dir)? {
-        let user = user?;
-        for server in std::fs::read_dir(user.path())? {
-            let server = server?;
-            let name = |entry: &std::fs::DirEntry| entry.file_name().into_string().unwrap_or_default();
-            let (Ok(user), Ok(name)) = (name(&user).parse(), name(&server).parse()) else { continue };
+    for user in files::names_in(dir)? {
+        let of_user = dir.join(&user);
+        for server in files::names_in(&of_user)? {
+            let (Ok(user), Ok(name)) = (user.parse(), server.parse()) else { continue };
             let known = left.entry(InstanceId::new(user, name)).or_default();
-            for session in std::fs::read_dir(server.path())? {
-                known.extend(read_session(&session?));
-            }
+            let place = of_user.join(server);
+            known.extend(files::names_in(&place)?.iter().filter_map(|name| read_session(&place, name)));
         }
     }
     Ok(left)
 }
 
-fn read_session(entry: &std::fs::DirEntry) -> Option<(SessionName, SessionRecord)> {
-    let name = entry.file_name().to_str()?.parse().ok()?;
-    let text = files::read_bounded(&entry.path(), LARGEST).ok()?;
-    Some((name, serde_json::from_slice(&text).ok()?))
+fn read_session(place: &Path, name: &str) -> Option<(SessionName, SessionRecord)> {
+    let text = files::read_bounded(&place.join(name), LARGEST).ok()?;
+    Some((name.parse().ok()?, serde_json::from_slice(&text).ok()?))
 }
 
 /// What an earlier daemon heard when it opened a run.

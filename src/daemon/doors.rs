@@ -294,9 +294,7 @@ impl Drop for Open {
 }
 
 fn remove_all(dir: &std::path::Path) {
-    if let Err(cause) = std::fs::remove_dir_all(dir)
-        && cause.kind() != io::ErrorKind::NotFound
-    {
+    if let Err(cause) = files::remove_all(dir) {
         tracing::warn!(dir = %dir.display(), %cause, "cannot remove sockets of doors");
     }
 }

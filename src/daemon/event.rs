@@ -21,7 +21,6 @@ use crate::system::envdir::Complete;
 use crate::system::envdir::watch::Hint;
 use crate::system::failpoint;
 use crate::system::holdings;
-use crate::system::places::Places;
 use crate::system::probe::Listening;
 use crate::system::process::{News, What};
 use crate::system::signals::Signal;
@@ -63,12 +62,6 @@ pub(super) enum Event {
 pub(super) struct Ready {
     pub(super) run: RunId,
     pub(super) listening: Listening,
-}
-
-/// Whether something of a user's is there under a uid.
-pub(super) fn is_used(places: &Places) -> impl Fn(&UserName, u32) -> bool + use<> {
-    let instances = places.state.join("instances");
-    move |user, uid| holdings::are_left(&instances.join(user.as_str()), uid)
 }
 
 impl Daemon {
@@ -202,7 +195,7 @@ impl Daemon {
     pub(super) fn resolve(&mut self, now: Moment, whom: &Whom) {
         let before = self.ports.part(whom);
         let mut blocked = self.doors.blocked();
-        let is_used = is_used(&self.places);
+        let is_used = holdings::is_used(&self.places.state);
         let listed = loop {
             let host = Host {
                 blocked: &blocked,

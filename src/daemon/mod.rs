@@ -24,7 +24,7 @@ mod doors;
 mod event;
 mod gates;
 mod kept;
-pub mod output;
+mod output;
 mod publish;
 mod recall;
 mod saves;
@@ -63,7 +63,7 @@ use crate::system::places::Places;
 use crate::system::process::{News, Processes};
 use crate::system::signals::Signals;
 
-pub use start::StartError;
+pub use start::{StartError, read_config};
 
 use act::Current;
 use bridges::Bridges;

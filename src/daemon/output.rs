@@ -34,7 +34,7 @@ const BURST: u64 = 4;
 
 /// Where one instance's output goes, from run to run.
 #[derive(Debug)]
-pub struct Sink {
+pub(super) struct Sink {
     log: LogFile,
     meter: Meter,
     shown: Shown,
@@ -81,22 +81,22 @@ impl Sink {
     /// A sink into `log` that lets `max_rate` bytes per second through, and four seconds' worth at
     /// once.
     #[must_use]
-    pub fn new(log: LogFile, max_rate: u64) -> Self {
+    pub(super) fn new(log: LogFile, max_rate: u64) -> Self {
         Self { log, meter: Meter::new(max_rate), shown: Shown::Nothing, gap: None, until_line_end: false }
     }
 
     /// The log itself: its path, its limits, its bell.
-    pub fn log(&mut self) -> &mut LogFile {
+    pub(super) fn log(&mut self) -> &mut LogFile {
         &mut self.log
     }
 
     /// Lets another rate through from now on.
-    pub fn set_max_rate(&mut self, max_rate: u64) {
+    pub(super) fn set_max_rate(&mut self, max_rate: u64) {
         self.meter.rate = max_rate.max(1);
     }
 
     /// A run begins, started with `spec`.
-    pub fn started(&mut self, run: RunId, spec: Arc<Spec>) {
+    pub(super) fn started(&mut self, run: RunId, spec: Arc<Spec>) {
         self.end();
         self.log.note(&format!("run {run} started"));
         self.shown = Shown::Without(spec, Redactors::default());
@@ -104,23 +104,20 @@ impl Sink {
 
     /// A run that an earlier daemon started goes on. Without the spec it was started with its
     /// output is counted, not shown.
-    pub fn found(&mut self, run: RunId, spec: Option<Arc<Spec>>) {
+    pub(super) fn found(&mut self, run: RunId) {
         self.end();
         self.log.note(&format!("run {run} found again"));
-        if let Some(spec) = spec {
-            self.known(spec);
-        }
     }
 
     /// The spec that the present run was started with is known now.
-    pub fn known(&mut self, spec: Arc<Spec>) {
+    pub(super) fn known(&mut self, spec: Arc<Spec>) {
         self.say_gap();
         self.shown = Shown::Without(spec, Redactors::default());
         self.until_line_end = true;
     }
 
     /// Takes output of the present run, read at `now`.
-    pub fn take(&mut self, now: Moment, bytes: &[u8]) {
+    pub(super) fn take(&mut self, now: Moment, bytes: &[u8]) {
         if matches!(self.shown, Shown::Nothing) {
             self.leave_out(Why::SecretsUnknown, bytes.len());
             return;
@@ -137,7 +134,7 @@ impl Sink {
     /// Takes a line, without its end, of the present run that has nothing to do with what was taken
     /// before: what a stdio process said that was no message. One that has lost its beginning may
     /// show the end of a secret value, and is counted.
-    pub fn take_line(&mut self, now: Moment, line: &[u8], is_whole: bool) {
+    pub(super) fn take_line(&mut self, now: Moment, line: &[u8], is_whole: bool) {
         if matches!(self.shown, Shown::Nothing) {
             return self.leave_out(Why::SecretsUnknown, line.len() + 1);
         }
@@ -170,12 +167,12 @@ impl Sink {
 
     /// True while more comes than may pass.
     #[must_use]
-    pub const fn is_flooded(&self) -> bool {
+    pub(super) const fn is_flooded(&self) -> bool {
         self.meter.dry
     }
 
     /// The present run ended, and all its output was taken.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         let mut rest = Vec::new();
         if let Shown::Without(_, Redactors { stream: Some(redactor), .. }) = &mut self.shown {
             redactor.flush(&mut rest);
@@ -188,7 +185,7 @@ impl Sink {
 
     /// There was no output for a while: gives back the descriptor, and the memory that is not
     /// needed to go on.
-    pub fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         self.say_gap();
         if let Shown::Without(_, Redactors { stream, lines }) = &mut self.shown {
             stream.take_if(|redactor| redactor.held() == 0);
@@ -198,8 +195,8 @@ impl Sink {
     }
 
     /// True if [`Sink::rest`] has something to give back.
-    #[must_use]
-    pub fn is_awake(&self) -> bool {
+    #[cfg(test)]
+    fn is_awake(&self) -> bool {
         let reads = match &self.shown {
             Shown::Nothing => false,
             Shown::Without(_, Redactors { stream, lines }) => {

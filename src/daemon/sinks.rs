@@ -80,7 +80,7 @@ impl Daemon {
     pub(super) fn sink_found(&mut self, id: &InstanceId, run: RunId) -> Arc<SharedSink> {
         let shared = self.sink(id);
         let mut sink = shared.lock();
-        sink.found(run, None);
+        sink.found(run);
         sink.rest();
         drop(sink);
         self.unknown.push(run);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::Daemon;
 use super::bridges::write_opened;
-use super::event::is_used;
 use crate::door::bridge::{Said, Word};
 use crate::logic::instance::{Cause, Fact, State, Want};
 use crate::logic::roster::{Host, Listed};
@@ -17,7 +16,7 @@ use crate::logic::uids::Facts;
 use crate::model::config::{Sessions, Transport};
 use crate::model::{InstanceId, Moment, RunId, Spec, SpecId, Whom};
 use crate::system::record::RunDir;
-use crate::system::{account, clear, failpoint};
+use crate::system::{account, clear, failpoint, files, holdings};
 
 /// What a session's own process is, and what its instance's was when that was worked out.
 #[derive(Debug, Default)]
@@ -122,7 +121,7 @@ impl Daemon {
             let host = Host {
                 blocked: &nothing,
                 accounts: &account::find,
-                uids: Facts { named: &account::named, is_used: &is_used(&self.places) },
+                uids: Facts { named: &account::named, is_used: &holdings::is_used(&self.places.state) },
                 state: &self.places.state,
                 runtime: &self.places.runtime,
                 is_root: self.is_root,
@@ -263,10 +262,7 @@ impl Daemon {
 
 /// Every directory of a session's own below `root`.
 fn places_of_sessions(root: &std::path::Path) -> Vec<PathBuf> {
-    let names = |dir: PathBuf| {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok())
-    };
+    let names = |dir: PathBuf| files::names_in(&dir).unwrap_or_default().into_iter();
     let users = names(root.join("instances")).map(|user| PathBuf::from("instances").join(user));
     users
         .flat_map(|user| {

@@ -129,7 +129,7 @@ impl Daemon {
         let store = Store::open(&places.state)?;
         let key = store.key()?;
         let mut roster = Roster::default();
-        roster.set_config(read_config(&places.config));
+        roster.set_config(read_config(&places.config, &places.config.display().to_string()));
         let config = roster.config().cloned().unwrap_or_default();
         let (tell, news) = mpsc::unbounded_channel();
         let ground = ground::look().map_err(StartError::while_trying("try what this host can keep apart"))?;
@@ -315,7 +315,7 @@ impl Daemon {
 
     /// Reads mcpsup.toml again; what is broken leaves the last good one standing.
     pub(super) fn read_config(&mut self) {
-        self.roster.set_config(read_config(&self.places.config));
+        self.roster.set_config(read_config(&self.places.config, &self.places.config.display().to_string()));
         if let Some(config) = self.roster.config() {
             self.doors.configure(config);
             self.config = Arc::clone(config);
@@ -371,19 +371,20 @@ fn uids(store: &Store, range: UidRange, places: &Places) -> Result<Uids, StoreEr
 
 /// The map's number goes on where the last daemon left it.
 fn last_generation(places: &Places) -> u64 {
-    let text = files::read_bounded(&places.port_map(), 64 << 20).unwrap_or_default();
+    let text = files::read_bounded(&places.port_map(), files::LARGEST).unwrap_or_default();
     serde_json::from_slice::<crate::model::portmap::PortMap>(&text).map_or(0, |map| map.generation)
 }
 
-fn read_config(path: &Path) -> Result<Config, Vec<Problem>> {
-    let name = path.display().to_string();
-    match trust::read(path, logic::config::MAX_FILE) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => logic::config::parse(&text, &name),
-            Err(_) => Err(vec![Problem::new(name, "is not UTF-8")]),
-        },
-        Err(why) => Err(vec![Problem::new(name, why.of_configuration())]),
-    }
+/// Reads mcpsup.toml, which problems call `name`.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn read_config(path: &Path, name: &str) -> Result<Config, Vec<Problem>> {
+    let one = |text: String| vec![Problem::new(name, text)];
+    let bytes = trust::read(path, logic::config::MAX_FILE).map_err(|why| one(why.of_configuration()))?;
+    let text = String::from_utf8(bytes).map_err(|_| one("is not UTF-8".to_owned()))?;
+    logic::config::parse(&text, name)
 }
 
 fn containment(config: &Config, places: &Places, ground: &Ground) -> Result<Containment, StartError> {

@@ -1,6 +1,8 @@
 //! What an instance looks like from outside: one place for the words, so that the log, the port
 //! map, the door and `mcpsup status` cannot disagree.
 
+use std::time::Duration;
+
 use crate::control::protocol::Target;
 use crate::door::{Route, Upstream};
 use crate::logic::instance::{Cause, Instance, State, Want};
@@ -12,6 +14,13 @@ use crate::model::{Exit, InstanceId, Moment, RunId};
 use crate::system::clock;
 
 use super::Daemon;
+
+/// How long what was killed may take to end before that is said.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
+
+fn is_stuck(instance: &Instance, now: Moment) -> bool {
+    matches!(instance.state(), State::Killing { .. }) && now.since(instance.entered()) >= STUCK_AFTER
+}
 
 impl Daemon {
     /// The instance's state in one word.
@@ -163,9 +172,7 @@ impl Daemon {
     /// One line for people: why it is not as it should be.
     fn note_on(&self, id: &InstanceId, instance: &Instance, now: Moment) -> Option<String> {
         if self.removing.contains(&id.user) {
-            let is_stuck = matches!(instance.state(), State::Killing { .. })
-                && now.since(instance.entered()).as_secs() >= 5;
-            let why = if is_stuck { "; its processes do not end" } else { "" };
+            let why = if is_stuck(instance, now) { "; its processes do not end" } else { "" };
             return Some(format!("being removed{why}"));
         }
         let listed = self.listed.get(id);
@@ -189,7 +196,7 @@ impl Daemon {
             State::Stopping { cause: Cause::NotReady | Cause::Crashed { .. }, .. } => {
                 Some(self.ended(id, instance))
             }
-            State::Killing { .. } if now.since(instance.entered()).as_secs() >= 5 => {
+            State::Killing { .. } if is_stuck(instance, now) => {
                 Some("its processes do not end; the port is kept and nothing is started".to_owned())
             }
             State::Up { .. } => {

@@ -14,8 +14,6 @@ use crate::system::files::{self, FileError};
 
 /// Run numbers are reserved this many at a time, so that a start seldom writes a file.
 const RESERVED: u64 = 1000;
-/// None of our own files is larger.
-const LARGEST: usize = 64 << 20;
 
 /// Why the state directory is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +163,7 @@ impl Store {
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
         let path = self.dir.join(name);
-        match files::read_bounded(&path, LARGEST) {
+        match files::read_bounded(&path, files::LARGEST) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(value) => Ok(Some(value)),
                 Err(error) => Err(StoreError::Odd { path, source: error.into() }),

@@ -70,8 +70,8 @@ impl Tokens {
 
     /// Reads them again. One that cannot be read is none: nobody comes in with it.
     pub(super) fn reload(&mut self) {
-        let entries = match std::fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
+        let names = match files::names_in(&self.dir) {
+            Ok(names) => names,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::error!(%error, dir = %self.dir.display(), "tokens not read: none is right");
@@ -80,7 +80,7 @@ impl Tokens {
                 return;
             }
         };
-        let names = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let names = names.into_iter().filter_map(|name| name.parse().ok());
         let read = |user: UserName| {
             let path = self.dir.join(user.as_str());
             match files::read_secret(&path, LARGEST) {

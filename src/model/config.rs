@@ -342,6 +342,18 @@ pub struct Limits {
     pub open_files: Option<u32>,
 }
 
+impl Limits {
+    /// Those asked for that take a cgroup, each with the controller that enforces it.
+    pub fn of_groups(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        let all = [
+            ("memory", "memory", self.memory.is_some()),
+            ("cpu", "cpu", self.cpu.is_some()),
+            ("tasks", "pids", self.tasks.is_some()),
+        ];
+        all.into_iter().filter(|(.., is_asked)| *is_asked).map(|(name, controller, _)| (name, controller))
+    }
+}
+
 /// A text with holes: `"notes-{user}"`. `logic::template` reads and fills it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(pub Vec<Piece>);

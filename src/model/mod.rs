@@ -9,6 +9,7 @@
 //! * what runs: `spec`, `run`, `cage`, `moment` (time)
 //! * what is shown: `status`, `portmap`, `refusals`
 //! * what is wrong with a host: `survey` (what was seen), `finding` (what is wrong, and the mend)
+//! * `shell`: words to type
 //! * `pack`: smaller tables
 
 pub mod cage;
@@ -25,6 +26,7 @@ pub mod problem;
 pub mod refusals;
 pub mod run;
 pub mod secret;
+pub mod shell;
 pub mod spec;
 pub mod status;
 pub mod survey;

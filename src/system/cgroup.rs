@@ -97,12 +97,7 @@ impl Root {
     #[must_use]
     pub fn lacks(&self, limits: &Limits) -> Vec<&'static str> {
         let has = |name: &str| self.controllers.iter().any(|controller| controller == name);
-        let asked = [
-            ("memory", limits.memory.is_some() && !has("memory")),
-            ("cpu", limits.cpu.is_some() && !has("cpu")),
-            ("tasks", limits.tasks.is_some() && !has("pids")),
-        ];
-        asked.into_iter().filter(|(_, lacking)| *lacking).map(|(name, _)| name).collect()
+        limits.of_groups().filter(|(_, controller)| !has(controller)).map(|(name, _)| name).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::cgroup::Root;
 use super::process::Held;
 use crate::model::cage::{Ground, Tree, Tried};
+use crate::model::config::Limits;
 
 /// What holds the processes of a run together on this host.
 #[derive(Debug, Clone)]
@@ -16,6 +17,17 @@ pub enum Containment {
     Namespace,
     /// A session per run.
     Session,
+}
+
+impl Containment {
+    /// Which of the limits asked for cannot be kept here, by name.
+    #[must_use]
+    pub fn lacks(&self, limits: &Limits) -> Vec<&'static str> {
+        match self {
+            Self::Cgroup(root) => root.lacks(limits),
+            Self::Namespace | Self::Session => limits.of_groups().map(|(name, _)| name).collect(),
+        }
+    }
 }
 
 /// The word for `status -v`.

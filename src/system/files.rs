@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 use crate::model::Secret;
 use crate::system::account;
 
+/// No file of ours is larger, in bytes: ports of tens of thousands of instances.
+pub const LARGEST: usize = 64 << 20;
+
 /// What we were doing to which file; the cause is the source.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}", path.display())]
@@ -188,6 +191,38 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(FileError::of("remove", path)),
     }
+}
+
+/// Removes a directory of ours with all that is in it, if it is there.
+///
+/// # Errors
+///
+/// When something of it cannot be removed.
+pub fn remove_all(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// The names in a directory of ours, sorted; what is no UTF-8 is none of ours.
+///
+/// # Errors
+///
+/// When it is not there, or cannot be read.
+pub fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The path without the links on it; as it is where it leads nowhere yet.
+#[must_use]
+pub fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 /// Device and inode: nothing else on this host has the same while this is there.

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::model::UserName;
+
 /// Every user who has directories below `instances`, with the uids that own them. The names were
 /// made by the daemon, and the directories given away by it: nobody else can.
 #[must_use]
@@ -16,6 +18,12 @@ pub fn of_instances(instances: &Path) -> Vec<(String, u32)> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Whether something of a user's is there under a uid: a directory below the daemon's state, or a process.
+pub fn is_used(state: &Path) -> impl Fn(&UserName, u32) -> bool + use<> {
+    let instances = state.join("instances");
+    move |user, uid| are_left(&instances.join(user.as_str()), uid)
 }
 
 /// True if a directory in `dir`, one user's, belongs to `uid`, or a process does.

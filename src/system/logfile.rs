@@ -120,8 +120,8 @@ impl LogFile {
     }
 
     /// How many bytes were dropped since the last write that succeeded, and why the first was.
-    #[must_use]
-    pub fn lost(&self) -> Option<(u64, &io::Error)> {
+    #[cfg(test)]
+    fn lost(&self) -> Option<(u64, &io::Error)> {
         self.lost.as_deref().map(|lost| (lost.bytes, &lost.cause))
     }
 

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use super::logfile::rotated;
+
 /// Bytes per [`Tail::read`], and per look backwards.
 const PIECE: usize = 64 * 1024;
 
@@ -121,10 +123,7 @@ impl Tail {
 
 /// The current file for 0, a rotated one else; `None` if there is none.
 fn open_numbered(path: &Path, index: u32) -> io::Result<Option<Opened>> {
-    let mut name = path.as_os_str().to_owned();
-    if index > 0 {
-        name.push(format!(".{index}"));
-    }
+    let name = if index > 0 { rotated(path, index) } else { path.to_owned() };
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     match OpenOptions::new().read(true).custom_flags(flags).open(name) {
         Ok(file) => {

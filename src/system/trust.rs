@@ -21,6 +21,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use super::account;
 use super::cause::plain;
+use crate::model::shell;
 
 /// So many links lead in a circle, says the kernel as well (`MAXSYMLINKS`).
 const MOST_LINKS: u32 = 40;
@@ -196,12 +197,7 @@ pub(super) fn others_may_write(stat: &FileStat) -> bool {
 
 /// A path as a shell takes it.
 pub(super) fn shell_word(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    if path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@:,=".contains(&b)) {
-        path.into_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
+    shell::word(&path.to_string_lossy())
 }
 
 fn directory() -> OFlag {

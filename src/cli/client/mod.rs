@@ -25,9 +25,9 @@ use super::session::Session;
 use super::who::Who;
 use super::{Outcome, names, ports};
 use crate::logic::snippet::{self, Bases, ClientKind, Entry, MergeError, Scope};
-use crate::model::UserName;
 use crate::model::portmap::{self, PortMap};
 use crate::model::status::StateName;
+use crate::model::{UserName, shell};
 use crate::system::account;
 
 /// For whom, and what to do with it.
@@ -172,16 +172,8 @@ fn speaks_stdio(args: &Args, takes_token: bool) -> bool {
 }
 
 /// Words as a shell takes them.
-fn shell(words: &[String]) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
-    let quoted = words.iter().map(|word| {
-        if !word.is_empty() && word.chars().all(is_plain) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', "'\\''"))
-        }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
+fn line(words: &[String]) -> String {
+    words.iter().map(|text| shell::word(text)).collect::<Vec<_>>().join(" ")
 }
 
 /// The doors of one user, as a client shall see them.
@@ -217,7 +209,7 @@ impl<'m> Doors<'m> {
                 [here.program.clone(), vec![verb.to_owned(), who]].concat()
             };
             let command = speaks_stdio(args, takes_token).then(|| words("connect"));
-            let helper = (takes_token && command.is_none()).then(|| shell(&words("headers")));
+            let helper = (takes_token && command.is_none()).then(|| line(&words("headers")));
             (Entry { name, url: door.url.clone(), command, helper }, *door)
         });
         Ok(Self { all: all.collect(), user })

@@ -381,7 +381,7 @@ fn words_that_cannot_mean_anything_together_are_wrong_use() {
 
 #[test]
 fn words_are_quoted_for_a_shell_where_they_have_to_be() {
-    let words = |text: &[&str]| shell(&text.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    let words = |text: &[&str]| line(&text.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
     assert_eq!(words(&["/usr/bin/mcpsup", "headers", "a.b/c-d"]), "/usr/bin/mcpsup headers a.b/c-d");
     assert_eq!(words(&["/a b/$x", "it's", ""]), "'/a b/$x' 'it'\\''s' ''");
 }

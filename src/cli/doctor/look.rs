@@ -9,7 +9,6 @@ use std::path::Path;
 
 use crate::cli::check::{self, Examined};
 use crate::cli::client::survey;
-use crate::cli::ports;
 use crate::cli::session::Session;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Refusal, RefusalKind, Target};
@@ -31,7 +30,7 @@ use crate::system::{account, files, socket};
 /// So many lines of a log are looked at for a server's last words.
 const TAIL: usize = 40;
 /// Largest port map in bytes.
-const LARGEST: usize = ports::LARGEST;
+const LARGEST: usize = files::LARGEST;
 /// Our unit, as it is shipped.
 const UNIT: &str = include_str!("../../../units/mcpsup.service");
 

@@ -47,7 +47,7 @@ fn a_secret_is_redacted_across_reads_and_a_held_tail_comes_with_the_end() {
 #[test]
 fn the_output_of_a_run_whose_secrets_are_unknown_is_counted_until_they_are_known() {
     let mut world = World::new(1 << 20);
-    world.sink.found(RunId(3), None);
+    world.sink.found(RunId(3));
     world.sink.take(at(0), &[b'x'; 500]);
     world.sink.take(at(0), b"key sk-live-");
     world.sink.known(spec(&["sk-live-0123456789"]));
@@ -75,7 +75,7 @@ fn a_line_that_was_no_message_is_redacted_by_itself_between_two_reads_of_the_res
     assert!(log.contains("debug: [redacted]\n"), "{log}");
     assert!(log.contains("18 bytes of output not shown: they may be the end of a secret value"), "{log}");
     assert!(log.ends_with("[redacted]\n"), "{log}");
-    world.sink.found(RunId(2), None);
+    world.sink.found(RunId(2));
     world.sink.take_line(at(0), b"sk-live-0123456789", true);
     world.sink.rest();
     assert!(

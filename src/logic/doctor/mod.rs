@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::finding::{Code, Finding, Mend};
 use crate::model::survey::{Identity, Kind, Step, Way};
-use crate::model::{ServerName, UserName};
+use crate::model::{ServerName, UserName, shell};
 
 /// Who asks, and where what is to be mended lies.
 #[derive(Debug, Clone)]
@@ -165,12 +165,7 @@ pub(super) fn denied(path: &Path, way: &Way, asker: &Asker) -> Finding {
 /// A path as a shell takes it.
 #[must_use]
 pub fn shell_word(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    if !path.is_empty() && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@:,=".contains(&b)) {
-        path.into_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
+    shell::word(&path.to_string_lossy())
 }
 
 /// Findings of one server, each once.
