@@ -4,7 +4,6 @@
 # `make demo` runs it. It needs Rust and nothing else, writes to a scratch directory only, and
 # leaves nothing behind however it ends. DEMO_ONCE=1, or no terminal: it ends by itself.
 set -eu
-umask 077
 # With these, a service manager tells a daemon its places; here they are all in one directory.
 unset RUNTIME_DIRECTORY STATE_DIRECTORY LOGS_DIRECTORY
 cd "$(dirname "$0")/../.."
@@ -20,6 +19,8 @@ else
     bin=$CARGO_TARGET_DIR/debug
 fi
 
+# Not for what is built: `make test` has other accounts execute it.
+umask 077
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/mcpsup-demo.XXXXXX")
 daemon=
 

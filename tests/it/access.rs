@@ -441,7 +441,7 @@ fn an_ordinary_users_daemon_knows_nobody_by_a_uid_that_serves_several() {
     ] {
         std::os::unix::fs::chown(path, Some(nobody), Some(nobody)).unwrap();
     }
-    let mut command = Command::new(MCPSUP);
+    let mut command = Command::new(crate::host::program());
     command.uid(nobody).gid(nobody);
     host.spawn_by(command);
     let port = host.until_some("alice is up", || {

@@ -24,7 +24,15 @@ pub(crate) const MCPSUP: &str = env!("CARGO_BIN_EXE_mcpsup");
 /// Root's daemon runs each user's under a uid of their own, so where the checkout is closed to others
 /// (`/root`) a copy is meant, which stays in the directory for temporary files.
 pub(crate) fn example(name: &str) -> PathBuf {
-    let built = Path::new(MCPSUP).parent().unwrap().join("examples").join(name);
+    open_to_all(Path::new(MCPSUP).parent().unwrap().join("examples").join(name), name)
+}
+
+/// The program under test, likewise, for whoever is not root; that of this checkout and no other's.
+pub(crate) fn program() -> PathBuf {
+    open_to_all(MCPSUP.into(), &MCPSUP.replace('/', "-"))
+}
+
+fn open_to_all(built: PathBuf, name: &str) -> PathBuf {
     if !nix::unistd::geteuid().is_root() || is_open_to_others(&built) {
         return built;
     }
@@ -40,7 +48,6 @@ pub(crate) fn example(name: &str) -> PathBuf {
         // Renamed into place: another checkout's test may execute the old one.
         let new = dir.join(format!("{name}.{}", std::process::id()));
         copy_program(&built, &new);
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::rename(new, &copy).unwrap();
     }
     copy
@@ -466,8 +473,10 @@ pub(crate) fn is_alive(pid: i32) -> bool {
 }
 
 /// Copies a program, by another one: while a file is open for writing in this process, a child that
-/// another thread starts has it open too, and what is open for writing cannot be executed.
+/// another thread starts has it open too, and what is open for writing cannot be executed. Everybody may
+/// execute the copy, whatever the umask was when it was built.
 pub(crate) fn copy_program(from: &Path, to: &Path) {
     let status = Command::new("cp").arg(from).arg(to).status().unwrap();
     assert!(status.success(), "cannot copy {}", from.display());
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

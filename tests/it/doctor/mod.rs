@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::host::{Host, LIMIT, MCPSUP, text};
+use crate::host::{Host, LIMIT, text};
 use crate::seen;
 
 /// A credential that the notes server takes.
@@ -81,7 +81,7 @@ impl World {
             std::fs::create_dir(host.path().join(dir)).unwrap();
         }
         let mcpsup = host.path().join("tools/mcpsup");
-        std::os::unix::fs::symlink(MCPSUP, mcpsup).unwrap();
+        std::os::unix::fs::symlink(crate::host::program(), mcpsup).unwrap();
         Self {
             host,
             around: Vec::new(),
