@@ -22,7 +22,7 @@ use serde_json::json;
 
 use super::print::clean;
 use super::session::Session;
-use super::who::Who;
+use super::who::{Who, target};
 use super::{Outcome, names, ports};
 use crate::logic::snippet::{self, Bases, ClientKind, Entry, MergeError, Scope};
 use crate::model::portmap::{self, PortMap};
@@ -98,7 +98,8 @@ pub struct Here {
 /// understood or written; and when there is no port map.
 pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let map = ports::map(session)?;
-    let here = Here::find(session)?;
+    let mut here = Here::find(session)?;
+    here.caller = caller(&here, &map, session);
     let (mut out, mut aside) = (Vec::new(), Vec::new());
     let well = tell(args, &map, &here, &mut out, &mut aside)?;
     for line in String::from_utf8_lossy(&out).lines() {
@@ -108,6 +109,22 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         session.print.aside(line);
     }
     Ok(if well { Outcome::Done } else { Outcome::Failed })
+}
+
+/// Whose servers are the caller's: the user's with the name of their account, or, where there is none, of the
+/// only one whom the daemon shows them (`MCPSUP_RUN_AS`). Root sees everybody and is nobody.
+fn caller(here: &Here, map: &PortMap, session: &Session) -> Option<UserName> {
+    let has_door = |user: &UserName| map.instances.iter().any(|door| door.user == *user);
+    if here.uid == 0 || here.caller.as_ref().is_some_and(has_door) {
+        return here.caller.clone();
+    }
+    // Without a daemon nobody can say, and the account's name is as good as any.
+    let report = session.client().and_then(|client| client.status(&target(None, false), None)).ok();
+    let mut shown = report.iter().flat_map(|report| report.instances.iter().map(|one| &one.user));
+    match shown.next() {
+        Some(first) if shown.all(|user| user == first) => Some(first.clone()),
+        Some(_) | None => here.caller.clone(),
+    }
 }
 
 impl Here {
