@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first thing that is wrong")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,11 +40,12 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The pages for administrators, with their text.
+/// The pages for those who use it, with their text.
 fn pages() -> Vec<(PathBuf, String)> {
     let mut pages = files(&root().join("docs"), "md");
-    pages.push(root().join("examples/servers/README.md"));
-    pages.push(root().join("CONTRIBUTING.md"));
+    let others =
+        ["examples/servers/README.md", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"];
+    pages.extend(others.map(|page| root().join(page)));
     pages.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
@@ -107,7 +109,8 @@ fn every_command_is_one_that_the_program_takes() {
         for line in blocks(&page, "sh").into_iter().chain(blocks(&page, "text")).flat_map(str::lines) {
             let line = line.trim().trim_start_matches("$ ").trim_start_matches("sudo ");
             // Comments, and what a shell makes of the rest, are not for the parser.
-            let line = line.split([';', '|', '&', '>', '#', '(']).next().unwrap_or("");
+            let line = line.split(" 2>").next().unwrap_or("");
+            let line = line.split([';', '|', '&', '<', '>', '#', '(']).next().unwrap_or("");
             let words: Vec<&str> = line.split_whitespace().collect();
             if words.first() != Some(&"mcpsup") || words.get(1).is_some_and(|word| word.ends_with(':')) {
                 continue;
@@ -121,6 +124,38 @@ fn every_command_is_one_that_the_program_takes() {
         }
     }
     assert!(seen > 20, "{seen}");
+}
+
+/// What stands between backquotes in a page's running text, and begins with `mcpsup` and a verb.
+fn spoken(page: &str) -> Vec<String> {
+    let text: String = page.split("\n```").step_by(2).collect();
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    spans.filter(|span| span.starts_with("mcpsup ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_command_that_is_spoken_of_is_one_that_the_program_takes() {
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for (path, page) in pages().into_iter().filter(|(path, _)| !path.ends_with("troubleshooting.md")) {
+        for span in spoken(&page) {
+            // `[USER]` may be left out, and stands for one; of two ways, the first.
+            let mut plain = span.replace(['[', ']'], "");
+            for (stands, word) in [("\\|age", ""), (" -- COMMAND", ""), ("SHELL", "bash"), ("VERB", "status")]
+            {
+                plain = plain.replace(stands, word);
+            }
+            let words: Vec<&str> = plain.split_whitespace().filter(|word| *word != "…").collect();
+            seen += 1;
+            // A verb alone is a verb that is spoken of.
+            if let Err(error) = Cli::try_parse_from(&words)
+                && error.use_stderr()
+                && error.kind() != clap::error::ErrorKind::MissingRequiredArgument
+            {
+                wrong.push(format!("{}: {span}: {error}", path.display()));
+            }
+        }
+    }
+    assert!(seen > 100 && wrong.is_empty(), "{seen}: {}", wrong.join("\n"));
 }
 
 #[test]
@@ -239,6 +274,40 @@ fn what_gets_through_is_the_same_on_both_pages_that_say_it() {
         assert!(rows.len() >= 2, "{rows:?}");
         assert_eq!(table(&page, heading), rows, "of README.md:\n{}", rows.join("\n"));
     }
+}
+
+/// The settings and capabilities that a text names.
+fn points(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '=' | '@')));
+    let head = |word: &str| word.split_inclusive('=').next().unwrap_or_default().to_owned();
+    let is_one = |word: &String| {
+        word.len() > 1 && (word.ends_with('=') || word.starts_with("CAP_") || word.starts_with('@'))
+    };
+    words.map(head).filter(is_one).collect()
+}
+
+#[test]
+fn what_systemd_finds_open_in_the_unit_has_the_same_reason_in_the_readme() {
+    let [readme, unit, scenario] =
+        ["README.md", "units/mcpsup.service", "tests/systemd/scenarios/service.sh"]
+            .map(|page| fs::read_to_string(root().join(page)).unwrap());
+    // The virtual machine sees that the unit names every point, and that there are no more.
+    let why: String = unit
+        .lines()
+        .skip_while(|line| !line.starts_with("# What `systemd-analyze security mcpsup` finds open"))
+        .skip(1)
+        .take_while(|line| line.starts_with('#'))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    // Of another setting it is said how it has to do with one.
+    let why = why.replace("as ProtectClock= has it", "");
+    let rows = table(&readme, "| open | because |");
+    let open: String = rows.iter().flat_map(|row| [row.split('|').nth(1).unwrap(), "\n"]).collect();
+    assert!(points(&why).len() > 20, "{why}");
+    assert_eq!(points(&open), points(&why), "README.md beside units/mcpsup.service");
+    let most = scenario.split("ARGV[0] <= ").nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+    let said = format!("`systemd-analyze security mcpsup` gives {most}.");
+    assert!(readme.contains(&said), "README.md should say: {said}");
 }
 
 const FOLDERS: [&str; 7] = ["model", "logic", "system", "control", "door", "daemon", "cli"];

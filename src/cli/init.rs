@@ -62,7 +62,7 @@ pub const EXAMPLE: &str = include_str!("init/example.env");
 const HEAD: &str = "\
 # mcpsup.toml: which MCP servers there are, and how each user's own process of them is run.
 # `mcpsup check` reads this file and every env file as the daemon does, and starts nothing.
-# All keys: https://github.com/mcpsup/mcpsup#mcpsuptoml
+# All keys: https://github.com/mcpsup/mcpsup/blob/main/docs/configuration.md
 
 ";
 
