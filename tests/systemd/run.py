@@ -30,6 +30,7 @@ that describe it changes.
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -153,6 +154,13 @@ def run(scenario, programs, disk, kernel):
     return outcome
 
 
+def commit():
+    """What was tried, where this is a checkout."""
+    asked = ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]
+    said = subprocess.run(asked, capture_output=True, text=True) if shutil.which("git") else None
+    return f", commit {said.stdout.strip()}" if said and said.returncode == 0 else ""
+
+
 def report(outcomes, file, title, by):
     """Writes down what was seen, for the documents."""
     version = subprocess.run([os.environ.get("QEMU", image.QEMU), "--version"], capture_output=True, text=True).stdout
@@ -162,7 +170,7 @@ def report(outcomes, file, title, by):
         "",
         f"What `{by}` said, written by `tests/systemd/run.py --report`; not edited by hand.",
         "",
-        f"* {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}",
+        f"* {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}{commit()}",
         f"* guest: {facts.removeprefix('# guest: ')}",
         f"* machine: {version.splitlines()[0]} without acceleration, on {platform.system()} {platform.machine()}, {os.cpu_count()} processors",
     ]
