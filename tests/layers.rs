@@ -436,7 +436,8 @@ fn what_is_allowed_or_only_spoken_of_is_not_caught() {
     assert_eq!(said("daemon/mod.rs", "use crate::{door, logic, model, system, control};"), "");
 }
 
-/// The modules that `apart.ld` names, as paths below src: `6mcpsup5logic5frame` is `logic/frame`.
+/// The modules that `apart.ld` names and what in them, as paths below src: `6mcpsup5logic5frame` is
+/// `logic/frame`.
 fn kept_apart(script: &str) -> Vec<PathBuf> {
     let names = script.lines().filter_map(|line| line.split_once("6mcpsup"));
     let path = |(_, mut rest): (&str, &str)| {
@@ -456,10 +457,19 @@ fn what_is_kept_apart_in_the_program_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let kept = kept_apart(&fs::read_to_string(root.join("apart.ld")).unwrap());
     assert!(kept.contains(&PathBuf::from("logic/frame")));
+    let src = root.join("src");
+    // Of a module all, or what it says after it: a function, or one of a type's.
     let is_there = |path: &Path| {
-        let path = root.join("src").join(path);
-        path.is_dir() || path.with_extension("rs").is_file()
+        let files = |module: &Path| [src.join(module).with_extension("rs"), src.join(module).join("mod.rs")];
+        let said = |module: &Path| files(module).iter().find_map(|file| fs::read_to_string(file).ok());
+        let Some((module, text)) = path.ancestors().find_map(|module| Some((module, said(module)?))) else {
+            return false;
+        };
+        let items = path.strip_prefix(module).unwrap().iter().map(|item| item.to_str().unwrap());
+        let is_made = |item| ["fn", "struct", "enum"].map(|kind| format!("{kind} {item}"));
+        items.map(is_made).all(|ways| ways.iter().any(|way| text.contains(way)))
     };
+    assert!(is_there(Path::new("cli/print/Print/json")) && !is_there(Path::new("cli/print/Print/jsom")));
     let gone: Vec<_> = kept.iter().filter(|path| !is_there(path)).collect();
     assert!(gone.is_empty(), "{gone:?}");
 }

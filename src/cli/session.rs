@@ -18,7 +18,10 @@ impl Environment {
     /// Reads it.
     #[must_use]
     pub fn read() -> Self {
-        Self(std::env::vars_os().collect())
+        // Not collected: that would bring in what puts a table of them in order, for this one time.
+        let mut variables = BTreeMap::new();
+        variables.extend(std::env::vars_os());
+        Self(variables)
     }
 
     /// A variable that is set to something.
