@@ -350,9 +350,11 @@ fn a_host_is_set_up_as_it_is_shown_and_has_a_user_whose_server_runs() {
     let told = person.answers(&asked);
 
     let (told, rest) = told.split_once("-- after --").unwrap_or_else(|| panic!("{told}"));
-    // Not with systemd here, and not in /etc.
+    // Not with systemd here, and not in /etc; what is said of it is the program's all the same.
+    let by_systemd = "started mcpsup.service, now and after each boot";
+    assert!(fs::read_to_string(root().join("src/system/background.rs")).unwrap().contains(by_systemd));
     let started = Regex::new(r"started the daemon \(pid \d+\), whose log is \S+").unwrap();
-    let told = started.replace(told, "started mcpsup.service, now and after each boot");
+    let told = started.replace(told, by_systemd);
     let told = told.replace(&format!("{here}/bin"), "/opt/mcp/bin");
     let told = told.replace(&format!("mcpsup --config {here}/mcpsup.toml"), "mcpsup");
     let told = told.replace(&here, "/etc/mcpsup");
