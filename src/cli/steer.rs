@@ -252,7 +252,14 @@ impl Watch {
             ("", _) => format!(" in {seconds:.1} s"),
             _ => String::new(),
         };
-        self.finish(meant, now, true, format!("{name}: {already}{what}{took}"), session)
+        self.finish(meant, now, true, format!("{name}: {already}{what}{took}"), session)?;
+        // It may be up and of no use yet: its port is somebody else's, or it runs by an older file.
+        if self.goal != Goal::Down && !self.quiet {
+            for problem in now.into_iter().flat_map(|now| &now.problems) {
+                session.print.aside(&format!("{name}: {problem}"));
+            }
+        }
+        Ok(())
     }
 
     fn finish(

@@ -137,6 +137,9 @@ fn a_pinned_port_that_somebody_else_has_names_them() {
                 && said.contains(&std::process::id().to_string())
         });
         bob.is_untouched(&host);
+        // Up, and of no use: whoever asks for it is told.
+        let started = text(&host.cli(&["start", "alice"]).stderr);
+        assert!(started.contains(&format!("port {taken} is held by ")), "{started}");
         drop(stranger);
         host.ok(&["reload"]);
         let alice = host.until_state("alice", StateName::Up);
