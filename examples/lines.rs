@@ -128,7 +128,8 @@ impl Server {
 
 fn initialize(params: &Value) -> Result<Value, (i32, String)> {
     if switches().contains("--refuse") {
-        return Err((-32602, "no client is good enough".into()));
+        let key = std::env::var("TOKEN").unwrap_or_default();
+        return Err((-32602, format!("no client is good enough, nor is key {key}")));
     }
     let asked = params["protocolVersion"].as_str().filter(|asked| KNOWN.contains(asked));
     Ok(json!({

@@ -154,6 +154,7 @@ pub(crate) mod tests {
             containment: None,
             runs_as: None,
             sessions: None,
+            not_passed_on: None,
             session_runs: vec![],
         }
     }

@@ -178,6 +178,16 @@ fn details(now: &InstanceStatus) -> Vec<String> {
     if now.strikes > 0 {
         tell("in a row", now.strikes.to_string());
     }
+    if let Some(lines) = &now.not_passed_on {
+        let counts = [
+            (lines.not_json_rpc, "no JSON-RPC"),
+            (lines.unclaimed, "answers to nobody"),
+            (lines.ambiguous, "for nobody in particular"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        tell("not passed", format!("lines of its output: {}", counts.join(", ")));
+    }
     if let Some(runs_as) = &now.runs_as {
         tell("runs as", runs_as.clone());
     }
@@ -198,6 +208,7 @@ mod tests {
     use crate::cli::session::Environment;
     use crate::model::Problem;
     use crate::model::cage::{Apart, Promise, Tier};
+    use crate::model::status::NotPassedOn;
 
     fn report() -> StatusReport {
         let mut cooling = notes(StateName::Cooling);
@@ -215,6 +226,7 @@ mod tests {
         up.for_seconds = 185;
         up.containment = Some("cgroup".to_owned());
         up.runs_as = Some("alice (uid 1001)".to_owned());
+        up.not_passed_on = Some(NotPassedOn { not_json_rpc: 4, unclaimed: 0, ambiguous: 1 });
         StatusReport {
             version: "0.1.0".to_owned(),
             generation: 3,
@@ -263,6 +275,7 @@ mod tests {
             "  containment  cgroup",
             "  runs as      alice (uid 1001)",
             "  run          7",
+            "  not passed   lines of its output: 4 no JSON-RPC, 1 for nobody in particular",
             "users are kept apart by Landlock and a filter of system calls (landlock)",
             "  kept      no core dumps: RLIMIT_CORE",
             "  not kept  killed whole: by session only",

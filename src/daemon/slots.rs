@@ -44,7 +44,8 @@ impl Daemon {
                     failpoint::pass("up.noted");
                 }
             }
-            Said::Unfit(run, why) | Said::Sick(run, why) => self.note_sick(run, why),
+            Said::Unfit(run, why) => self.note_sick(run, format!("was not ready: {why}; its log says more")),
+            Said::Sick(run, why) => self.note_sick(run, why),
             Said::Healthy(_) => {}
             Said::Drained(run) => self.stop_drained(run, now),
             Said::Wanted => {

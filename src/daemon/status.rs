@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use crate::control::protocol::Target;
 use crate::door::{Route, Upstream};
+use crate::logic::exchange::Counts;
 use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::logic::roster::Listed;
 use crate::model::config::Access;
 use crate::model::portmap::{Entry, PortMap};
-use crate::model::status::{InstanceStatus, SessionRun, StateName, StatusReport, ordinal};
+use crate::model::status::{InstanceStatus, NotPassedOn, SessionRun, StateName, StatusReport, ordinal};
 use crate::model::{Exit, InstanceId, Moment, RunId};
 use crate::system::clock;
 
@@ -20,6 +21,13 @@ const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 fn is_stuck(instance: &Instance, now: Moment) -> bool {
     matches!(instance.state(), State::Killing { .. }) && now.since(instance.entered()) >= STUCK_AFTER
+}
+
+/// Nothing where there is nothing to tell.
+fn not_passed_on(counts: Counts) -> Option<NotPassedOn> {
+    let Counts { not_json_rpc, unclaimed, ambiguous, refusals: _ } = counts;
+    let is_any = (not_json_rpc, unclaimed, ambiguous) != (0, 0, 0);
+    is_any.then_some(NotPassedOn { not_json_rpc, unclaimed, ambiguous })
 }
 
 impl Daemon {
@@ -142,6 +150,7 @@ impl Daemon {
             note: self.note_on(id, instance, now),
             problems,
             sessions: self.bridges.get(id).map(|bridge| bridge.sessions()),
+            not_passed_on: self.bridges.get(id).and_then(|bridge| not_passed_on(bridge.counts())),
             session_runs: self.session_runs(id, now),
             containment: current.and_then(|run| self.processes.containment_of(run)).map(str::to_owned),
             runs_as: current.and_then(|_| runs_as(instance.wanted())),

@@ -69,6 +69,11 @@ impl Upload {
         Self { body, left: most, patience, silence: None, fate }
     }
 
+    /// Reads what is left and keeps nothing of it.
+    pub(super) async fn skip(&mut self) {
+        while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {}
+    }
+
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         let patience = self.patience;
         let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(patience)));

@@ -97,7 +97,7 @@ pub fn classify(heads: &Heads<'_>, body: &Body<'_>) -> Result<Post, Refused> {
     let version = heads.version.map(str::trim_ascii);
     let is_legacy = version.is_none_or(|version| LEGACY.contains(&version));
     match body {
-        Body::Batch(_) if is_legacy => in_session(heads),
+        Body::Batch(_) if is_legacy => in_session(heads, None),
         Body::Batch(_) => Err(refuse(400, None, INVALID_REQUEST, "a batch is not allowed")),
         Body::One(frame) => match meta_of(frame) {
             Err(refused) => Err(refused),
@@ -105,7 +105,7 @@ pub fn classify(heads: &Heads<'_>, body: &Body<'_>) -> Result<Post, Refused> {
             Ok(_) if matches!(&frame.kind, Kind::Request { method, .. } if method == "initialize") => {
                 Ok(Post::Initialize)
             }
-            Ok(_) => in_session(heads),
+            Ok(_) => in_session(heads, frame.request_id()),
         },
     }
 }
@@ -133,11 +133,11 @@ pub const fn status_of(code: i64) -> u16 {
     }
 }
 
-fn in_session(heads: &Heads<'_>) -> Result<Post, Refused> {
+fn in_session(heads: &Heads<'_>, id: Option<&str>) -> Result<Post, Refused> {
     if heads.session.is_some() {
         return Ok(Post::InSession);
     }
-    Err(refuse(400, None, INVALID_REQUEST, "this needs an Mcp-Session-Id header; begin with initialize"))
+    Err(refuse(400, id, INVALID_REQUEST, "this needs an Mcp-Session-Id header; begin with initialize"))
 }
 
 /// What routing needs of `_meta`; JSON as it came.

@@ -9,14 +9,32 @@
 /// without its end.
 #[must_use]
 pub fn answer(head: &[u8], tail: &[u8]) -> Option<Vec<u8>> {
+    error(head, tail, "the server's answer was longer than max_message allows")
+}
+
+/// The same for a line that came whole and is no message, as one byte of it is no UTF-8, say. It must name
+/// the protocol: what a program writes about itself may have an `id` as well.
+#[must_use]
+pub fn of_broken(line: &[u8]) -> Option<Vec<u8>> {
+    let head = &line[..line.len().min(END)];
+    let tail = &line[line.len().saturating_sub(END)..];
+    let names = |end: &[u8]| end.windows(PROTOCOL.len()).any(|bytes| bytes == PROTOCOL);
+    (names(head) || names(tail)).then_some(())?;
+    error(head, tail, "the server's answer was not a JSON-RPC message")
+}
+
+fn error(head: &[u8], tail: &[u8], text: &str) -> Option<Vec<u8>> {
     let id = first_id(head).or_else(|| last_id(tail))?;
-    let text = "the server's answer was longer than max_message allows";
     let error =
         format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-32603,\"message\":\"{text}\"}}}}");
     Some(error.into_bytes())
 }
 
 const KEY: &[u8] = b"\"id\"";
+const PROTOCOL: &[u8] = b"\"jsonrpc\"";
+
+/// So many bytes of either end of a line are looked at.
+const END: usize = 4096;
 
 /// The id, if it comes before what may hold others.
 fn first_id(head: &[u8]) -> Option<u64> {
@@ -52,6 +70,18 @@ mod tests {
         let value: serde_json::Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(value["error"]["code"], -32603);
         value["id"].as_u64()
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_that_is_no_message_is_answered_and_nobody_for_what_names_no_protocol() {
+        let id = |line: &[u8]| of_broken(line).map(|answer| String::from_utf8(answer).unwrap());
+        let said = id(b"{\"jsonrpc\":\"2.0\",\"id\":812,\"result\":{\"text\":\"\xff\"}}").unwrap();
+        assert!(said.contains("\"id\":812,\"error\"") && said.contains("not a JSON-RPC message"), "{said}");
+        let long =
+            [b"{\"result\":{\"text\":\"\xff", &vec![b'x'; 20_000][..], b"\"},\"id\":9,\"jsonrpc\":\"2.0\"}"];
+        assert!(id(&long.concat()).unwrap().contains("\"id\":9,"));
+        assert_eq!(id(b"{\"level\":\"info\",\"id\":812,\"message\":\"\xff\"}"), None);
+        assert_eq!(id(b"listening"), None);
     }
 
     #[test]

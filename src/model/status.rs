@@ -142,6 +142,9 @@ pub struct InstanceStatus {
     /// Sessions that clients have with it now; none for http servers, who keep theirs themselves.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sessions: Option<usize>,
+    /// What its processes said that could not be passed on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_passed_on: Option<NotPassedOn>,
     /// Processes of single sessions, where each has its own.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub session_runs: Vec<SessionRun>,
@@ -152,6 +155,17 @@ pub struct InstanceStatus {
     /// reserved for alice`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub runs_as: Option<String>,
+}
+
+/// Lines of a stdio server's standard output that went to no client, since the daemon began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotPassedOn {
+    /// They were no JSON-RPC messages; they are in its log.
+    pub not_json_rpc: u64,
+    /// Answers to nobody: a cancelled call's, those to a daemon that was there before.
+    pub unclaimed: u64,
+    /// Of which it could not be told whose they are.
+    pub ambiguous: u64,
 }
 
 /// The process of one session.

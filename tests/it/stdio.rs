@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use mcpsup::model::status::StateName;
 use serde_json::{Value, json};
 
-use crate::host::{Host, end, example, is_alive};
+use crate::host::{Host, end, example, is_alive, text};
 use crate::tree::{bring, start_as_nobody};
 use crate::wire;
 
@@ -270,18 +270,27 @@ fn a_message_that_is_too_long_is_an_error_for_its_call_alone() {
 #[test]
 fn a_server_that_will_not_be_spoken_with_says_why_in_status() {
     for (switch, why) in [
-        ("--refuse", "no client is good enough"),
+        ("--refuse", "was not ready: it answered initialize with error -32602; its log says more"),
         ("--mute", "it has not answered initialize or server/discover"),
         ("--closed", "closed its standard input"),
     ] {
         let mut host = Host::new(&lines("ready.timeout = \"4s\"\nrestart.first_wait = \"1m\""));
-        host.save("alice", &format!("LINES={switch}\n"));
+        host.save("alice", &format!("LINES={switch}\nTOKEN=sk-live-0123456789\n"));
         host.start();
         let note = host.until_some(&format!("{switch} is cooling"), || {
             let alice = host.instance("alice");
             (alice.state == StateName::Cooling).then_some(alice.note).flatten()
         });
         assert!(note.contains(why), "{switch}: {note}");
+        if switch == "--refuse" {
+            let log = host.ok(&["logs", "alice"]);
+            assert!(log.contains("no client is good enough, nor is key [redacted]"), "{log}");
+        }
+        // What it quotes is in no place that others read.
+        let start = host.cli(&["start", "alice"]);
+        let said =
+            [text(&start.stdout), text(&start.stderr), host.ok(&["status", "-v"]), host.log()].concat();
+        assert!(!said.contains("good enough") && !said.contains("sk-live"), "{switch}: {said}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -86,7 +86,9 @@ impl Bridge {
         if let Err(wrong) = heads::check_post(&headers) {
             return fault(wrong);
         }
-        let claimed = match self.collect(body, limits).await {
+        // It sends nothing before it is told to go on (RFC 9110, 10.1.1).
+        let is_awaited = headers.contains_key(EXPECT);
+        let claimed = match self.collect(body, is_awaited, limits).await {
             Ok(claimed) => claimed,
             Err(refusal) => return refusal.response(),
         };
@@ -239,15 +241,25 @@ impl Bridge {
         Ok(if ended { empty(StatusCode::NO_CONTENT) } else { refused(no_session(None)) })
     }
 
-    /// Takes a body in whole, as far as there is room for it.
-    async fn collect(self: &Arc<Self>, body: Incoming, limits: &Limits) -> Result<Claimed, Refusal> {
+    /// Takes a body in whole, as far as there is room for it. What is too large for that is read to its end
+    /// all the same, within `max_body`: many clients do not look for an answer before they have said all.
+    async fn collect(
+        self: &Arc<Self>,
+        body: Incoming,
+        is_awaited: bool,
+        limits: &Limits,
+    ) -> Result<Claimed, Refusal> {
         let message = self.settings().max_message;
         let most = message.min(limits.max_body);
         let too_large = if most == message { Refusal::TooLong } else { Refusal::TooLarge };
-        if body.size_hint().lower() > most {
+        let length = body.size_hint().lower();
+        let mut body = Upload::new(body, limits.max_body, limits.head_timeout, Arc::default());
+        if length > most {
+            if length <= limits.max_body && !is_awaited {
+                body.skip().await;
+            }
             return Err(too_large);
         }
-        let mut body = Upload::new(body, most, limits.head_timeout, Arc::default());
         let mut claimed = Claimed { bridge: self.clone(), bytes: 0, body: Bytes::new() };
         let mut whole = Vec::new();
         while let Some(part) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -260,6 +272,11 @@ impl Bridge {
                 }
             })?;
             let Ok(data) = part.into_data() else { continue };
+            if (claimed.bytes + data.len()) as u64 > most {
+                drop((claimed, whole));
+                body.skip().await;
+                return Err(too_large);
+            }
             if !self.claim(data.len()) {
                 return Err(Refusal::Crowded);
             }

@@ -230,6 +230,7 @@ impl Bridge {
             not_json_rpc: sum.not_json_rpc + one.not_json_rpc,
             unclaimed: sum.unclaimed + one.unclaimed,
             ambiguous: sum.ambiguous + one.ambiguous,
+            refusals: sum.refusals + one.refusals,
         })
     }
 

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::Said;
 use crate::logic::exchange::{Deed, Exchange, Next, Opened, SessionRecord, StreamKey};
+use crate::logic::overlong;
 use crate::model::config::Health;
 use crate::model::{Moment, RunId, SessionName};
 use crate::system::pipes::Wire;
@@ -241,13 +242,19 @@ impl State {
         }
     }
 
-    /// One line of the process; false if it is no message. Of what it said before, clients have `owed`
-    /// bytes still to read.
+    /// One line of the process; false if it belongs into the log: it is no message, or refuses to be
+    /// spoken with. Of what it said before, clients have `owed` bytes still to read.
     pub(super) fn hear(&mut self, line: &[u8], owed: usize, now: Moment) -> bool {
-        let before = self.exchange.counts().not_json_rpc;
+        let before = self.exchange.counts();
         self.exchange.owe(owed);
         self.exchange.line(line, now);
-        self.exchange.counts().not_json_rpc == before
+        let after = self.exchange.counts();
+        if after.not_json_rpc != before.not_json_rpc
+            && let Some(answer) = overlong::of_broken(line)
+        {
+            self.exchange.line(&answer, now);
+        }
+        (after.not_json_rpc, after.refusals) == (before.not_json_rpc, before.refusals)
     }
 
     /// Refuses what the exchange still keeps for a process.

@@ -147,6 +147,7 @@ fn cooling(note: &str) -> InstanceStatus {
         note: Some(note.to_owned()),
         problems: Vec::new(),
         sessions: None,
+        not_passed_on: None,
         session_runs: Vec::new(),
         containment: None,
         runs_as: None,

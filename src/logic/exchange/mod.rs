@@ -189,6 +189,8 @@ pub struct Counts {
     pub unclaimed: u64,
     /// Messages of which it cannot be told whose they are.
     pub ambiguous: u64,
+    /// Openings that the process refused.
+    pub refusals: u64,
 }
 
 /// Requests in flight or waiting, at most; one more is refused.
@@ -202,6 +204,8 @@ pub struct Exchange {
     era: Option<bool>,
     /// What is known of the last process that was opened.
     server: Option<Server>,
+    /// There are sessions of an earlier daemon, and no process was opened since.
+    is_restored: bool,
     /// The last moment that was told.
     now: Moment,
     /// The next id to the process.
@@ -255,6 +259,7 @@ impl Exchange {
             process: Process::Away,
             era: None,
             server: None,
+            is_restored: false,
             now: Moment::default(),
             next_id: 1,
             calls: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::logic::era::{LEGACY, META_CAPABILITIES, META_CLIENT, META_VERSION, MODERN};
-use crate::logic::frame::{self, Frame, Outcome, SERVER_LOST, members, text_of};
+use crate::logic::frame::{self, Frame, Outcome, SERVER_LOST, members};
 use crate::model::Moment;
 
 use super::calls::{LOST, Own};
@@ -157,12 +157,12 @@ impl Exchange {
             Outcome::Result(result) => Opened { is_modern: false, result: result.to_owned() },
             Outcome::Error(error) => {
                 self.end_session_but(key, call.stream);
-                return self.unfit(error);
+                return self.unfit(Outcome::Error(error));
             }
         };
         let Some(server) = Server::read(&opened) else {
             self.end_session_but(key, call.stream);
-            return self.unfit(&opened.result);
+            return self.unfit(outcome);
         };
         if let Some(session) = self.sessions.get_mut(&key) {
             session.record.version = server.version.to_string();
@@ -193,6 +193,8 @@ impl Exchange {
             Own::Tools => self.tools_listed(outcome),
             Own::Alive(opened) => {
                 if let Some(server) = Server::read(&opened) {
+                    // The process that its sessions know.
+                    self.is_restored = false;
                     self.open(opened, server, false, now);
                 }
             }
@@ -212,9 +214,7 @@ impl Exchange {
             Some(result) if opening.is_initializing => opening.discovered = Some(result),
             Some(result) => self.open_modern(result, now),
             None if opening.is_initializing || opening.for_client => {}
-            None if self.settings.modern == Some(true) => match outcome {
-                Outcome::Error(text) | Outcome::Result(text) => self.unfit(text),
-            },
+            None if self.settings.modern == Some(true) => self.unfit(outcome),
             None => self.initialize_process(now),
         }
     }
@@ -222,23 +222,19 @@ impl Exchange {
     fn initialized(&mut self, outcome: Outcome<'_>, now: Moment) {
         let Process::Opening(opening) = &mut self.process else { return };
         let discovered = opening.discovered.take();
-        let problem = match outcome {
-            Outcome::Result(result) => {
-                let opened = Opened { is_modern: false, result: result.to_owned() };
-                match Server::read(&opened) {
-                    Some(server) => return self.open(opened, server, true, now),
-                    None => result,
-                }
+        if let Outcome::Result(result) = outcome {
+            let opened = Opened { is_modern: false, result: result.to_owned() };
+            if let Some(server) = Server::read(&opened) {
+                return self.open(opened, server, true, now);
             }
-            Outcome::Error(error) => error,
-        };
+        }
         // A modern process that was slow to say so refuses `initialize`.
         match discovered {
             Some(result) => self.open_modern(result, now),
             None if self.own.values().any(|own| *own == Own::Probe) => {
                 opening.is_initializing = false;
             }
-            None => self.unfit(problem),
+            None => self.unfit(outcome),
         }
     }
 
@@ -246,16 +242,24 @@ impl Exchange {
         let opened = Opened { is_modern: true, result };
         match Server::read(&opened) {
             Some(server) => self.open(opened, server, false, now),
-            None => self.unfit(&opened.result),
+            None => self.unfit(Outcome::Result(&opened.result)),
         }
     }
 
-    /// What the process said instead of an opening, for people: its message, cut.
-    fn unfit(&mut self, said: &str) {
-        let message = members(said, ["message"]).ok().and_then(|[message]| message).and_then(text_of);
-        let message = message.as_deref().unwrap_or("it answered something else");
-        let message: String = message.chars().filter(|c| !c.is_control()).take(200).collect();
-        self.deeds.push(Deed::Unfit(message));
+    /// The process will not be spoken with. What it said may quote a credential, so that goes where output
+    /// goes, and nothing of it but a number is said elsewhere.
+    fn unfit(&mut self, outcome: Outcome<'_>) {
+        let code = match outcome {
+            Outcome::Error(error) => members(error, ["code"]).ok().and_then(|[code]| code),
+            Outcome::Result(_) => None,
+        };
+        let why = match (outcome, code.and_then(|code| code.parse::<i64>().ok())) {
+            (Outcome::Error(_), Some(code)) => format!("it answered initialize with error {code}"),
+            (Outcome::Error(_), None) => "it answered initialize with an error".to_owned(),
+            (Outcome::Result(_), _) => "its answer to initialize is not MCP".to_owned(),
+        };
+        self.counts.refusals += 1;
+        self.deeds.push(Deed::Unfit(why));
     }
 
     /// The process is open.
@@ -265,7 +269,7 @@ impl Exchange {
             Process::Away | Process::Open { .. } => None,
         };
         let is_modern = server.is_modern;
-        let again = self.server.is_some();
+        let again = self.server.is_some() || std::mem::take(&mut self.is_restored);
         self.era = Some(is_modern);
         self.server = Some(server);
         self.process = Process::Open { draining: false };

@@ -324,6 +324,7 @@ impl Exchange {
         let first = u64::try_from(now.since_boot().as_millis()).unwrap_or(0) << 14;
         self.streams.count_from(first);
         self.want_again(&record.subscriptions);
+        self.is_restored = true;
         self.add_session(record, now)
     }
 }

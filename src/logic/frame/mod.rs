@@ -246,7 +246,13 @@ fn frame<'a>(text: &'a str, parts: &Parts<'a>, id: Option<&'a str>) -> Result<Fr
     if params.is_some_and(|params| !params.starts_with(['{', '['])) {
         return Err(invalid("params is neither an object nor an array", id));
     }
-    let kind = match (parts.method, parts.result, parts.error) {
+    // Some libraries write both members of an answer, and null in the one that does not count.
+    let (result, error) = match (parts.result, parts.error) {
+        (Some(_), Some("null")) => (parts.result, None),
+        (Some("null"), Some(_)) => (None, parts.error),
+        both => both,
+    };
+    let kind = match (parts.method, result, error) {
         (Some(method), None, None) => {
             let method = text_of(method).ok_or_else(|| invalid("the method is no string", id))?;
             match id {

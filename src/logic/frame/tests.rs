@@ -14,6 +14,10 @@ fn each_kind_of_message_is_told_from_the_others_and_its_spans_are_the_very_text(
     assert_eq!(frame.kind, Kind::Answer { id: Some("7"), outcome: Outcome::Result("null") });
     let frame = parse(br#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":""}}"#).unwrap();
     assert!(matches!(frame.kind, Kind::Answer { id: None, outcome: Outcome::Error(_) }));
+    let frame = parse(br#"{"jsonrpc":"2.0","id":7,"result":{},"error":null}"#).unwrap();
+    assert_eq!(frame.kind, Kind::Answer { id: Some("7"), outcome: Outcome::Result("{}") });
+    let frame = parse(br#"{"jsonrpc":"2.0","id":7,"result":null,"error":{"code":1}}"#).unwrap();
+    assert_eq!(frame.kind, Kind::Answer { id: Some("7"), outcome: Outcome::Error(r#"{"code":1}"#) });
 }
 
 #[test]
@@ -34,6 +38,8 @@ fn what_is_no_message_is_refused_with_the_right_code_and_its_id_where_there_is_o
         (r#"{"jsonrpc":"2.0","id":1,"method":"a","result":1}"#, INVALID_REQUEST, Some("1")),
         (r#"{"jsonrpc":"2.0","id":1,"method":"a","params":3}"#, INVALID_REQUEST, Some("1")),
         (r#"{"jsonrpc":"2.0","id":1,"method":3}"#, INVALID_REQUEST, Some("1")),
+        (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#, INVALID_REQUEST, Some("1")),
+        (r#"{"jsonrpc":"2.0","id":1,"error":null}"#, INVALID_REQUEST, Some("1")),
         (r#"{"jsonrpc":"2.0","result":3}"#, INVALID_REQUEST, None),
         (r#"{"jsonrpc":"2.0","id":1}"#, INVALID_REQUEST, Some("1")),
     ];

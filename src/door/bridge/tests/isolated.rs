@@ -100,7 +100,7 @@ async fn a_process_that_refuses_to_begin_leaves_no_session() {
     let slot = world.word("Wanted").await.slot;
     let mut process = world.attach(slot);
     let asked = process.hear_of("initialize").await;
-    process.say(&json!({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32602, "message": "no"}}));
+    process.refuse(&asked, "no");
 
     let (head, body) = client.answer().await;
     assert_eq!((&body["error"]["message"], field(&head, "mcp-session-id")), (&"no".into(), None));

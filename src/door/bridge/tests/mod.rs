@@ -152,6 +152,12 @@ impl Process {
         assert!(self.bridge.line(self.slot, self.run, message.to_string().as_bytes()));
     }
 
+    /// Will not be spoken with; what it says of that goes into its log.
+    fn refuse(&self, opening: &Value, why: &str) {
+        let error = json!({"jsonrpc": "2.0", "id": opening["id"], "error": {"code": -32602, "message": why}});
+        assert!(!self.bridge.line(self.slot, self.run, error.to_string().as_bytes()));
+    }
+
     fn answer(&self, request: &Value, result: &Value) {
         self.say(&json!({"jsonrpc": "2.0", "id": request["id"], "result": result}));
     }

@@ -189,6 +189,34 @@ async fn a_message_that_is_too_large_is_refused_whether_it_says_so_or_not() {
 }
 
 #[tokio::test]
+async fn who_looks_for_an_answer_only_after_all_was_said_hears_that_it_was_too_large() {
+    let limits = config::Door { max_body: 32 << 20, ..limits() };
+    let stdio = Stdio { max_message: 64 << 10, ..legacy() };
+    let (world, _process) = up_in(world_with(limits, stdio)).await;
+    let client = world.in_session().await;
+    let large =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"x":"{}"}}}}"#, "x".repeat(16 << 20));
+    let length = large.len();
+    for said in [
+        format!("content-length: {length}\r\n\r\n{large}"),
+        format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n{large}\r\n0\r\n\r\n"),
+    ] {
+        let mut other = client.again().await;
+        let head = other.head("POST");
+        other.wires.say(&format!("{head}content-type: application/json\r\n{said}")).await;
+        let (head, body) = other.answer().await;
+        assert_eq!(status(&head), "413");
+        assert!(body["error"]["message"].as_str().unwrap().contains("max_message"), "{body}");
+    }
+    // And who waits to be told to go on is not waited for.
+    let mut other = client.again().await;
+    let head = other.head("POST");
+    let more = format!("content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {length}");
+    other.wires.say(&format!("{head}{more}\r\n\r\n")).await;
+    assert_eq!(status(&other.answer().await.0), "413");
+}
+
+#[tokio::test]
 async fn a_page_of_another_site_reaches_no_session() {
     let (world, _process) = up(legacy()).await;
     let mut client = world.in_session().await;

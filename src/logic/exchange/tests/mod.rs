@@ -251,7 +251,7 @@ fn a_process_that_refuses_every_opening_is_unfit_and_says_why() {
         stage.answer_error(&asked, -32603);
     }
     stage.settle();
-    assert_eq!(stage.deeds, [Deed::Unfit("m".to_owned())]);
+    assert_eq!(stage.deeds, [Deed::Unfit("it answered initialize with error -32603".to_owned())]);
 }
 
 #[test]
@@ -283,6 +283,37 @@ fn an_adopted_process_is_up_when_it_answered_and_its_sessions_go_on() {
     stage.answer(&asked, "{}");
     assert_eq!(stage.next(stream), json!({"jsonrpc": "2.0", "id": 1, "result": {}}));
     assert_eq!(stage.exchange.counts().unclaimed, 1);
+}
+
+#[test]
+fn sessions_of_an_earlier_daemon_hear_that_the_process_is_another_and_not_where_it_is_the_same() {
+    for is_same in [false, true] {
+        let mut stage = Stage::new(settings());
+        let record = SessionRecord {
+            id: "secret".to_owned(),
+            version: "2025-06-18".to_owned(),
+            initialize: r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#.to_owned(),
+            level: None,
+            subscriptions: vec![],
+        };
+        let key = stage.exchange.restore(record, stage.now);
+        if is_same {
+            let result = format!(
+                r#"{{"protocolVersion":"2025-06-18","capabilities":{CAPABILITIES},"serverInfo":{{"name":"s","version":"1"}}}}"#
+            );
+            stage.exchange.attach(5000, Some(Opened { is_modern: false, result }), stage.now);
+            let ping = stage.take_sent();
+            stage.answer(&ping, "{}");
+        } else {
+            stage.attach_legacy();
+        }
+        let stream = stage.exchange.listen(key, stage.now);
+        let next = stage.exchange.next(stream);
+        assert_eq!(matches!(next, Next::Message { .. }), !is_same, "{next:?}");
+        // The next one is another for either.
+        stage.attach_legacy();
+        assert!(matches!(stage.exchange.next(stream), Next::Message { .. }));
+    }
 }
 
 #[test]
