@@ -566,9 +566,20 @@ fn whoever_takes_the_place_of_a_socket_gets_no_byte() {
     assert!(answer.body.contains("is not bob's"), "{answer:?}");
 
     std::fs::remove_file(place("alice")).unwrap();
+    // Root's own socket is not even connected to, by whatever name; one that looks like hers gets nothing.
     let stranger = std::os::unix::net::UnixListener::bind(place("alice")).unwrap();
+    stranger.set_nonblocking(true).unwrap();
+    assert_eq!(whoami(alice, "").status, 502);
+    let hidden = host.path().join("roots.sock");
+    std::fs::rename(place("alice"), &hidden).unwrap();
+    std::os::unix::fs::symlink(&hidden, place("alice")).unwrap();
+    assert_eq!(whoami(alice, "").status, 502);
+    assert_eq!(stranger.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    std::fs::rename(&hidden, place("alice")).unwrap();
+    std::os::unix::fs::lchown(place("alice"), Some(uid(ALICE)), None).unwrap();
     assert_eq!(whoami(alice, "").status, 502);
     let (mut heard, _) = stranger.accept().unwrap();
+    heard.set_nonblocking(false).unwrap();
     assert_eq!(wire::rest(&mut heard), "");
     // One that takes nobody in holds nothing up.
     assert_eq!(host.instance("alice").state, StateName::Up);

@@ -24,7 +24,7 @@ use super::{Frame, Upload, Upstream};
 use crate::model::{Moment, RunId};
 use crate::system::clock;
 use crate::system::peer;
-use crate::system::socket::{self, Address, Listener};
+use crate::system::socket::{self, Address, Listener, NotReached};
 
 /// How long an unused connection may be used again. Servers close theirs after some seconds
 /// without a request (gunicorn 2, Node and uvicorn 5), and a request that crosses that closing is
@@ -71,7 +71,7 @@ impl Link {
     pub(super) async fn open(frame: &Frame, upstream: &Upstream) -> Result<Self, NoLink> {
         let (sender, connection) = match &upstream.addr {
             Address::Tcp(addr) => speak(over_tcp(frame, upstream, *addr).await?).await?,
-            Address::Unix(path) => speak(over_unix(frame, upstream, path).await?).await?,
+            Address::Unix(path) => speak(over_unix(frame, upstream, path)?).await?,
         };
         let host = HeaderValue::try_from(upstream.addr.host());
         let host = host.map_err(|cause| down(&io::Error::other(cause)))?;
@@ -117,17 +117,23 @@ async fn over_tcp(frame: &Frame, upstream: &Upstream, addr: SocketAddr) -> Resul
 }
 
 /// The kernel says of the connection itself who had its other end listen (`SO_PEERCRED`).
-async fn over_unix(frame: &Frame, upstream: &Upstream, path: &Path) -> Result<UnixStream, NoLink> {
-    let stream = UnixStream::connect(path).await.map_err(|cause| down(&cause))?;
-    let told = peer::credentials(&stream).map_err(|cause| down(&cause))?;
-    if Frame::knows_process(upstream, told.pid) {
-        return Ok(stream);
-    }
-    if frame.is_news(u64::from(told.pid.unsigned_abs())) {
+fn over_unix(frame: &Frame, upstream: &Upstream, path: &Path) -> Result<UnixStream, NoLink> {
+    let (key, holder) = match socket::reach(path) {
+        Ok(socket) => {
+            let told = peer::credentials(&socket).map_err(|cause| down(&cause))?;
+            if Frame::knows_process(upstream, told.pid) {
+                return UnixStream::from_std(socket.into()).map_err(|cause| down(&cause));
+            }
+            (u64::from(told.pid.unsigned_abs()), format!("uid {}, pid {}", told.uid, told.pid))
+        }
+        Err(NotReached::Stranger { inode, whose }) => (inode, whose),
+        Err(NotReached::Nobody(cause)) => return Err(down(&cause)),
+    };
+    if frame.is_news(key) {
         let instance = &frame.instance;
         warn!(
             user = %instance.user, server = %instance.server, run = %upstream.run,
-            socket = %upstream.addr, uid = told.uid, pid = told.pid,
+            socket = %upstream.addr, holder,
             "another process listens on the run's socket; nothing is sent to it"
         );
     }

@@ -33,7 +33,7 @@ use crate::model::config::Probe;
 use crate::model::{Moment, Secret};
 use crate::system::clock;
 use crate::system::peer;
-use crate::system::socket::{self, Address, Listener};
+use crate::system::socket::{self, Address, Listener, NotReached};
 
 /// How much of an answer is read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -182,9 +182,15 @@ fn look_at_socket<P: IntoIterator<Item = i32>>(
     pids: impl Fn() -> P,
 ) -> Result<Listening, NotReady> {
     // Never waiting: one that listens and accepts nobody must not hold us up.
-    let stream =
-        socket::reach(path).map_err(|_| NotReady(format!("it does not listen on {} yet", path.display())))?;
-    let told = peer::credentials(&stream);
+    let told = match socket::reach(path) {
+        Ok(stream) => peer::credentials(&stream),
+        Err(NotReached::Nobody(_)) => {
+            return Err(NotReady(format!("it does not listen on {} yet", path.display())));
+        }
+        Err(NotReached::Stranger { .. }) => {
+            return Err(NotReady(format!("another process listens on {}", path.display())));
+        }
+    };
     if told.is_ok_and(|told| pids().into_iter().any(|pid| pid == told.pid)) {
         return Ok(Listening { inode: 0, addr: Address::Unix(Arc::clone(path)) });
     }
@@ -286,7 +292,19 @@ async fn exchange(
     let refused = |cause| NotReady(format!("it accepts no connection: {cause}"));
     match backend {
         Address::Tcp(addr) => speak(TcpStream::connect(addr).await.map_err(refused)?, request).await,
-        Address::Unix(path) => speak(UnixStream::connect(path).await.map_err(refused)?, request).await,
+        // It may be another's since it was looked at.
+        Address::Unix(path) => speak(over_unix(path)?, request).await,
+    }
+}
+
+fn over_unix(path: &Path) -> Result<UnixStream, NotReady> {
+    let refused = |cause| NotReady(format!("it accepts no connection: {cause}"));
+    match socket::reach(path) {
+        Ok(socket) => UnixStream::from_std(socket.into()).map_err(refused),
+        Err(NotReached::Nobody(cause)) => Err(refused(cause)),
+        Err(NotReached::Stranger { .. }) => {
+            Err(NotReady(format!("another process listens on {}", path.display())))
+        }
     }
 }
 

@@ -261,3 +261,16 @@ async fn waiting_can_be_done_in_a_task_of_its_own() {
 
     assert_eq!(found.addr, Address::Tcp(addr));
 }
+
+#[tokio::test]
+async fn what_the_name_of_a_runs_socket_leads_to_by_now_is_not_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let [real, link] = ["real.sock", "http.sock"].map(|name| dir.path().join(name));
+    let listener = std::os::unix::net::UnixListener::bind(&real).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    // As between two looks: what was verified was another.
+    let asked = try_once(&Probe::Mcp, &Address::Unix(link.into()), "/mcp", LIMIT).await;
+    assert!(asked.unwrap_err().0.starts_with("another process listens on "));
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}

@@ -16,19 +16,20 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getpeername,
     getsockname, socket_with, sockopt,
 };
 
-use super::{account, files};
+use super::{account, files, peer};
 
 pub use diag::{Listener, all_at, everywhere, listener_at};
 
@@ -155,16 +156,59 @@ pub fn listen_at(path: &Path, owner: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Connects to a socket in the file system, without waiting for whoever listens there.
+/// Why nothing is connected with the socket of a run.
+#[derive(Debug)]
+pub enum NotReached {
+    /// Nobody listens, or so many are waiting to be accepted that one more would have to wait.
+    Nobody(io::Error),
+    /// It is somebody else's.
+    Stranger {
+        /// That of what lies there.
+        inode: u64,
+        /// Whose, for people.
+        whose: String,
+    },
+}
+
+impl<E: Into<io::Error>> From<E> for NotReached {
+    fn from(error: E) -> Self {
+        Self::Nobody(error.into())
+    }
+}
+
+/// Connects to the socket that a run made in its directory, without waiting for whoever listens there,
+/// and not blocking.
+///
+/// What lies there is the run's to choose, and we may connect where it may not: so no link is followed,
+/// and the socket and who listens on it have to be of the uid whose the directory is. What was looked
+/// at is what is connected to, whatever has the name by then.
 ///
 /// # Errors
 ///
-/// When nobody listens, or so many are waiting to be accepted that one more would have to wait.
-pub fn reach(path: &Path) -> io::Result<OwnedFd> {
+/// [`NotReached`]
+pub fn reach(path: &Path) -> Result<OwnedFd, NotReached> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(NotReached::Nobody(io::ErrorKind::InvalidInput.into()));
+    };
+    let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(above, look | OFlags::DIRECTORY, Mode::empty())?;
+    let owner = rustix::fs::fstat(&dir)?.st_uid;
+    let file = rustix::fs::openat(&dir, name, look, Mode::empty())?;
+    let is = rustix::fs::fstat(&file)?;
+    let stranger = |whose| Err(NotReached::Stranger { inode: is.st_ino, whose });
+    if FileType::from_raw_mode(is.st_mode) == FileType::Symlink {
+        return stranger("a symbolic link".to_owned());
+    }
+    if is.st_uid != owner {
+        return stranger(format!("a socket of uid {}", is.st_uid));
+    }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket)
+    // By its descriptor (proc_pid_fd(5)): its name may be another's already.
+    let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+    connect(&socket, &SocketAddrUnix::new(itself)?)?;
+    let told = peer::credentials(&socket)?;
+    if told.uid == owner { Ok(socket) } else { stranger(format!("uid {}, pid {}", told.uid, told.pid)) }
 }
 
 /// Who holds a listening socket, as far as we may see.
@@ -281,6 +325,23 @@ mod tests {
         let port = door.local_addr().unwrap().port();
         let client = std::net::TcpStream::connect((to, port)).unwrap();
         (door.accept().unwrap().0, client)
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_runs_socket_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let [real, link] = ["real.sock", "http.sock"].map(|name| dir.path().join(name));
+        assert!(matches!(reach(&link), Err(NotReached::Nobody(_))));
+        let listener = UnixListener::bind(&real).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(matches!(reach(&link), Err(NotReached::Stranger { .. })));
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        // The socket itself is reached, and a file that is none is nobody's.
+        assert!(reach(&real).is_ok() && listener.accept().is_ok());
+        fs::remove_file(&link).unwrap();
+        fs::File::create(&link).unwrap();
+        assert!(matches!(reach(&link), Err(NotReached::Nobody(_))));
     }
 
     #[test]
