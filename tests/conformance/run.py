@@ -43,6 +43,11 @@ def test(name, suite, programs, out):
         with contextlib.ExitStack() as started:
             url = target.start(programs, scratch, started)
             results = {each: suite.run(url, each, out / name / each) for each in sets}
+            # Some checks that lower a result wait 1.5 s and no longer, which a busy machine may not keep.
+            # What fails, fails.
+            for each in (each for each in sets if results[each].lowered and not results[each].failed):
+                print(f"conformance: {name}, {each}: less passed than could; once more", flush=True)
+                results[each] = suite.run(url, each, out / name / f"{each}-again")
             if any(result.failed or result.lowered for result in results.values()):
                 show_logs(scratch)
             return results
