@@ -25,6 +25,7 @@ use crate::model::{Problem, UserName};
 use crate::system::envdir::names_of;
 use crate::system::envdir::rewrite::{Draft, NotPut};
 use crate::system::seal::Keeper;
+use crate::system::trust::{self, Distrust};
 use crate::system::{account, files, terminal};
 
 /// Whose.
@@ -143,6 +144,11 @@ impl Original {
         for name in names_of(user) {
             let link = env_dir.join(&name);
             if std::fs::symlink_metadata(&link).is_ok_and(|meta| meta.is_symlink()) {
+                // Under the daemon's own rules: who owns a directory out there could lead us to anybody's file.
+                let cannot = |why: Distrust| anyhow!("cannot edit {}: it {why}", link.display());
+                let dir = std::fs::File::open(env_dir)
+                    .with_context(|| format!("cannot open {}", env_dir.display()))?;
+                trust::locate_beneath(&dir, env_dir, &name).map_err(cannot)?;
                 let path = std::fs::canonicalize(&link)
                     .with_context(|| format!("cannot read {}", link.display()))?;
                 let bytes = SecretBytes::new(files::read_bounded(&path, LARGEST)?);
@@ -292,6 +298,24 @@ mod tests {
         assert!(said.ends_with("alice.env: it was changed by somebody else meanwhile"), "{said}");
         assert_eq!(std::fs::read(&path).unwrap(), b"A=old\n");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_out_of_env_d_is_not_edited_and_one_within_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let env_dir = dir.path().join("env.d");
+        std::fs::create_dir_all(env_dir.join("..data")).unwrap();
+        for file in [dir.path().join("alice.env"), env_dir.join("..data/bob.env")] {
+            std::fs::write(file, "A=1\n").unwrap();
+        }
+        std::os::unix::fs::symlink("../alice.env", env_dir.join("alice.env")).unwrap();
+        std::os::unix::fs::symlink("..data/bob.env", env_dir.join("bob.env")).unwrap();
+        // Out, and in again.
+        std::fs::remove_file(dir.path().join("alice.env")).unwrap();
+        std::os::unix::fs::symlink("env.d/bob.env", dir.path().join("alice.env")).unwrap();
+        let said = Original::open(&env_dir, &"alice".parse().unwrap()).err().unwrap().to_string();
+        assert!(said.ends_with("leads out of its directory; put the file itself there"), "{said}");
+        assert!(Original::open(&env_dir, &"bob".parse().unwrap()).is_ok());
     }
 
     #[test]
