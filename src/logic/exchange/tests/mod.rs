@@ -254,17 +254,21 @@ fn a_process_that_refuses_every_opening_is_unfit_and_says_why() {
     assert_eq!(stage.deeds, [Deed::Unfit("it answered initialize with error -32603".to_owned())]);
 }
 
-#[test]
-fn an_adopted_process_is_up_when_it_answered_and_its_sessions_go_on() {
-    let mut stage = Stage::new(settings());
-    let record = SessionRecord {
+/// A session of an earlier daemon.
+fn record() -> SessionRecord {
+    SessionRecord {
         id: "secret".to_owned(),
         version: "2025-06-18".to_owned(),
         initialize: r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#.to_owned(),
         level: None,
         subscriptions: vec![],
-    };
-    let key = stage.exchange.restore(record, stage.now);
+    }
+}
+
+#[test]
+fn an_adopted_process_is_up_when_it_answered_and_its_sessions_go_on() {
+    let mut stage = Stage::new(settings());
+    let key = stage.exchange.restore(record(), stage.now);
     assert_eq!(stage.exchange.session("secret"), Some(key));
     let result =
         r#"{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#;
@@ -289,14 +293,7 @@ fn an_adopted_process_is_up_when_it_answered_and_its_sessions_go_on() {
 fn sessions_of_an_earlier_daemon_hear_that_the_process_is_another_and_not_where_it_is_the_same() {
     for is_same in [false, true] {
         let mut stage = Stage::new(settings());
-        let record = SessionRecord {
-            id: "secret".to_owned(),
-            version: "2025-06-18".to_owned(),
-            initialize: r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#.to_owned(),
-            level: None,
-            subscriptions: vec![],
-        };
-        let key = stage.exchange.restore(record, stage.now);
+        let key = stage.exchange.restore(record(), stage.now);
         if is_same {
             let result = format!(
                 r#"{{"protocolVersion":"2025-06-18","capabilities":{CAPABILITIES},"serverInfo":{{"name":"s","version":"1"}}}}"#
