@@ -12,13 +12,15 @@ pub fn diagnose(now: &InstanceStatus, log: &str, asker: &Asker) -> Vec<Finding> 
     let note = now.note.as_deref().unwrap_or("");
     let logs = asker.ours(&format!("logs {name}"));
     let finding = match now.state {
-        // What is wrong with it stands among the files' problems.
-        StateName::Cooling => ended(now, note, log, logs, asker),
-        StateName::Starting if now.strikes > 0 => ended(now, note, log, logs, asker),
         StateName::Killing if note.contains("do not end") => {
             let look = now.pid.map_or_else(String::new, |pid| format!(" -p {pid}"));
             let command = format!("ps -o pid,stat,wchan:30,cmd{look}");
             Finding::wrong(Code::Stuck, note, Mend::Run(command))
+        }
+        StateName::Cooling => ended(now, note, log, logs, asker),
+        // One that ends again and again is in any of these for a moment.
+        StateName::Starting | StateName::Stopping | StateName::Killing if now.strikes > 0 => {
+            ended(now, note, log, logs, asker)
         }
         // What is wrong with a refused one stands among the files' problems; the others pass.
         StateName::Refused
@@ -69,7 +71,8 @@ fn ended(now: &InstanceStatus, note: &str, log: &str, logs: Mend, asker: &Asker)
     let said = last.map_or_else(String::new, |line| format!("; its last words: {line}"));
     // The next try's time would be another at each look.
     let what = note.split("; next try").next().unwrap_or(note);
-    let what = if what.is_empty() { "ends by itself" } else { what };
+    let ended = now.last_exit.as_deref().unwrap_or("ends by itself");
+    let what = if what.is_empty() { ended } else { what };
     Finding { weight: Weight::Wrong, ..Finding::wrong(code, format!("{what}{said}"), mend) }
 }
 

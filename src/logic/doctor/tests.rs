@@ -180,6 +180,22 @@ fn a_servers_last_words_say_what_to_do() {
 }
 
 #[test]
+fn a_server_that_ends_again_and_again_is_told_of_at_every_moment() {
+    for state in [StateName::Starting, StateName::Stopping, StateName::Killing, StateName::Cooling] {
+        let last_exit = Some("exited with status 3".to_owned());
+        let mut now = InstanceStatus { state, last_exit, ..cooling("") };
+        let found = server::diagnose(&now, "boom", &asker(true));
+        let told: Vec<_> = found.iter().map(|one| (one.code, one.wrong.as_str())).collect();
+        let boom = "exited with status 3; its last words: boom";
+        assert_eq!(told, [(Code::Crash, boom)], "{state:?}");
+        // What is only being started or stopped is well.
+        now.strikes = 0;
+        let is_told = !server::diagnose(&now, "", &asker(true)).is_empty();
+        assert_eq!(is_told, state == StateName::Cooling, "{state:?}");
+    }
+}
+
+#[test]
 fn what_follows_from_another_finding_is_not_told_beside_it() {
     let server: ServerName = "notes".parse().unwrap();
     let of =
