@@ -10,7 +10,7 @@ mod ready;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::session::Session;
@@ -130,7 +130,7 @@ fn list(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
 fn write(text: &str, example: &Path, session: &Session) -> anyhow::Result<()> {
     let places = &session.places;
     if let Some(dir) = places.config.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        files::make_way(dir)?;
     }
     // Nobody but the daemon needs to know who has a file.
     files::make_dir(&places.env_dir, 0o700)?;

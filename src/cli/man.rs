@@ -8,6 +8,7 @@ use clap::{CommandFactory, ValueHint};
 use super::Outcome;
 use super::args::Cli;
 use super::print::Print;
+use crate::system::files;
 
 /// Where to.
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,7 @@ pub struct Args {
 pub fn run(args: &Args, print: &Print) -> anyhow::Result<Outcome> {
     let command = Cli::command();
     if let Some(dir) = &args.dir {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        files::make_way(dir)?;
         clap_mangen::generate_to(command, dir)
             .with_context(|| format!("cannot write the manual into {}", dir.display()))?;
     } else {

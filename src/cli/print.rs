@@ -208,11 +208,20 @@ fn sentence(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// `text` without control characters; what was one is shown as a replacement character.
+/// `text` without characters that steer a terminal; what was one is shown as a replacement character.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    let shown = |c: char| if is_steering(c) && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
+}
+
+/// True for control characters, and for those that turn the direction of what follows them (all that
+/// Unicode has: UAX #9, section 2), by which a line shows other words than it has.
+#[must_use]
+pub fn is_steering(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
 }
 
 /// `text`, at most `width` characters of it, with a mark where the rest is missing.
@@ -235,6 +244,19 @@ mod tests {
     #[test]
     fn a_note_cannot_write_on_the_terminal() {
         assert_eq!(clean("a\x1b[2Jb\u{9b}c\r"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}");
+    }
+
+    #[test]
+    fn a_note_says_on_the_terminal_what_it_has_in_it() {
+        // Bidi_Control in Unicode's PropList.txt.
+        let all =
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        for turn in all.chars() {
+            assert_eq!(clean(&format!("a{turn}b")), "a\u{fffd}b", "{turn:?}");
+        }
+        // Its neighbours, and letters that are written from the right.
+        let stays = "\u{61b}\u{200d}\u{2010}\u{2027}\u{202f}\u{2065}\u{206a} … → שלום سلام";
+        assert_eq!(clean(stays), stays);
     }
 
     #[test]

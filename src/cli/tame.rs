@@ -1,7 +1,10 @@
 //! Makes a server's output safe for a terminal.
 //!
 //! A server writes what it likes, and an administrator looks at it. Colours stay; every other
-//! control sequence is shown as text, so that it cannot move the cursor, set a title or answer.
+//! control sequence is shown as text, so that it cannot move the cursor, set a title or answer; and
+//! so is what turns the direction of text.
+
+use super::print::is_steering;
 
 /// Longest colour sequence that is taken for one.
 const LONGEST: usize = 32;
@@ -10,7 +13,7 @@ const LONGEST: usize = 32;
 #[derive(Debug, Default)]
 pub struct Tame {
     /// The beginning of what may be a colour (ECMA-48 SGR: ESC `[` digits and `;` `m`), or of a
-    /// control character in UTF-8.
+    /// character in UTF-8 that steers.
     held: Vec<u8>,
 }
 
@@ -25,22 +28,24 @@ impl Tame {
     }
 
     fn take(&mut self, byte: u8, shown: &mut Vec<u8>) {
-        match (self.held.len(), byte) {
-            (0, 0x1b | 0xc2) => self.held.push(byte),
-            (0, _) => show(byte, shown),
-            // U+0080 to U+009F are the same controls again.
-            (1, 0x80..=0x9f) if self.held == [0xc2] => {
-                self.held.clear();
-                shown.extend("\u{fffd}".as_bytes());
+        match (self.held.as_slice(), byte) {
+            // C2: U+0080 to U+009F, the same controls again. D8, E2: where the others are.
+            ([], 0x1b | 0xc2 | 0xd8 | 0xe2) | ([0xe2], 0x80 | 0x81) => self.held.push(byte),
+            ([], _) => show(byte, shown),
+            ([0xc2 | 0xd8] | [0xe2, _], 0x80..=0xbf) => {
+                self.held.push(byte);
+                let letter = std::mem::take(&mut self.held);
+                let steers = std::str::from_utf8(&letter).is_ok_and(|text| text.chars().any(is_steering));
+                shown.extend_from_slice(if steers { "\u{fffd}".as_bytes() } else { &letter });
             }
-            (1, b'[') if self.held == [0x1b] => self.held.push(byte),
-            (2..LONGEST, b'0'..=b'9' | b';') => self.held.push(byte),
-            (2..=LONGEST, b'm') => {
+            ([0x1b], b'[') => self.held.push(byte),
+            ([0x1b, _, ..], b'0'..=b'9' | b';') if self.held.len() < LONGEST => self.held.push(byte),
+            ([0x1b, _, ..], b'm') => {
                 shown.append(&mut self.held);
                 shown.push(byte);
             }
             _ => {
-                // An accented letter, or a sequence that is no colour.
+                // Another letter, or a sequence that is no colour.
                 for held in std::mem::take(&mut self.held) {
                     show(held, shown);
                 }
@@ -62,6 +67,7 @@ fn show(byte: u8, shown: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::print::clean;
 
     fn tamed(pieces: &[&str]) -> String {
         let mut tame = Tame::default();
@@ -84,6 +90,19 @@ mod tests {
         assert_eq!(tamed(&["\x1b\x1b[2J"]), "^[^[[2J");
         let long = format!("\x1b[{}m", "1;".repeat(40));
         assert!(!tamed(&[&long]).contains('\x1b'));
+    }
+
+    #[test]
+    fn what_turns_the_direction_of_text_is_taken_out_of_it() {
+        let all: String = ('\u{a0}'..=char::MAX).collect();
+        assert!(tamed(&[&all]) == clean(&all), "it is the same as in what mcpsup says itself");
+        // What only begins so.
+        let mut tame = Tame::default();
+        assert_eq!(tame.feed(b"a\xe2\x80"), b"a");
+        assert_eq!(
+            tame.feed(b"\xae\xe2\x80\x1b[2J\xd8\xe2\x81m\xe20"),
+            b"\xef\xbf\xbd\xe2\x80^[[2J\xd8\xe2\x81m\xe20"
+        );
     }
 
     #[test]

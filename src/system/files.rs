@@ -106,6 +106,24 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// Makes the directory `path` and those above it, as far as they are missing: 0755 or less, by the
+/// umask; one that an open umask leaves to everybody is never made.
+///
+/// # Errors
+///
+/// When one cannot be made, or is no directory.
+pub fn make_way(path: &Path) -> Result<(), FileError> {
+    way(path).map_err(FileError::of("make the directory", path))
+}
+
+fn way(path: &Path) -> io::Result<()> {
+    // The way to "mcpsup.toml" is there.
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
 /// Makes the directory `path` with `mode`, and those above it that are missing with 0755; one
 /// that exists is checked, and its mode narrowed to `mode` where it is ours.
 ///
@@ -118,8 +136,8 @@ pub fn make_dir(path: &Path, mode: u32) -> Result<(), FileError> {
 }
 
 fn made(path: &Path, mode: u32) -> io::Result<()> {
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
+    if let Some(above) = path.parent() {
+        way(above)?;
     }
     let fresh = match std::fs::DirBuilder::new().mode(mode & 0o700).create(path) {
         Ok(()) => true,

@@ -12,13 +12,15 @@ use crate::host::{LIMIT, MCPSUP, example, text};
 /// Where somebody begins.
 struct Beginning {
     dir: tempfile::TempDir,
+    /// Where mcpsup.toml is to be, from there.
+    config: PathBuf,
 }
 
 impl Beginning {
     fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("mcpsup-it-").tempdir().unwrap();
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
-        Self { dir }
+        Self { dir, config: "mcpsup.toml".into() }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -27,7 +29,7 @@ impl Beginning {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(MCPSUP);
-        command.arg("--config").arg(self.at("mcpsup.toml")).args(args);
+        command.arg("--config").arg(self.dir.path().join(&self.config)).args(args);
         command
             .env("HOME", self.dir.path())
             .env("NO_COLOR", "1")
@@ -40,6 +42,15 @@ impl Beginning {
         self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// The same by somebody whose umask closes nothing.
+    fn run_openly(&self, args: &[&str]) -> Output {
+        let plain = self.command(args);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(plain.get_program()).args(plain.get_args());
+        command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
     fn read(&self, path: &str) -> String {
         std::fs::read_to_string(self.at(path)).unwrap()
     }
@@ -48,7 +59,8 @@ impl Beginning {
 impl Drop for Beginning {
     fn drop(&mut self) {
         // The daemon that init left running, by the pid that it locked its state with.
-        let Ok(pid) = std::fs::read_to_string(self.at("state/lock")) else { return };
+        let state = self.dir.path().join(&self.config).with_file_name("state");
+        let Ok(pid) = std::fs::read_to_string(state.join("lock")) else { return };
         let pid: i32 = pid.trim().parse().unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
         until(|| !crate::host::is_alive(pid), || "the daemon does not end".to_owned());
@@ -183,6 +195,38 @@ fn a_newcomer_answers_three_questions_and_has_a_server_that_is_up() {
     has_round_trip(&other);
     // A second time nothing is overwritten.
     assert_eq!(other.run(&["init", "--user", "bob", "--", &lines]).status.code(), Some(1));
+}
+
+/// Directories and files below `dir` that others may write.
+fn open_to_writers(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(meta) = path.symlink_metadata() else { continue };
+        if (meta.is_dir() || meta.is_file()) && meta.permissions().mode() & 0o022 != 0 {
+            found.push(path.clone());
+        }
+        if meta.is_dir() {
+            found.extend(open_to_writers(&path));
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_is_left_open_to_others_by_an_open_umask() {
+    let mut place = Beginning::new();
+    place.config = "deep/er/mcpsup.toml".into();
+    let lines = lines();
+    for args in [
+        &["init", "--user", "alice", "--start", "--", &lines][..],
+        &["client", "alice", "--for", "codex", "--write"],
+    ] {
+        let done = place.run_openly(args);
+        assert!(done.status.success(), "{args:?}: {}{}", text(&done.stdout), text(&done.stderr));
+    }
+    assert!(place.at(".codex/config.toml").is_file());
+    assert_eq!(open_to_writers(place.dir.path()), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -101,8 +101,9 @@ fn only_roots_way(path: &Path) -> anyhow::Result<()> {
 }
 
 fn create(path: &Path, text: &str) -> anyhow::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    if let Some(dir) = path.parent() {
+        files::make_way(dir)?;
+    }
     Ok(files::replace(path, text.as_bytes(), 0o600)?)
 }
 
