@@ -49,14 +49,15 @@ deb: all
 rpm: all
 	packaging/rpm/build "$(OUT)"
 
-# The Debian package in a virtual machine: installed, used by MCP Inspector, upgraded under the servers,
-# removed, purged. Takes what test-systemd takes, dpkg-dev and npm; writes down what was seen.
+# The packages in virtual machines: the README's first minutes with one, used by MCP Inspector, upgraded
+# under the servers, removed, purged; and the RPM likewise. Takes what test-systemd takes, dpkg-dev,
+# rpm and npm; writes down what was seen.
 test-package: all
-	rm -f target/test-package/*.deb
-	REVISION=1 packaging/deb/build target/test-package
-	REVISION=2 packaging/deb/build target/test-package
+	rm -f target/test-package/*.deb target/test-package/*.rpm
+	for revision in 1 2; do for kind in deb rpm; do \
+		REVISION=$$revision packaging/$$kind/build target/test-package || exit 1; done; done
 	tests/systemd/inspector.sh target/test-package/inspector.tgz
-	python3 tests/systemd/run.py --title "The Debian package" --by "make test-package" --report docs/package.md package
+	python3 tests/systemd/run.py --title "The packages" --by "make test-package" --report docs/package.md newcomer package rpm
 
 # What the crates in it are: known holes, licences, origins (deny.toml). Needs cargo-deny; the list of
 # known holes is fetched, so CI asks for the rest only.

@@ -432,15 +432,33 @@ fn a_user_does_for_themself_what_is_shown_and_a_program_asks_the_control_socket(
 
 /// Who runs what the blocks of README.md say: a section, the command or `*` for all of them, and a file
 /// with what stands in it because it runs that. This file runs its blocks from the page itself.
-const RUN_BY: [(&str, &str, &str, &str); 10] = [
+const RUN_BY: [(&str, &str, &str, &str); 12] = [
     ("Two commands", "make demo", "tests/readme.rs", "\"Two commands\""),
     ("Two commands", "make test", ".ci/run", "\nmake test\n"),
     ("A first configuration by hand", "*", "tests/readme.rs", "\"A first configuration by hand\""),
     // `make`, and what it makes installed, removed, and upgraded.
     ("On a host", "make && sudo make install", "Makefile", "test-package: all\n"),
     ("On a host", "make && sudo make install", "tests/install.rs", "make(&[\"install\"]"),
-    ("On a host", "sudo systemctl daemon-reload", "tests/systemd/lib.sh", "systemctl daemon-reload\n"),
+    (
+        "On a host",
+        "sudo systemctl daemon-reload",
+        "tests/systemd/lib.sh",
+        "systemctl daemon-reload && systemd-sysusers\n",
+    ),
     ("On a host", "sudo mcpsup", "tests/readme.rs", "\"On a host\""),
+    // With the package, under systemd, by an administrator with sudo.
+    (
+        "On a host",
+        "sudo mcpsup init",
+        "tests/systemd/scenarios/newcomer.sh",
+        "at_terminal admin \"sudo mcpsup init\"",
+    ),
+    (
+        "On a host",
+        "sudo mcpsup add bob",
+        "tests/systemd/scenarios/newcomer.sh",
+        "at_terminal admin \"sudo mcpsup add bob\"",
+    ),
     ("On a host", "mcpsup status", "tests/readme.rs", "\"On a host\""),
     ("On a host", "sudo editor /etc/mcpsup/mcpsup.toml", "tests/readme.rs", "\"On a host\""),
     ("For your users", "*", "tests/readme.rs", "\"For your users\""),

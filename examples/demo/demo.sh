@@ -15,7 +15,9 @@ else
     case ${CARGO_TARGET_DIR:=target} in /*) ;; *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR ;; esac
     export CARGO_TARGET_DIR
     # An unoptimised build: it is there sooner, and fast enough for two users.
-    cargo build --locked --quiet --bin mcpsup --example notes --example call
+    # Who waits minutes for the first one, at a terminal, sees what for.
+    [ -t 2 ] && quiet= || quiet=--quiet
+    cargo build --locked $quiet --bin mcpsup --example notes --example call
     bin=$CARGO_TARGET_DIR/debug
 fi
 

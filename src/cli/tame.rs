@@ -30,7 +30,7 @@ impl Tame {
     fn take(&mut self, byte: u8, shown: &mut Vec<u8>) {
         match (self.held.as_slice(), byte) {
             // C2: U+0080 to U+009F, the same controls again. D8, E2: where the others are.
-            ([], 0x1b | 0xc2 | 0xd8 | 0xe2) | ([0xe2], 0x80 | 0x81) => self.held.push(byte),
+            ([], 0x1b | 0xc2 | 0xd8 | 0xe2) | ([0xe2], 0x80 | 0x81) | ([0x1b], b'[') => self.held.push(byte),
             ([], _) => show(byte, shown),
             ([0xc2 | 0xd8] | [0xe2, _], 0x80..=0xbf) => {
                 self.held.push(byte);
@@ -38,7 +38,6 @@ impl Tame {
                 let steers = std::str::from_utf8(&letter).is_ok_and(|text| text.chars().any(is_steering));
                 shown.extend_from_slice(if steers { "\u{fffd}".as_bytes() } else { &letter });
             }
-            ([0x1b], b'[') => self.held.push(byte),
             ([0x1b, _, ..], b'0'..=b'9' | b';') if self.held.len() < LONGEST => self.held.push(byte),
             ([0x1b, _, ..], b'm') => {
                 shown.append(&mut self.held);

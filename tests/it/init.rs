@@ -294,5 +294,6 @@ fn what_cannot_begin_writes_nothing() {
     person.answers("which of them, or the command of your own:", "\u{4}");
     let (status, page) = person.leaves("nothing is written: the input was ended");
     assert_eq!(status, Some(1), "{page}");
+    assert!(page.ends_with("\nmcpsup: nothing is written: the input was ended\n"), "{page}");
     assert!(!place.at("mcpsup.toml").exists());
 }

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 SUITE = "bookworm"
-PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,iproute2,procps,kmod,ca-certificates"
+PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,iproute2,procps,kmod,ca-certificates,sudo,rpm"
 KERNEL = "linux-image-cloud-amd64"
 
 QEMU = "qemu-system-x86_64"

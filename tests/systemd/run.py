@@ -12,7 +12,7 @@ fresh for each. To add one:
 
     scenarios/mine.sh
         # brings: target/debian/*.deb       files of the checkout (globs), found in $PAYLOAD in the guest
-        install_mcpsup                      puts program, units and accounts in place; or do it yourself
+        install_mcpsup                      what `make install` does, and servers in /opt/mcp; or do it yourself
         check "a sentence that is true" command and arguments
         check "another" eval '[ "$(mcpsup status | wc -l)" = 3 ]'
         until_so 30 command …               waits for it; what `check` is to be told in time: check "…" until_so 30 …
@@ -75,12 +75,20 @@ def unbuilt(scenario):
     return ", ".join(pattern for pattern, files in brought(scenario).items() if not files)
 
 
+def installed(program, scratch):
+    """What `make install` installs of it, below a directory."""
+    words = ["make", "-s", "--no-print-directory", "install", f"DESTDIR={scratch}", f"PROGRAM={program}", "PREFIX=/usr/local"]
+    subprocess.run(words, cwd=ROOT, check=True)
+    return scratch
+
+
 def payload(scenario, programs, file):
     """Everything that goes into the guest, as a raw tar on a disk of its own."""
     with tarfile.open(file, "w") as tar:
         for name, program in programs.items():
             tar.add(program, f"bin/{name}")
-        tar.add(ROOT / "units", "units")
+        with tempfile.TemporaryDirectory(prefix="mcpsup-vm.") as scratch:
+            tar.add(installed(programs["mcpsup"], scratch), "installed")
         tar.add(HERE / "lib.sh", "lib.sh")
         tar.add(scenario, "scenario.sh")
         for path in (path for files in brought(scenario).values() for path in files):

@@ -31,7 +31,10 @@ pub(super) fn plan(args: &Args, session: &Session) -> anyhow::Result<Plan> {
 fn line(question: &str, usual: &str, session: &Session) -> anyhow::Result<String> {
     let shown = if usual.is_empty() { String::new() } else { format!(" [{usual}]") };
     session.print.ask(&format!("{question}{shown} "));
-    let Some(typed) = terminal::read_shown()? else { bail!("nothing is written: the input was ended") };
+    let Some(typed) = terminal::read_shown()? else {
+        session.print.answered();
+        bail!("nothing is written: the input was ended")
+    };
     let typed = typed.trim();
     Ok(if typed.is_empty() { usual } else { typed }.to_owned())
 }

@@ -89,7 +89,7 @@ systemctl daemon-reload
 check "it starts again" eval 'systemctl start mcpsup && until_so 60 state_is alice up'
 
 # A hand-made unit without a file descriptor store.
-sed -e '/FileDescriptorStoreMax/d' -e '/FDSTORE/d' /etc/systemd/system/mcpsup.service >/run/systemd/system/mcpsup.service
-mv /etc/systemd/system/mcpsup.service /root/ && systemctl daemon-reload && systemctl restart mcpsup
+sed -e '/FileDescriptorStoreMax/d' -e '/FDSTORE/d' /usr/local/lib/systemd/system/mcpsup.service >/run/systemd/system/mcpsup.service
+systemctl daemon-reload && systemctl restart mcpsup
 check "where nobody keeps the doors, status -v names the window" has "$(mcpsup status -v)" "note: while the daemon is restarted, users' ports are nobody's"
 check "the journal is free of secrets" not grep -E 'secret-credential' <<<"$(journalctl -b)"

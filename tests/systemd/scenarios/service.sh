@@ -7,14 +7,15 @@ configure "$NOTES"
 save alice 'NOTES_TOKEN=alices-secret-credential'
 save bob 'NOTES_TOKEN=bobs-secret-credential'
 
+check "the group is there" getent group mcpsup
 check "systemd-analyze verify has nothing to say" \
-    same "$(systemd-analyze verify --man=no /etc/systemd/system/mcpsup{,-runs}.service 2>&1)" ""
+    same "$(systemd-analyze verify --man=no /usr/local/lib/systemd/system/mcpsup{,-runs}.service 2>&1)" ""
 analysis=$(systemd-analyze security --no-pager mcpsup.service)
 exposure=$(sed -n 's/.*Overall exposure level for .*: \([0-9.]*\) .*/\1/p' <<<"$analysis")
 check "its exposure, $exposure, is not more than it was" perl -e 'exit !($ARGV[0] > 0 && $ARGV[0] <= 4.8)' "$exposure"
 unexplained() {
     local point words why bad=0
-    why=$(grep '^#' /etc/systemd/system/mcpsup.service)
+    why=$(grep '^#' /usr/local/lib/systemd/system/mcpsup.service)
     while read -r point; do
         # CapabilityBoundingSet=~CAP_SYS_(NICE|RESOURCE), RestrictNamespaces=~user, ProtectHome=
         words=${point%%=*}=

@@ -7,7 +7,7 @@ loginctl enable-linger alice
 essential "alice has a service manager" until_so 60 systemctl is-active "user@$uid"
 own() { as alice env XDG_RUNTIME_DIR=/run/user/"$uid" PATH="$PATH" "$@"; }
 check "systemd-analyze verify has nothing to say" \
-    same "$(own systemd-analyze verify --user --man=no /etc/systemd/user/mcpsup{,-runs}.service 2>&1)" ""
+    same "$(own systemd-analyze verify --user --man=no /usr/local/lib/systemd/user/mcpsup{,-runs}.service 2>&1)" ""
 check "mcpsup init" own mcpsup init
 own sh -c 'cat >~/.config/mcpsup/mcpsup.toml' <<<"$NOTES"
 own sh -c 'umask 077; echo NOTES_TOKEN=alices-secret-credential >~/.config/mcpsup/env.d/work.env
