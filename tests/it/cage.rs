@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use mcpsup::model::cage::{Apart, Tier};
 
 use crate::access::notes_on_a_socket;
 use crate::host::{Host, copy_program, example, notes, text};
 use crate::seen;
-use crate::tree::{NOBODY, bring, give_to_nobody};
+use crate::tree::{ORDINARY, bring, give_to_ordinary};
 
 /// One attack: what it is called here, what the intruder calls it, and on what.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ impl Scene {
         self.host.save("alice", &format!("{alice}\nTOKEN=alices-own-token\n"));
         self.host.save("bob", &format!("{bob}\nTOKEN=bobs-own-token\n"));
         if seen::is_root() && self.host.path().join("bin").exists() {
-            give_to_nobody(self.host.path());
+            give_to_ordinary(self.host.path());
         }
         self.host.ok(&["reload"]);
         self.host.until_all_up(2);
@@ -102,16 +102,16 @@ impl Scene {
     }
 
     /// Starts the daemon as an ordinary user, on a kernel that lacks this.
-    pub(crate) fn start_as_nobody(&mut self, without: &str) {
+    pub(crate) fn start_as_ordinary(&mut self, without: &str) {
         bring(&self.host, "intruder");
-        give_to_nobody(self.host.path());
+        give_to_ordinary(self.host.path());
         let mcpsup = self.host.path().join("bin/mcpsup");
         let wrapper = self.host.path().join("bin/intruder");
         let mut command = Command::new(if without.is_empty() { &mcpsup } else { &wrapper });
         if !without.is_empty() {
             command.args(["--without", without]).arg(mcpsup);
         }
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(ORDINARY).gid(ORDINARY);
         self.host.spawn_by(command);
         self.host.until("the daemon answers", || self.host.cli(&["status"]).status.success());
     }
@@ -219,14 +219,29 @@ pub(crate) fn assert_open(said: &BTreeMap<String, String>, expected: &[&str]) {
     );
 }
 
-/// True if this kernel has what the tier takes; says so if not.
+/// True if this kernel has what the tier takes; says so if not. Where another program finds it, ours has to.
 pub(crate) fn has(scene: &Scene, tier: Tier) -> bool {
     let apart = scene.apart();
     let has = apart.tier == tier;
     if !has {
+        assert!(
+            tier != Tier::Namespaces || !has_user_namespaces(),
+            "unshare makes user namespaces here, we do not:\n{}",
+            apart.lines(true).join("\n")
+        );
         eprintln!("skipped: this kernel has only the tier {}:\n{}", apart.tier, apart.lines(true).join("\n"));
     }
     has
+}
+
+/// True if an ordinary user can make namespaces here.
+fn has_user_namespaces() -> bool {
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["--map-root-user", "--mount", "--ipc", "--pid", "--fork", "true"])
+        .uid(ORDINARY)
+        .gid(ORDINARY);
+    unshare.current_dir("/").stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Who listens on loopback can be connected to by everybody on the host; the same for all tiers.
@@ -351,7 +366,7 @@ fn a_hostile_server_reaches_nothing_where_an_ordinary_user_has_namespaces() {
         return;
     }
     let mut scene = Scene::new("");
-    scene.start_as_nobody("");
+    scene.start_as_ordinary("");
     scene.begin("", "");
     if has(&scene, Tier::Namespaces) {
         assert_open(&scene.attacked_by_bob(), &[PORT]);
@@ -364,7 +379,7 @@ fn without_namespaces_a_hostile_server_learns_names_and_times_and_changes_nothin
         return;
     }
     let mut scene = Scene::new("");
-    scene.start_as_nobody("namespaces");
+    scene.start_as_ordinary("namespaces");
     scene.begin("", "");
     if has(&scene, Tier::Landlock) {
         assert_open(
@@ -385,10 +400,10 @@ fn a_server_listens_on_its_own_socket_though_others_of_its_account_may_make_none
         let notes = notes_on_a_socket().replace("transport", "for_all = false\ntransport");
         scene.host.configure(&format!("{}{notes}", intruders("for_all = false")));
         bring(&scene.host, "notes");
-        scene.start_as_nobody(without);
+        scene.start_as_ordinary(without);
         scene.host.save("alice", "MCPSUP_SERVERS=notes\nNOTES_TOKEN=alices-own-token\n");
         scene.host.save("bob", "MCPSUP_SERVERS=intruder\nTOKEN=bobs-own-token\n");
-        give_to_nobody(scene.host.path());
+        give_to_ordinary(scene.host.path());
         scene.host.ok(&["reload"]);
         scene.host.until_all_up(2);
         assert!(scene.host.call("alice", "whoami", "{}").unwrap().starts_with("alice"));
@@ -415,7 +430,7 @@ fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
     }
     // Alice herself can leave sockets about, for the comparison.
     let mut scene = Scene::with("", "[server.intruder.allow]\nunix_sockets = true\n");
-    scene.start_as_nobody("namespaces,landlock");
+    scene.start_as_ordinary("namespaces,landlock");
     scene.begin("", "");
     assert_eq!(scene.apart().tier, Tier::None);
     let not_kept = scene.not_kept();
@@ -423,7 +438,7 @@ fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
     {
         assert!(not_kept.iter().any(|one| one == what), "{what}: {not_kept:?}");
     }
-    let outside = scene.attacked_from_outside(NOBODY);
+    let outside = scene.attacked_from_outside(ORDINARY);
     for (name, said) in &outside {
         // The daemon closes its own memory, alice's run has no right to leave shared memory about,
         // and kernels differ in what they have.
@@ -470,12 +485,12 @@ fn a_host_that_has_less_than_is_asked_for_starts_nothing_and_says_what_is_missin
     ] {
         let mut scene = Scene::new(&format!("[daemon]\nisolation = \"{asked}\""));
         bring(&scene.host, "intruder");
-        give_to_nobody(scene.host.path());
+        give_to_ordinary(scene.host.path());
         let wrapper = scene.host.path().join("bin/intruder");
         let mut command = Command::new(&wrapper);
         let mcpsup = scene.host.path().join("bin/mcpsup");
         let lacking = if without.is_empty() { "nothing" } else { without };
-        command.args(["--without", lacking]).arg(&mcpsup).uid(NOBODY).gid(NOBODY);
+        command.args(["--without", lacking]).arg(&mcpsup).uid(ORDINARY).gid(ORDINARY);
         scene.host.spawn_by(command);
         assert!(!scene.host.wait_for_end().success());
         let log = scene.host.log();
@@ -485,7 +500,7 @@ fn a_host_that_has_less_than_is_asked_for_starts_nothing_and_says_what_is_missin
         let config = scene.host.path().join("mcpsup.toml");
         let mut check = Command::new(&wrapper);
         check.args(["--without", lacking]).arg(&mcpsup).arg("--config").arg(config).arg("check");
-        let check = check.uid(NOBODY).gid(NOBODY).output().unwrap();
+        let check = check.uid(ORDINARY).gid(ORDINARY).output().unwrap();
         let said = text(&check.stdout);
         assert_eq!(check.status.code(), Some(1), "{said}{}", text(&check.stderr));
         assert!(said.contains(missing), "{said}");

@@ -16,12 +16,13 @@ use crate::cage::{ON_A_PROCESS, PORT, Scene, assert_open, has};
 use crate::host::{Host, example, notes, text};
 use crate::seen::{self, Kind};
 use crate::stdio::Client;
-use crate::tree::NOBODY;
 use crate::wire;
 
 /// The account `daemon`, and a uid that is nobody's.
 const DAEMON: u32 = 1;
 const MALLORY: u32 = 54_321;
+/// `nobody`, as whom bob's servers run.
+const NOBODY: u32 = 65_534;
 
 /// What more is tried on a process from outside a run.
 const MORE_ON_A_PROCESS: [&str; 8] = [
@@ -291,7 +292,7 @@ fn whoever_is_logged_in_reaches_nothing_of_an_ordinary_users_daemon() {
     }
     for (without, tier) in [("", Tier::Namespaces), ("namespaces", Tier::Landlock)] {
         let mut scene = Scene::new("[door]\nunix = true");
-        scene.start_as_nobody(without);
+        scene.start_as_ordinary(without);
         scene.begin("", "");
         if has(&scene, tier) {
             // Their servers can make none of these, and a shared uid opens nobody's door.
@@ -309,7 +310,7 @@ fn whoever_is_logged_in_reaches_nothing_of_an_ordinary_users_daemon_without_any_
         return;
     }
     let mut scene = Scene::new("[door]\nunix = true");
-    scene.start_as_nobody("namespaces,landlock");
+    scene.start_as_ordinary("namespaces,landlock");
     scene.begin("", "");
     if has(&scene, Tier::None) {
         let none = ["alice's abstract socket", "alice's unix socket", "alice's door"];

@@ -7,7 +7,7 @@ use mcpsup::model::status::StateName;
 use serde_json::{Value, json};
 
 use crate::host::{Host, end, example, is_alive, text};
-use crate::tree::{bring, start_as_nobody};
+use crate::tree::{bring, start_as_ordinary};
 use crate::wire;
 
 /// `[server.lines]`; `more` goes below it, so it may begin with keys and go on with tables.
@@ -125,7 +125,7 @@ fn an_ordinary_users_stdio_server_may_open_its_standard_error_again() {
     host.save("alice", "TOKEN=sk-live-0123456789\n");
     if nix::unistd::geteuid().is_root() {
         bring(&host, "lines");
-        start_as_nobody(&mut host);
+        start_as_ordinary(&mut host);
     } else {
         host.start();
     }

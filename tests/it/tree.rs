@@ -63,8 +63,10 @@ fn stopping_the_daemon_leaves_no_process_behind_in_sessions() {
     a_crowd_ends(contained("session"), Host::start);
 }
 
-/// Somebody who has no right to anything here.
-pub(crate) const NOBODY: u32 = 65_534;
+/// An ordinary user: an account (and a group) that every Linux has, and that has no right to anything here.
+///
+/// Not 65534: so the kernel calls everybody in a user namespace who has not said yet who they are.
+pub(crate) const ORDINARY: u32 = 3;
 
 /// A host that belongs to an ordinary user, programs included.
 fn of_an_ordinary_user() -> Host {
@@ -87,10 +89,10 @@ pub(crate) fn bring(host: &Host, server: &str) {
     crate::host::write(&host.path().join("mcpsup.toml"), &own, 0o600);
 }
 
-pub(crate) fn start_as_nobody(host: &mut Host) {
-    give_to_nobody(host.path());
+pub(crate) fn start_as_ordinary(host: &mut Host) {
+    give_to_ordinary(host.path());
     let mut command = Command::new(host.path().join("bin/mcpsup"));
-    command.uid(NOBODY).gid(NOBODY);
+    command.uid(ORDINARY).gid(ORDINARY);
     host.spawn_by(command);
     host.until("the daemon answers", || host.cli(&["status"]).status.success());
 }
@@ -102,12 +104,12 @@ fn an_ordinary_users_daemon_that_is_to_make_namespaces_says_what_it_takes_and_do
         let toml = std::fs::read_to_string(host.path().join("mcpsup.toml")).unwrap();
         let asking = toml.replace("containment = \"session\"", "containment = \"pid-namespace\"");
         crate::host::write(&host.path().join("mcpsup.toml"), &asking, 0o600);
-        give_to_nobody(host.path());
+        give_to_ordinary(host.path());
         bring(&host, "intruder");
-        give_to_nobody(host.path());
+        give_to_ordinary(host.path());
         let mut command = Command::new(host.path().join("bin/intruder"));
         command.args(["--without", "namespaces"]).arg(host.path().join("bin/mcpsup"));
-        command.uid(NOBODY).gid(NOBODY);
+        command.uid(ORDINARY).gid(ORDINARY);
         host.spawn_by(command);
         assert!(!host.wait_for_end().success());
         let log = host.log();
@@ -115,17 +117,17 @@ fn an_ordinary_users_daemon_that_is_to_make_namespaces_says_what_it_takes_and_do
     }
 }
 
-pub(crate) fn give_to_nobody(path: &Path) {
-    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+pub(crate) fn give_to_ordinary(path: &Path) {
+    std::os::unix::fs::chown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
     if path.is_dir() {
-        std::fs::read_dir(path).unwrap().for_each(|entry| give_to_nobody(&entry.unwrap().path()));
+        std::fs::read_dir(path).unwrap().for_each(|entry| give_to_ordinary(&entry.unwrap().path()));
     }
 }
 
 #[test]
 fn stopping_an_ordinary_users_daemon_leaves_no_process_behind() {
     if seen::is_root() {
-        a_crowd_ends(of_an_ordinary_user(), start_as_nobody);
+        a_crowd_ends(of_an_ordinary_user(), start_as_ordinary);
     }
 }
 

@@ -40,7 +40,7 @@ use crate::model::cage::Namespaces;
 use crate::model::run::STOPS;
 use crate::model::spec::Account;
 use cage::calls::Filters;
-use cage::mounts;
+use cage::mounts::{self, Ids};
 use clone::{Parent, Side};
 
 /// The exit status of a launcher, or a copy of it, whose daemon is gone; nobody is left to hear it.
@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
         return ExitCode::from(NO_ORDERS);
     }
     // Once for all runs.
-    let filters = Filters::new();
+    let (filters, ids) = (Filters::new(), Ids::own());
     loop {
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
         let answer = match sides {
             Ok(Side::Copy) => {
                 drop(control);
-                return become_server(socket, make.born(), &filters);
+                return become_server(socket, make.born(), ids, &filters);
             }
             Ok(Side::Original(pid)) => Answer::Pid(pid),
             Err(error) => Answer::Failed(cannot("make a process")(error)),
@@ -113,9 +113,9 @@ pub fn try_cage() -> ExitCode {
 }
 
 /// In the copy: hears its orders and becomes the server.
-fn become_server(mut socket: UnixStream, born: Namespaces, filters: &Filters) -> ExitCode {
+fn become_server(mut socket: UnixStream, born: Namespaces, ids: Ids, filters: &Filters) -> ExitCode {
     // Before there is anything to be found in this memory.
-    let named = if born.user { name_ids() } else { Ok(()) };
+    let named = if born.user { keep_ids(ids) } else { Ok(()) };
     let Ok(orders) = read::<Orders>(&mut socket) else { return ExitCode::from(NO_ORDERS) };
     let done = named.and_then(|()| {
         if born.pid {
@@ -137,10 +137,10 @@ fn become_server(mut socket: UnixStream, born: Namespaces, filters: &Filters) ->
 
 /// In a user namespace of its own, where it is nobody yet. The files for that belong to root as long
 /// as its memory is closed.
-fn name_ids() -> Result<(), Failure> {
+fn keep_ids(ids: Ids) -> Result<(), Failure> {
     let dumpable = |yes| prctl::set_dumpable(yes).map_err(io::Error::from);
     dumpable(true)
-        .and_then(|()| mounts::map_own_ids())
+        .and_then(|()| ids.keep())
         .and_then(|()| dumpable(false))
         .map_err(cannot("use a user namespace"))
 }

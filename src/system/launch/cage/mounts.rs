@@ -69,16 +69,30 @@ fn is_covered(path: &Path) -> bool {
     PRIVATE.iter().chain(&[TERMINALS]).any(|top| path.starts_with(top) && path != Path::new(top))
 }
 
-/// Makes this process root of its own user namespace, for as long as it has not given that up: its
-/// uid and gid stay what they are.
-///
-/// Who made it must not have closed its memory before, else the files below belong to root; it
-/// knows nothing yet that anybody could find there.
-pub(in crate::system::launch) fn map_own_ids() -> io::Result<()> {
-    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    put("/proc/self/setgroups", "deny")?;
-    put("/proc/self/gid_map", &format!("{gid} {gid} 1"))?;
-    put("/proc/self/uid_map", &format!("{uid} {uid} 1"))
+/// Who this process is. To be asked before it is in a user namespace of its own: there the kernel
+/// calls it nobody (65534) until it is said who it is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::system::launch) struct Ids {
+    uid: u32,
+    gid: u32,
+}
+
+impl Ids {
+    pub(in crate::system::launch) fn own() -> Self {
+        Self { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() }
+    }
+
+    /// Makes this process root of its own user namespace, for as long as it has not given that up: its
+    /// uid and gid stay what they were.
+    ///
+    /// Who made it must not have closed its memory before, else the files below belong to root; it
+    /// knows nothing yet that anybody could find there.
+    pub(in crate::system::launch) fn keep(self) -> io::Result<()> {
+        let Self { uid, gid } = self;
+        put("/proc/self/setgroups", "deny")?;
+        put("/proc/self/gid_map", &format!("{gid} {gid} 1"))?;
+        put("/proc/self/uid_map", &format!("{uid} {uid} 1"))
+    }
 }
 
 fn put(path: &str, text: &str) -> io::Result<()> {

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::calls::Filters;
-use super::mounts::{self, Plan};
+use super::mounts::{self, Ids, Plan};
 use super::{because, cannot, rights};
 use crate::model::cage::{Calls, Ground, Namespaces, Proc, Tried};
 use crate::system::launch::clone::{self, Side};
@@ -77,11 +77,12 @@ fn attempt(namespaces: Namespaces, what: impl FnOnce() -> Result<(), Failure>) -
 /// What a copy of this process says.
 fn attempted(namespaces: Namespaces, what: impl FnOnce(&mut UnixStream)) -> io::Result<String> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
+    let ids = Ids::own();
     match clone::copy(None::<&File>, namespaces, clone::Parent::Us)? {
         Side::Copy => {
             drop(ours);
             if namespaces.user
-                && let Err(error) = mounts::map_own_ids()
+                && let Err(error) = ids.keep()
             {
                 theirs.write_all(format!("cannot use a user namespace: {error}\n").as_bytes())?;
                 leave();
