@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
+use super::alarm::Alarm;
 use super::answer::Refusal;
 use super::bridge::Events;
 use super::proxy::Passed;
@@ -56,17 +57,19 @@ pub(super) struct Upload {
     body: Incoming,
     left: u64,
     patience: Duration,
-    /// Made when the client first keeps us waiting.
-    silence: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
+    /// When the client, who keeps us waiting, was silent for too long.
+    silent_at: Option<Instant>,
     fate: Arc<Fate>,
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, most: u64, patience: Duration, fate: Arc<Fate>) -> Self {
+    /// `alarm`: of the task that reads it.
+    pub(super) fn new(body: Incoming, most: u64, patience: Duration, alarm: Alarm, fate: Arc<Fate>) -> Self {
         fate.open.store(true, Relaxed);
         fate.too_large.store(false, Relaxed);
         fate.slow.store(false, Relaxed);
-        Self { body, left: most, patience, silence: None, fate }
+        Self { body, left: most, patience, alarm, silent_at: None, fate }
     }
 
     /// Reads what is left and keeps nothing of it.
@@ -76,8 +79,8 @@ impl Upload {
 
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         let patience = self.patience;
-        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(patience)));
-        silence.as_mut().poll(cx).is_ready()
+        let end = *self.silent_at.get_or_insert_with(|| Instant::now() + patience);
+        self.alarm.poll(end, cx).is_ready()
     }
 }
 
@@ -100,9 +103,7 @@ impl Body for Upload {
             }
             return Poll::Pending;
         };
-        if let Some(silence) = &mut this.silence {
-            silence.as_mut().reset(Instant::now() + this.patience);
-        }
+        this.silent_at = None;
         let Some(frame) = frame else {
             return Poll::Ready(None);
         };

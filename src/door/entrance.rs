@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, Uri};
 
 use super::Frame;
+use super::alarm::Alarm;
 use super::guest::Guest;
 
 /// One instance's entrance from inside.
@@ -34,8 +35,9 @@ impl Entrance {
         // The path of a configuration that was read; if it were none, the instance says so.
         *request.uri_mut() = self.path.parse().unwrap_or_else(|_| Uri::default());
         let settings = self.frame.settings.borrow().clone();
-        let answer =
-            Guest::new(&self.frame, settings, None, None, Arc::default()).answer_insider(request).await;
+        let answer = Guest::new(&self.frame, settings, None, None, Arc::default(), Alarm::default())
+            .answer_insider(request)
+            .await;
         answer.map(|body| BoxBody::new(body.map_err(io::Error::other)))
     }
 }

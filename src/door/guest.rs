@@ -11,9 +11,10 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tracing::debug;
 
+use super::alarm::Alarm;
 use super::answer::Refusal;
 use super::body::Reply;
 use super::bridge::Bridge;
@@ -44,7 +45,8 @@ pub(super) async fn serve(
         return;
     }
     let head_timeout = settings.limits.head_timeout;
-    let guest = Guest::new(&frame, settings, peer, waiting, client.endless());
+    let alarm = Alarm::default();
+    let guest = Guest::new(&frame, settings, peer, waiting, client.endless(), alarm.clone());
     // Boxed: nearly all connections show at once that they may pass, or need not.
     let mut has_to_go = guest.waiting.as_ref().map(|waiting| Box::pin(waiting.has_to_go(PATIENCE)));
     let mut route = match &frame.behind {
@@ -56,7 +58,7 @@ pub(super) async fn serve(
         async move { Ok::<_, Infallible>(guest.answer(request).await) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(alarm)
         .header_read_timeout(head_timeout)
         .max_buf_size(BUFFER)
         .max_headers(HEADERS)
@@ -119,6 +121,8 @@ pub(super) struct Guest {
     bears_token: AtomicBool,
     /// They are being told something that has no end.
     endless: Arc<AtomicBool>,
+    /// Of the task that serves the connection.
+    alarm: Alarm,
     settings: Arc<Settings>,
     way: Way,
 }
@@ -136,6 +140,7 @@ impl Guest {
         peer: Option<u32>,
         waiting: Option<Waiting>,
         endless: Arc<AtomicBool>,
+        alarm: Alarm,
     ) -> Arc<Self> {
         let way = match &frame.behind {
             Behind::Http(route) => {
@@ -145,7 +150,7 @@ impl Guest {
             Behind::Stdio(bridge) => Way::Bridge(bridge.clone()),
         };
         let bears_token = AtomicBool::new(false);
-        Arc::new(Self { frame: frame.clone(), peer, waiting, bears_token, endless, settings, way })
+        Arc::new(Self { frame: frame.clone(), peer, waiting, bears_token, endless, alarm, settings, way })
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
@@ -196,7 +201,9 @@ impl Guest {
                 proxy.clone().pass(request).await.unwrap_or_else(|refusal| refusal.response())
             }
             // Boxed: a connection between two requests should not carry the room for one.
-            Way::Bridge(bridge) => Box::pin(bridge.clone().answer(request, &self.settings.limits)).await,
+            Way::Bridge(bridge) => {
+                Box::pin(bridge.clone().answer(request, &self.settings.limits, &self.alarm)).await
+            }
         }
     }
 

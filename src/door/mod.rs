@@ -20,9 +20,10 @@
 //!
 //! Beside those of the picture (`accept`, `guest`, `proxy`): `gate` and `lobby` (who may come in, and who has not
 //! shown it yet), `entrance` (the way past the port), `route` (where to), `stream` and `body` (what passes),
-//! `answer` (our own words).
+//! `answer` (our own words), `alarm` (how long all that may take).
 
 mod accept;
+mod alarm;
 mod answer;
 mod body;
 pub mod bridge;

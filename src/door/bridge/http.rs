@@ -10,12 +10,13 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 
 use super::events::{Events, PRIMED_SINCE, Reading};
 use super::heads::{self, Fault, SESSION};
 use super::line::Line;
 use super::{Bridge, sessions};
+use crate::door::alarm::Alarm;
 use crate::door::answer::Refusal;
 use crate::door::body::{Cut, Reply, Upload};
 use crate::logic::era::{self, Post};
@@ -38,6 +39,7 @@ struct Letter<'a> {
     headers: &'a HeaderMap,
     bytes: &'a [u8],
     body: frame::Body<'a>,
+    alarm: &'a Alarm,
     /// How long it may wait for a process.
     wait: Duration,
     deadline: Instant,
@@ -67,19 +69,25 @@ impl Bridge {
         self: Arc<Self>,
         request: Request<Incoming>,
         limits: &Limits,
+        alarm: &Alarm,
     ) -> Response<Reply> {
         if request.uri().path() != self.path {
             return fault((StatusCode::NOT_FOUND, "there is nothing at this path"));
         }
         match *request.method() {
-            Method::POST => self.post(request, limits).await,
+            Method::POST => self.post(request, limits, alarm).await,
             Method::GET => self.get(request.headers()).unwrap_or_else(fault),
             Method::DELETE => self.delete(request.headers()).unwrap_or_else(fault),
             _ => not_allowed("GET, POST, DELETE"),
         }
     }
 
-    async fn post(self: Arc<Self>, request: Request<Incoming>, limits: &Limits) -> Response<Reply> {
+    async fn post(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        limits: &Limits,
+        alarm: &Alarm,
+    ) -> Response<Reply> {
         let deadline = Instant::now() + limits.wait;
         let (parts, body) = request.into_parts();
         let headers = parts.headers;
@@ -88,7 +96,7 @@ impl Bridge {
         }
         // It sends nothing before it is told to go on (RFC 9110, 10.1.1).
         let is_awaited = headers.contains_key(EXPECT);
-        let claimed = match self.collect(body, is_awaited, limits).await {
+        let claimed = match self.collect(body, is_awaited, limits, alarm).await {
             Ok(claimed) => claimed,
             Err(refusal) => return refusal.response(),
         };
@@ -101,7 +109,7 @@ impl Bridge {
             Err(wrong) => return refused(wrong),
         };
         let (bytes, wait) = (&*claimed.body, limits.wait);
-        let letter = Letter { headers: &headers, bytes, body, wait, deadline };
+        let letter = Letter { headers: &headers, bytes, body, alarm, wait, deadline };
         let answer = match post {
             Post::Modern => self.post_to(&self.base, &letter, None).await,
             Post::InSession => {
@@ -153,9 +161,9 @@ impl Bridge {
                 let wants_events = heads::prefers_events(letter.headers);
                 let reading = Reading::new(line.clone(), stream);
                 Ok(if wants_events {
-                    answer_as_stream(reading, from).await
+                    answer_as_stream(reading, from, letter.alarm).await
                 } else {
-                    answer_soon(reading, from).await
+                    answer_soon(reading, from, letter.alarm).await
                 })
             }
             Ok((_, Posted::Refused(wrong))) | Err(wrong) => Ok(refused(wrong)),
@@ -177,8 +185,8 @@ impl Bridge {
             };
             // Nobody knows of this session yet, so it ends with whoever waits for it.
             let mut reading = Reading::new(begun.line.clone(), stream);
-            let next = timeout_at(letter.deadline, reading.next()).await;
-            let next = next.map_err(|_| Refusal::StillDown)?;
+            let next = letter.alarm.limit(letter.deadline, reading.next()).await;
+            let next = next.ok_or(Refusal::StillDown)?;
             let response = whole(&reading, next).ok_or(Refusal::StillDown)?;
             begun.is_sound = begun.line.knows(&id);
             if begun.is_sound {
@@ -188,7 +196,8 @@ impl Bridge {
         } else {
             match begin(&self.base, letter, &id, name).await? {
                 Ok((key, stream)) => {
-                    answer_soon(Reading::new(self.base.clone(), stream), From::Session(key)).await
+                    let reading = Reading::new(self.base.clone(), stream);
+                    answer_soon(reading, From::Session(key), letter.alarm).await
                 }
                 Err(wrong) => return Ok(refused(wrong)),
             }
@@ -248,12 +257,13 @@ impl Bridge {
         body: Incoming,
         is_awaited: bool,
         limits: &Limits,
+        alarm: &Alarm,
     ) -> Result<Claimed, Refusal> {
         let message = self.settings().max_message;
         let most = message.min(limits.max_body);
         let too_large = if most == message { Refusal::TooLong } else { Refusal::TooLarge };
         let length = body.size_hint().lower();
-        let mut body = Upload::new(body, limits.max_body, limits.head_timeout, Arc::default());
+        let mut body = Upload::new(body, limits.max_body, limits.head_timeout, alarm.clone(), Arc::default());
         if length > most {
             if length <= limits.max_body && !is_awaited {
                 body.skip().await;
@@ -351,10 +361,10 @@ async fn begin(
 
 /// Answers with a stream. In the modern era an error that is the whole answer has a status of its own,
 /// so there it waits a little to see whether it is one.
-async fn answer_as_stream(mut reading: Reading, from: From) -> Response<Reply> {
+async fn answer_as_stream(mut reading: Reading, from: From, alarm: &Alarm) -> Response<Reply> {
     let first = match from {
         From::Session(_) => None,
-        From::Modern => timeout(SOON, reading.next()).await.ok(),
+        From::Modern => alarm.limit(Instant::now() + SOON, reading.next()).await,
     };
     match first {
         Some(Next::Message { message, last: true, status, .. }) if status != 200 => {
@@ -371,16 +381,16 @@ async fn answer_as_stream(mut reading: Reading, from: From) -> Response<Reply> {
 }
 
 /// Answers with what is on a stream: as JSON if that is one message and comes soon.
-async fn answer_soon(mut reading: Reading, from: From) -> Response<Reply> {
-    let next = timeout(SOON, reading.next()).await;
+async fn answer_soon(mut reading: Reading, from: From, alarm: &Alarm) -> Response<Reply> {
+    let next = alarm.limit(Instant::now() + SOON, reading.next()).await;
     let (id, message) = match next {
-        Ok(Next::Message { message, last: true, status, .. }) => {
+        Some(Next::Message { message, last: true, status, .. }) => {
             return json(status, reading.count(message));
         }
-        Ok(Next::Message { id, message, .. }) => (id, Some(message)),
+        Some(Next::Message { id, message, .. }) => (id, Some(message)),
         // The client itself cancelled its call.
-        Ok(Next::End) => return events(Events::new(reading, None, false)),
-        Ok(Next::Pending) | Err(_) => (None, None),
+        Some(Next::End) => return events(Events::new(reading, None, false)),
+        Some(Next::Pending) | None => (None, None),
     };
     let prime = reading.prime(from);
     let stream = Events::new(reading, prime, true);

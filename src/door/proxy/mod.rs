@@ -17,6 +17,7 @@ use hyper::{Request, Response, StatusCode, Uri, Version};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
+use super::alarm::Alarm;
 use super::answer::Refusal;
 use super::body::{Fate, Reply, Upload};
 use super::{Follow, Frame, Route, Settings, Upstream};
@@ -111,7 +112,8 @@ impl Proxy {
             parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
         }
         let limits = &self.settings.limits;
-        let upload = Upload::new(body, limits.max_body, limits.head_timeout, self.fate.clone());
+        let alarm = Alarm::default();
+        let upload = Upload::new(body, limits.max_body, limits.head_timeout, alarm, self.fate.clone());
         Request::from_parts(parts, upload)
     }
 
