@@ -106,8 +106,7 @@ impl Site {
     /// The same, whether or not it is enough.
     fn walls(&self, allow: &Allow, has_account: bool) -> Cage {
         let ground = &self.ground;
-        // In a user namespace of an ordinary user there is no other account.
-        let mount = ground.mounts.works() && !(ground.through_user && has_account);
+        let mount = ground.mounts.works();
         let pid = self.tree == Tree::PidNamespace;
         let proc = match (mount, pid && ground.pids.works(), ground.hidepid.works()) {
             (true, true, _) => Proc::Own,
@@ -208,10 +207,15 @@ impl Site {
             &[(has_accounts, "uid"), (own_pids, "pid namespace"), (locked, "Landlock")],
             "one uid for all; Landlock (Linux 5.13), user namespaces or a daemon that runs as root would",
         );
+        let unhidden = if mount && self.ground.pids.works() {
+            "[daemon] containment = \"pid-namespace\" hides them, and gives up the limits of a cgroup"
+        } else {
+            &no_namespaces
+        };
         promise(
             "processes unseen by others",
             &[(cage.proc == Proc::Hiding, "/proc with hidepid"), (own_pids, "a /proc of its own")],
-            &format!("arguments stand in everybody's ps; {no_namespaces}"),
+            &format!("arguments stand in everybody's ps; {unhidden}"),
         );
         promise(
             "others' files, env.d and the daemon's state out of reach",

@@ -12,7 +12,7 @@ use mcpsup::model::cage::{Apart, Tier};
 use crate::access::notes_on_a_socket;
 use crate::host::{Host, copy_program, example, notes, text};
 use crate::seen;
-use crate::tree::{ORDINARY, bring, give_to_ordinary};
+use crate::tree::{ORDINARY, ORDINARYS_GROUP, bring, give_to_ordinary};
 
 /// One attack: what it is called here, what the intruder calls it, and on what.
 #[derive(Debug, Clone)]
@@ -111,7 +111,7 @@ impl Scene {
         if !without.is_empty() {
             command.args(["--without", without]).arg(mcpsup);
         }
-        command.uid(ORDINARY).gid(ORDINARY);
+        command.uid(ORDINARY).gid(ORDINARYS_GROUP);
         self.host.spawn_by(command);
         self.host.until("the daemon answers", || self.host.cli(&["status"]).status.success());
     }
@@ -240,8 +240,8 @@ fn has_user_namespaces() -> bool {
     unshare
         .args(["--map-root-user", "--mount", "--ipc", "--pid", "--fork", "true"])
         .uid(ORDINARY)
-        .gid(ORDINARY);
-    unshare.current_dir("/").stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        .gid(ORDINARYS_GROUP);
+    unshare.current_dir("/").stderr(Stdio::null()).status().expect("unshare, of util-linux").success()
 }
 
 /// Who listens on loopback can be connected to by everybody on the host; the same for all tiers.
@@ -357,6 +357,29 @@ fn a_program_that_is_a_link_into_tmp_is_found_there() {
         host.start();
         host.until_all_up(1);
         assert!(host.call("alice", "whoami", "{}").unwrap().starts_with("alice"));
+    }
+}
+
+/// As in a container: root has other accounts to give, and may not mount.
+#[test]
+fn roots_daemon_that_may_not_make_namespaces_starts_its_servers_without() {
+    if !seen::is_root() {
+        return;
+    }
+    for (alice, bob) in [
+        ("MCPSUP_RUN_AS=daemon", "MCPSUP_RUN_AS=nobody"),
+        ("", ""),
+        ("MCPSUP_RUN_AS=nobody", "MCPSUP_RUN_AS=nobody"),
+    ] {
+        let mut scene = Scene::new("[daemon]\ncontainment = \"session\"");
+        std::fs::set_permissions(scene.host.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-sys_admin", "--"]).arg(env!("CARGO_BIN_EXE_mcpsup"));
+        scene.host.spawn_by(command);
+        scene.host.until("the daemon answers", || scene.host.cli(&["status"]).status.success());
+        scene.begin(alice, bob);
+        assert_eq!(scene.apart().tier, Tier::Accounts);
+        assert!(scene.not_kept().contains(&"private /tmp and IPC".to_owned()), "{:?}", scene.not_kept());
     }
 }
 
@@ -490,7 +513,7 @@ fn a_host_that_has_less_than_is_asked_for_starts_nothing_and_says_what_is_missin
         let mut command = Command::new(&wrapper);
         let mcpsup = scene.host.path().join("bin/mcpsup");
         let lacking = if without.is_empty() { "nothing" } else { without };
-        command.args(["--without", lacking]).arg(&mcpsup).uid(ORDINARY).gid(ORDINARY);
+        command.args(["--without", lacking]).arg(&mcpsup).uid(ORDINARY).gid(ORDINARYS_GROUP);
         scene.host.spawn_by(command);
         assert!(!scene.host.wait_for_end().success());
         let log = scene.host.log();
@@ -500,7 +523,7 @@ fn a_host_that_has_less_than_is_asked_for_starts_nothing_and_says_what_is_missin
         let config = scene.host.path().join("mcpsup.toml");
         let mut check = Command::new(&wrapper);
         check.args(["--without", lacking]).arg(&mcpsup).arg("--config").arg(config).arg("check");
-        let check = check.uid(ORDINARY).gid(ORDINARY).output().unwrap();
+        let check = check.uid(ORDINARY).gid(ORDINARYS_GROUP).output().unwrap();
         let said = text(&check.stdout);
         assert_eq!(check.status.code(), Some(1), "{said}{}", text(&check.stderr));
         assert!(said.contains(missing), "{said}");

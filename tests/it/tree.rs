@@ -67,6 +67,8 @@ fn stopping_the_daemon_leaves_no_process_behind_in_sessions() {
 ///
 /// Not 65534: so the kernel calls everybody in a user namespace who has not said yet who they are.
 pub(crate) const ORDINARY: u32 = 3;
+/// Another number, so that one is not taken for the other.
+pub(crate) const ORDINARYS_GROUP: u32 = 4;
 
 /// A host that belongs to an ordinary user, programs included.
 fn of_an_ordinary_user() -> Host {
@@ -92,7 +94,7 @@ pub(crate) fn bring(host: &Host, server: &str) {
 pub(crate) fn start_as_ordinary(host: &mut Host) {
     give_to_ordinary(host.path());
     let mut command = Command::new(host.path().join("bin/mcpsup"));
-    command.uid(ORDINARY).gid(ORDINARY);
+    command.uid(ORDINARY).gid(ORDINARYS_GROUP);
     host.spawn_by(command);
     host.until("the daemon answers", || host.cli(&["status"]).status.success());
 }
@@ -109,7 +111,7 @@ fn an_ordinary_users_daemon_that_is_to_make_namespaces_says_what_it_takes_and_do
         give_to_ordinary(host.path());
         let mut command = Command::new(host.path().join("bin/intruder"));
         command.args(["--without", "namespaces"]).arg(host.path().join("bin/mcpsup"));
-        command.uid(ORDINARY).gid(ORDINARY);
+        command.uid(ORDINARY).gid(ORDINARYS_GROUP);
         host.spawn_by(command);
         assert!(!host.wait_for_end().success());
         let log = host.log();
@@ -118,7 +120,7 @@ fn an_ordinary_users_daemon_that_is_to_make_namespaces_says_what_it_takes_and_do
 }
 
 pub(crate) fn give_to_ordinary(path: &Path) {
-    std::os::unix::fs::chown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+    std::os::unix::fs::chown(path, Some(ORDINARY), Some(ORDINARYS_GROUP)).unwrap();
     if path.is_dir() {
         std::fs::read_dir(path).unwrap().for_each(|entry| give_to_ordinary(&entry.unwrap().path()));
     }

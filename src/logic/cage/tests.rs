@@ -77,12 +77,24 @@ fn what_is_not_kept_is_said_with_what_would_keep_it() {
     assert_eq!(broken(&bare()), expected);
     let of = |what: &str| bare().promises().into_iter().find(|promise| promise.what == what).unwrap().by;
     assert!(of("private /tmp and IPC").contains("(no user namespaces); root has them"));
+    let in_groups = Site { tree: Tree::Cgroup, ..ordinary() };
+    assert_eq!(broken(&in_groups), ["processes unseen by others"]);
+    let promised = in_groups.promises().into_iter().find(|promise| !promise.kept).unwrap();
+    assert!(promised.by.contains("containment = \"pid-namespace\" hides them"), "{}", promised.by);
     let mut old = bare();
     old.ground.landlock = 5;
     assert!(broken(&old).contains(&"no signals to others".to_owned()));
     let mut short = all();
     short.unlimited = vec!["limits of server \"x\" not enforced on this host: memory".into()];
     assert_eq!(broken(&short), ["limits"]);
+}
+
+#[test]
+fn an_ordinary_users_servers_have_their_namespaces_whether_one_user_is_served_or_several() {
+    for tenancy in [Tenancy::Alone, Tenancy::Shared] {
+        let namespaces = Namespaces { user: true, mount: true, pid: true };
+        assert_eq!(ordinary().cage(&Allow::default(), tenancy).namespaces, namespaces, "{tenancy:?}");
+    }
 }
 
 #[test]

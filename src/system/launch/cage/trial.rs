@@ -29,7 +29,8 @@ pub(in crate::system::launch) fn ground() -> Ground {
         (true, false) => Tried::Fails("root has no CAP_SETUID and CAP_SETGID here".into()),
         (false, _) => Tried::Fails("the daemon does not run as root".into()),
     };
-    let through_user = !has(CapabilitySet::SYS_ADMIN);
+    // A user namespace of its maker's own holds one uid: of no use to root, whose servers have others.
+    let through_user = !is_root && !has(CapabilitySet::SYS_ADMIN);
     let born = Namespaces { user: through_user, mount: true, pid: false };
     let arranged =
         |namespaces, proc| attempt(namespaces, move || mounts::arrange(&Plan::default(), namespaces, proc));
