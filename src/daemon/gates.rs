@@ -172,7 +172,7 @@ impl Daemon {
         let homeless =
             users.iter().filter(|user| self.is_reserved(user, owners.get(**user).copied())).count();
         let homeless = (homeless > 0).then(|| {
-            format!("the doors of {homeless} users without an account of this host take a token from everybody but root (mcpsup headers USER): nobody logs in as the uid that they were given")
+            format!("the doors of users without an account of this host ({homeless}) take a token from everybody but root (mcpsup headers USER): nobody logs in as the uid that they were given")
         });
         let shared = identities(self.uids()).into_iter().filter(|(_, whose)| whose.is_none());
         let notes = shared.filter_map(|(uid, _)| {
