@@ -78,7 +78,7 @@ reboot_now() {
 
 # What `make install` installs, and what README.md says next.
 install_mcpsup() {
-    cp -dR --preserve=mode "$PAYLOAD/installed/." /
+    cp -dR --preserve=mode "$PAYLOAD/installed/usr" /
     systemctl daemon-reload && systemd-sysusers
     # Servers that everybody may execute.
     install -D -m 755 -t /opt/mcp "$PAYLOAD"/bin/*
