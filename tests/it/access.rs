@@ -397,7 +397,8 @@ fn who_has_no_account_comes_in_with_a_token_and_the_snippet_says_so() {
     let taking: Vec<_> = map.instances.iter().map(|one| (one.user.as_str(), one.takes_token)).collect();
     assert_eq!(taking, [("alice", true), ("bob", false)]);
     assert!(
-        host.ok(&["status", "-v"]).contains("doors of users without an account of this host (1) take a token")
+        host.ok(&["status", "-v"])
+            .contains("doors of users without an account of this host (1) take a token")
     );
     let snippet = host.ok(&["client", "alice"]);
     assert!(snippet.contains("headersHelper"), "{snippet}");
