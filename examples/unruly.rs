@@ -18,7 +18,7 @@
 //! | `--print NAME FORM` | writes variable NAME to stderr: `raw`, `json`, `base64`, `url`, or `split` in two writes |
 //!
 //! Tools: `pid`, `env_names` (never values), `header_names` (of the latest request), `crash` (`{"status": 3}`), `sleep` (`{"ms": 100}`),
-//! `stream` (`{"events": 3, "ms": 10}`).
+//! `wait` (`{"file": "name"}`, until there is one in its directory), `stream` (`{"events": 3, "ms": 10}`).
 
 #![expect(clippy::print_stderr, reason = "a server's stderr is its log")]
 #![expect(clippy::disallowed_methods, reason = "a program of its own, made to misbehave")]
@@ -172,7 +172,7 @@ impl Tools for Unruly {
 
     fn list(&self) -> Value {
         let schema = json!({ "type": "object" });
-        ["pid", "env_names", "header_names", "crash", "sleep", "stream"]
+        ["pid", "env_names", "header_names", "crash", "sleep", "wait", "stream"]
             .map(|name| json!({ "name": name, "description": "for tests", "inputSchema": schema }))
             .into_iter()
             .collect()
@@ -193,6 +193,13 @@ impl Tools for Unruly {
             "sleep" => {
                 tokio::time::sleep(interval).await;
                 Some(Outcome::Text("slept".into()))
+            }
+            "wait" => {
+                let file = arguments["file"].as_str().unwrap_or_default();
+                while !std::path::Path::new(file).exists() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Some(Outcome::Text("waited".into()))
             }
             "stream" => {
                 let events = u32::try_from(number("events", 3)).unwrap_or(u32::MAX);

@@ -28,7 +28,7 @@ use crate::model::{UserName, Wish};
 use crate::system::cause::plain;
 
 /// How long the daemon may take for an answer that waits for nothing.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The same where a sealed file is opened, made and opened again, each in up to 20 s.
 const UNSEALS_WITHIN: Duration = Duration::from_secs(70);
 /// Longest answer in bytes but for logs: a status of tens of thousands of instances.

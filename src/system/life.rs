@@ -33,7 +33,7 @@ use streams::{Fifo, PassOn, Streams, drain};
 
 /// What a process that ends closes before it has ended; one that closed its standard input and is there
 /// so long after goes on without it.
-const ENDS_WITHIN: Duration = Duration::from_millis(300);
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 // A task is as large as its largest part, and a thousand idle runs should not carry the room for a
 // thousand launches. So what happens once in a life, its beginning and its end, is boxed; what is there

@@ -24,27 +24,32 @@ pub(crate) const MCPSUP: &str = env!("CARGO_BIN_EXE_mcpsup");
 /// Root's daemon runs each user's under a uid of their own, so where the checkout is closed to others
 /// (`/root`) a copy is meant, which stays in the directory for temporary files.
 pub(crate) fn example(name: &str) -> PathBuf {
-    open_to_all(Path::new(MCPSUP).parent().unwrap().join("examples").join(name), name)
+    open_to_all(Path::new(MCPSUP).parent().unwrap().join("examples").join(name))
 }
 
-/// The program under test, likewise, for whoever is not root; that of this checkout and no other's.
+/// The program under test, likewise, for whoever is not root.
 pub(crate) fn program() -> PathBuf {
-    open_to_all(MCPSUP.into(), &MCPSUP.replace('/', "-"))
+    open_to_all(MCPSUP.into())
 }
 
-fn open_to_all(built: PathBuf, name: &str) -> PathBuf {
+fn open_to_all(built: PathBuf) -> PathBuf {
     if !nix::unistd::geteuid().is_root() || is_open_to_others(&built) {
         return built;
     }
     static COPYING: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = COPYING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let dir = std::env::temp_dir().join("mcpsup-it-examples");
-    let copy = dir.join(name);
+    // That of this checkout and no other's; its last name is the program's own.
+    let top = std::env::temp_dir().join("mcpsup-it-examples");
+    let dir = top.join(built.parent().unwrap().to_string_lossy().replace('/', "-"));
+    let name = built.file_name().unwrap().to_string_lossy();
+    let copy = dir.join(&*name);
     let made = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     if made(&copy) < made(&built) {
         std::fs::create_dir_all(&dir).unwrap();
-        assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::symlink_metadata(&dir).unwrap()), 0);
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for dir in [&top, &dir] {
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::symlink_metadata(dir).unwrap()), 0);
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
         // Renamed into place: another checkout's test may execute the old one.
         let new = dir.join(format!("{name}.{}", std::process::id()));
         copy_program(&built, &new);
@@ -63,21 +68,27 @@ fn is_open_to_others(program: &Path) -> bool {
 struct Block {
     doors: String,
     backends: String,
+    last: u16,
     /// The block's first port, listened on for as long as the block is somebody's, so that tests of
     /// another checkout keep off as well.
     _claim: std::net::TcpListener,
 }
 
+/// So many doors, and so many backends.
+const SIZE: u16 = 600;
+
 fn block() -> Block {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Below the ephemeral range (32768), and clear of what people usually run.
-    const SIZE: u16 = 600;
-    for _ in 0..1000 {
+    let begun = Instant::now();
+    // With more threads than blocks some tests wait for the end of others.
+    while begun.elapsed() < 10 * LIMIT {
+        // Below the ephemeral range (32768), and clear of what people usually run.
         let first = 11_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 17 * 2 * SIZE;
         if let Ok(claim) = std::net::TcpListener::bind(("127.0.0.1", first)) {
             return Block {
                 doors: format!("{}-{}", first + 1, first + SIZE - 1),
                 backends: format!("{}-{}", first + SIZE, first + 2 * SIZE - 1),
+                last: first + 2 * SIZE - 1,
                 _claim: claim,
             };
         }
@@ -123,8 +134,10 @@ pub(crate) struct Host {
     pub(crate) daemon: Option<Child>,
     /// Variables for the daemon's own environment.
     pub env: Vec<(String, String)>,
+    /// How long it is waited here for what must come.
+    pub limit: Duration,
     head: String,
-    _block: Block,
+    block: Block,
 }
 
 impl Host {
@@ -136,7 +149,7 @@ impl Host {
         let block = block();
         let (doors, backends) = (&block.doors, &block.backends);
         let head = format!("[ports]\nrange = \"{doors}\"\nbackend_range = \"{backends}\"\n");
-        let host = Self { dir, daemon: None, env: Vec::new(), head, _block: block };
+        let host = Self { dir, daemon: None, env: Vec::new(), limit: LIMIT, head, block };
         std::fs::DirBuilder::new().create(host.env_dir()).unwrap();
         std::fs::set_permissions(host.env_dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
         host.configure(servers);
@@ -172,6 +185,16 @@ impl Host {
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The last port of this test's own, which no process is given before the others are taken.
+    pub(crate) fn last_backend(&self) -> u16 {
+        self.block.last
+    }
+
+    /// The last port of this test's own that no user is given before the others are taken.
+    pub(crate) fn last_door(&self) -> u16 {
+        self.block.last - SIZE
     }
 
     pub(crate) fn env_dir(&self) -> PathBuf {
@@ -325,7 +348,7 @@ impl Host {
             if let Some(found) = look() {
                 return found;
             }
-            if begun.elapsed() > LIMIT {
+            if begun.elapsed() > self.limit {
                 let status = text(&self.cli(&["status", "-v"]).stdout);
                 panic!("waited in vain until {what}\n{status}\ndaemon:\n{}", self.log());
             }

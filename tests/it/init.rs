@@ -257,7 +257,8 @@ fn a_ready_server_asks_for_its_credentials_and_shows_none() {
     let other = Beginning::new();
     let mut command =
         other.command(&["init", "--server", "github", "--user", "alice", "--from", "-", "--force", "--json"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "GITHUB_PERSONAL_ACCESS_TOKEN={TOKEN}").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());

@@ -150,7 +150,7 @@ fn a_service_manager_hears_when_the_daemon_is_ready_how_its_servers_are_and_that
     assert!(!manager.has_heard("STOPPING=1"));
 
     host.stop();
-    assert!(manager.has_heard("STOPPING=1"));
+    host.until("its end is told", || manager.has_heard("STOPPING=1"));
 }
 
 #[test]

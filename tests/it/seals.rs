@@ -152,8 +152,11 @@ fn a_sealed_file_runs_is_changed_and_is_on_no_disk_in_plain() {
 
     // Another's sealed file is not hers, whoever renames it; nor is one of another host.
     std::fs::rename(sealed.file("alice"), sealed.file("bob")).unwrap();
-    let bob = sealed.host.until_state("bob", StateName::Refused);
-    assert!(bob.problems[0].text.contains("cannot be unsealed"), "{bob:?}");
+    sealed.host.until("it is refused", || {
+        let all = sealed.host.status().instances;
+        let bob = all.iter().find(|one| one.user.as_str() == "bob" && one.state == StateName::Refused);
+        bob.is_some_and(|bob| bob.problems.iter().any(|one| one.text.contains("cannot be unsealed")))
+    });
 }
 
 #[test]
@@ -174,7 +177,10 @@ fn a_key_that_does_not_fit_is_refused_and_leaves_the_last_good_run_alone() {
 
     write(&sealed.host.path().join("key"), "of-another-host", 0o600);
     let bytes = std::fs::read(sealed.file("alice")).unwrap();
-    std::fs::write(sealed.file("alice"), [&bytes[..], b"Z=1\n"].concat()).unwrap();
+    let other = sealed.host.path().join("other");
+    std::fs::write(&other, [&bytes[..], b"Z=1\n"].concat()).unwrap();
+    std::fs::set_permissions(&other, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::rename(other, sealed.file("alice")).unwrap();
     let refused = sealed.host.until_some("it is refused", || {
         Some(sealed.host.instance("alice")).filter(|now| !now.problems.is_empty())
     });

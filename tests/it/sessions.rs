@@ -76,7 +76,7 @@ fn one_session_too_many_ends_the_oldest_and_an_idle_one_ends_itself() {
     host.until("the oldest is gone", || runs(&host).len() == 2);
     drop(host);
 
-    let host = isolated("session_idle = \"500ms\"");
+    let host = isolated("session_idle = \"3s\"");
     let client = Client::begin(&host, "alice");
     host.until("it is gone", || runs(&host).is_empty() && leavings(&host).is_empty());
     assert_eq!(client.post(&wire::tool("pid", "{}")).status, 404);

@@ -186,7 +186,7 @@ fn a_process_that_dies_is_followed_and_its_clients_sessions_go_on() {
 
 #[test]
 fn a_changed_file_lets_calls_finish_and_new_ones_wait_for_the_new_process() {
-    let host = with_lines("");
+    let host = with_lines("stop.grace = \"10m\"");
     let client = Client::begin(&host, "alice");
     let (gate, begun) = gate(&host, "gate");
     let mut old = client.ask("wait", &json!({ "file": gate }));
@@ -269,12 +269,12 @@ fn a_message_that_is_too_long_is_an_error_for_its_call_alone() {
 
 #[test]
 fn a_server_that_will_not_be_spoken_with_says_why_in_status() {
-    for (switch, why) in [
-        ("--refuse", "was not ready: it answered initialize with error -32602; its log says more"),
-        ("--mute", "it has not answered initialize or server/discover"),
-        ("--closed", "closed its standard input"),
+    for (switch, within, why) in [
+        ("--refuse", "1m", "was not ready: it answered initialize with error -32602; its log says more"),
+        ("--mute", "4s", "it has not answered initialize or server/discover"),
+        ("--closed", "1m", "closed its standard input"),
     ] {
-        let mut host = Host::new(&lines("ready.timeout = \"4s\"\nrestart.first_wait = \"1m\""));
+        let mut host = Host::new(&lines(&format!("ready.timeout = {within:?}\nrestart.first_wait = \"1m\"")));
         host.save("alice", &format!("LINES={switch}\nTOKEN=sk-live-0123456789\n"));
         host.start();
         let note = host.until_some(&format!("{switch} is cooling"), || {
@@ -315,7 +315,7 @@ fn a_server_that_ends_at_once_ended_as_it_did_and_closed_nothing() {
 
 #[test]
 fn a_server_that_answers_nothing_any_more_is_restarted_and_status_says_why() {
-    let host = with_lines("health.every = \"1s\"\nhealth.timeout = \"1s\"\nrestart.stable = \"1h\"");
+    let host = with_lines("health.every = \"1s\"\nhealth.timeout = \"4s\"\nrestart.stable = \"1h\"");
     let client = Client::begin(&host, "alice");
     let before = host.instance("alice");
     let mut asked = client.ask("mute", &json!({}));
@@ -323,10 +323,10 @@ fn a_server_that_answers_nothing_any_more_is_restarted_and_status_says_why() {
     assert_eq!(answer["error"]["code"], -32000, "{answer}");
     host.until("it runs anew", || host.instance("alice").run > before.run);
     let log = host.log();
-    assert!(log.contains("did not answer a health check for 1s"), "{log}");
+    assert!(log.contains("did not answer a health check for 4s"), "{log}");
     assert!(!client.text("pid", &json!({})).is_empty());
     // Its successor is up, and why it was needed is told all the same.
-    let why = "did not answer a health check for 1s";
+    let why = "did not answer a health check for 4s";
     assert_eq!(host.instance("alice").last_exit.as_deref(), Some(why));
     assert_eq!(host.instance("alice").note, Some(format!("restarted: {why}")));
     let told = host.ok(&["status", "alice", "-v"]);

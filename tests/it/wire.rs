@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::host::LIMIT;
 
@@ -99,6 +98,8 @@ pub(crate) fn rest(stream: &mut impl Read) -> String {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            // A read with a limit is not taken up again by the kernel (signal(7)).
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => panic!("no end came: {error}; so far: {}", String::from_utf8_lossy(&bytes)),
         }
     }
@@ -110,16 +111,12 @@ pub(crate) fn read_until(stream: &mut impl Read, text: &str) -> String {
     let mut read = String::new();
     let mut buffer = [0; 4096];
     while !read.contains(text) {
-        let count = stream.read(&mut buffer).unwrap();
+        let count = match stream.read(&mut buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read.unwrap(),
+        };
         assert!(count > 0, "it ended before {text:?}: {read}");
         read.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
     read
-}
-
-/// True if nothing comes for a moment.
-pub(crate) fn is_silent(stream: &mut TcpStream, moment: Duration) -> bool {
-    stream.set_read_timeout(Some(moment)).unwrap();
-    let mut byte = [0];
-    matches!(stream.peek(&mut byte), Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
 }

@@ -512,6 +512,9 @@ fn ports() -> Vec<Case> {
             ..case("a range where the kernel puts clients", |world| {
                 let toml = format!("[ports]\nrange = \"45000-45010\"\n{}", notes());
                 write(&world.at("mcpsup.toml"), &toml, 0o600);
+                // A bare host has none.
+                let sysctl = "#!/bin/sh\necho \"${2#*=}\" >/proc/sys/\"$(echo \"${2%%=*}\" | tr . /)\"\n";
+                write(&world.at("tools/sysctl"), sysctl, 0o755);
                 // A network of its own, whose settings are nobody else's.
                 inside(world, &["-n"], "", &["-n"])
             })
