@@ -125,6 +125,7 @@ impl Daemon {
         let lock = files::lock(&places.state.join("lock"), ENDS_WITHIN)
             .map_err(|source| StartError::Locked { state: places.state.clone(), source })?;
         process::prepare_self().map_err(StartError::while_trying("close its memory to others"))?;
+        account::apart::begin();
         let now = clock::now();
         let store = Store::open(&places.state)?;
         let key = store.key()?;
