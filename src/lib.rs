@@ -75,6 +75,9 @@
 //! says whose file is meant, another thread asks [`selfserve`](logic::selfserve) what it shall say and
 //! [replaces](system::envdir::rewrite) it, and the loop looks again.
 //!
+//! The name service is asked by another process ([`account::apart`](system::account::apart)), so that
+//! nothing of it is in the daemon.
+//!
 //! What is wrong on a host is found by `mcpsup doctor`: [`check`](cli::check) says what is wrong with the
 //! files, the daemon what runs, [`system::survey`] what the host is like, each as a fact, and
 //! [`logic::doctor`] what is wrong with that and what mends it.

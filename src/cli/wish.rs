@@ -130,7 +130,7 @@ pub fn unset(args: &Gone, session: &Session) -> anyhow::Result<Outcome> {
         let (id, name) = (format!("{}/{}", meant.user, meant.server), &args.name);
         session
             .print
-            .line(&format!("{id}: stopped, as it needs {name}; set {name}, then mcpsup start {id}"))?;
+            .line(&format!("{id}: stopped, as it needs {name}; mcpsup set {name} starts it again"))?;
     }
     Ok(Outcome::Done)
 }

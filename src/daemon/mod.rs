@@ -53,6 +53,7 @@ use crate::logic::ports::Ports;
 use crate::logic::roster::{Listed, Roster};
 use crate::logic::uids::Uids;
 use crate::model::{Config, InstanceId, Moment, Problem, Refusals, RunId, UserName, pack};
+use crate::system::account;
 use crate::system::clock;
 use crate::system::envdir::EnvDir;
 use crate::system::envdir::watch::Watcher;
@@ -96,6 +97,7 @@ pub fn run(places: &Places, started: Started) -> Result<(), StartError> {
         daemon.serve().await;
         Ok(())
     });
+    account::apart::end();
     // A thread that still writes a file is not waited for longer than a disk may need.
     runtime.shutdown_timeout(Duration::from_secs(5));
     ended
@@ -245,6 +247,7 @@ impl Daemon {
             self.pack();
             memory::give_back();
         }
+        account::apart::rest(now);
     }
 
     /// Makes tables that a burst has filled one by one as small as they can be.
@@ -281,6 +284,7 @@ impl Daemon {
             ears,
             written,
             self.told.deadline(),
+            account::apart::rests_at(),
         ]
         .into_iter()
         .flatten()

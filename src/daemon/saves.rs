@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Daemon;
 use super::event::Event;
+use super::store::Holds;
 use crate::control::protocol::{Accepted, Peer, Refusal, Reply};
 use crate::logic::fleet::Fleet;
 use crate::model::{InstanceId, Moment};
@@ -141,8 +142,8 @@ impl Daemon {
         let Pending { change, ids, peer, reply, accepted } = pending;
         for id in &ids {
             change.make(&mut self.fleet, id);
-            if change.holds() {
-                self.wishes.stopped(id);
+            if change.holds() && self.wishes.stopped(id) {
+                self.save_holds();
             }
         }
         // A hold shows even where no run changes.
@@ -166,7 +167,10 @@ impl Daemon {
         }
         if self.saves.holds.begins() {
             self.saves.underway = std::mem::take(&mut self.saves.waiting);
-            let holds = after(self.fleet.holds(), &self.saves.underway);
+            let all = after(self.fleet.holds(), &self.saves.underway);
+            let is_so = |id: &&InstanceId| all.contains(*id) && !self.saves.are_changing(id);
+            let taken_back = self.wishes.taken_back().filter(is_so).cloned().collect();
+            let holds = Holds { all, taken_back };
             self.save(self.store.holds_writer(&holds), Saved::Holds);
         }
     }

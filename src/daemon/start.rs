@@ -125,9 +125,10 @@ impl Daemon {
         let lock = files::lock(&places.state.join("lock"), ENDS_WITHIN)
             .map_err(|source| StartError::Locked { state: places.state.clone(), source })?;
         process::prepare_self().map_err(StartError::while_trying("close its memory to others"))?;
+        account::apart::begin();
         let now = clock::now();
         let store = Store::open(&places.state)?;
-        let key = store.key()?;
+        let (key, holds) = (store.key()?, store.holds()?);
         let mut roster = Roster::default();
         roster.set_config(read_config(&places.config, &places.config.display().to_string()));
         let config = roster.config().cloned().unwrap_or_default();
@@ -169,7 +170,7 @@ impl Daemon {
             ports: store.ports()?,
             uids: uids(&store, uid_range, places)?,
             listed: BTreeMap::new(),
-            fleet: Fleet::new(store.next_run(), store.holds()?),
+            fleet: Fleet::new(store.next_run(), holds.all),
             store,
             processes,
             site,
@@ -181,7 +182,7 @@ impl Daemon {
             shown: Shown::default(),
             env_dir: EnvDir::new(&places.env_dir),
             seals: Seals::new(&places.state, say_opened),
-            wishes: Wishes::default(),
+            wishes: Wishes::new(holds.taken_back),
             look_at: now,
             accounts_at: now + LOOK_EVERY,
             _lock: lock,

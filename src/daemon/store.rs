@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::logic::ports::Ports;
 use crate::logic::uids::Uids;
 use crate::model::{InstanceId, RunId};
@@ -36,6 +38,14 @@ pub enum StoreError {
 pub(super) struct Store {
     dir: PathBuf,
     reserved: RunId,
+}
+
+/// What is not to be started.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Holds {
+    pub(super) all: BTreeSet<InstanceId>,
+    /// Of those, what somebody stopped by taking back a credential, and not by `mcpsup stop`.
+    pub(super) taken_back: BTreeSet<InstanceId>,
 }
 
 impl Store {
@@ -75,19 +85,19 @@ impl Store {
         Ok(())
     }
 
-    /// What `mcpsup stop` holds.
+    /// What is held.
     ///
     /// # Errors
     ///
     /// When the file cannot be read or is not ours.
-    pub(super) fn holds(&self) -> Result<BTreeSet<InstanceId>, StoreError> {
+    pub(super) fn holds(&self) -> Result<Holds, StoreError> {
         Ok(self.read("holds.json")?.unwrap_or_default())
     }
 
     /// Remembers these holds, as a deed for another thread.
     pub(super) fn holds_writer(
         &self,
-        holds: &BTreeSet<InstanceId>,
+        holds: &Holds,
     ) -> impl FnOnce() -> Result<(), FileError> + Send + use<> {
         let path = self.dir.join("holds.json");
         // Names, which can be written.

@@ -35,9 +35,19 @@ pub(super) struct Wishes {
 }
 
 impl Wishes {
-    /// Somebody has stopped it: a credential that comes back does not start it.
-    pub(super) fn stopped(&mut self, id: &InstanceId) {
-        self.taken_back.remove(id);
+    /// As an earlier daemon left it.
+    pub(super) fn new(taken_back: BTreeSet<InstanceId>) -> Self {
+        Self { taken_back, ..Self::default() }
+    }
+
+    /// What is held because a credential was taken back.
+    pub(super) fn taken_back(&self) -> impl Iterator<Item = &InstanceId> {
+        self.taken_back.iter()
+    }
+
+    /// Somebody has stopped it: a credential that comes back does not start it. True if one would have.
+    pub(super) fn stopped(&mut self, id: &InstanceId) -> bool {
+        self.taken_back.remove(id)
     }
 }
 

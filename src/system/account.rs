@@ -1,11 +1,14 @@
 //! System accounts, as the name service knows them (getpwnam(3), getgrouplist(3)).
+//!
+//! For the daemon another process asks it ([`apart`]).
 
-use std::ffi::CString;
+pub mod apart;
+mod service;
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::Gid;
 
-use super::cause::plain;
 use crate::model::spec::Account;
+use apart::{Question, ask};
 
 /// The user this process acts as.
 #[must_use]
@@ -37,14 +40,8 @@ fn is_whole(map: &str) -> bool {
 /// getpwnam(3) lists `ENOENT`, `ESRCH` and others that some systems give for "not found", but glibc
 /// and musl answer 0 and nothing then. There an `ENOENT` is a service's missing socket or library.
 pub fn find(name: &str) -> Result<Option<Account>, String> {
-    let found = User::from_name(name).map_err(|errno| plain(&errno.into()))?;
-    Ok(found.map(|user| Account {
-        name: user.name,
-        uid: user.uid.as_raw(),
-        gid: user.gid.as_raw(),
-        home: user.dir,
-        is_reserved: false,
-    }))
+    let question = || Question::Find(name.to_owned());
+    ask(question).unwrap_or_else(|| Ok(service::find(name))).and_then(|found| found)
 }
 
 /// The uid of the account of this name, likewise.
@@ -59,7 +56,7 @@ pub fn uid_of(name: &str) -> Result<Option<u32>, String> {
 /// The name of the account with this uid, if it has one.
 #[must_use]
 pub fn name_of(uid: u32) -> Option<String> {
-    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
+    ask(|| Question::NameOf(uid)).unwrap_or_else(|| Ok(service::name_of(uid))).unwrap_or_default()
 }
 
 /// What has this number on this host, as a uid or as a gid: `the account carol`.
@@ -68,12 +65,7 @@ pub fn name_of(uid: u32) -> Option<String> {
 ///
 /// When the name service cannot say.
 pub fn named(id: u32) -> Result<Option<String>, String> {
-    let words = |errno: nix::errno::Errno| plain(&errno.into());
-    if let Some(user) = User::from_uid(Uid::from_raw(id)).map_err(words)? {
-        return Ok(Some(format!("the account {}", user.name)));
-    }
-    let group = Group::from_gid(Gid::from_raw(id)).map_err(words)?;
-    Ok(group.map(|group| format!("the group {}", group.name)))
+    ask(|| Question::Named(id)).unwrap_or_else(|| Ok(service::named(id))).and_then(|found| found)
 }
 
 /// True if this group is this process's own and nobody else's: root's, or the one that an ordinary
@@ -85,29 +77,24 @@ pub fn is_own_group(gid: u32) -> bool {
     if us == 0 {
         return gid == 0;
     }
-    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
-    group.is_some_and(|group| name_of(us) == Some(group.name))
+    let question = || Question::IsGroupOf(gid, us);
+    ask(question).unwrap_or_else(|| Ok(service::is_group_of(gid, us))).unwrap_or_default()
 }
 
 /// True if the user `uid`, whose process runs with `gid`, belongs to the group of this name.
 #[must_use]
 pub fn is_member(uid: u32, gid: u32, group: &str) -> bool {
-    let Ok(Some(group)) = Group::from_name(group) else { return false };
-    if group.gid.as_raw() == gid {
-        return true;
-    }
-    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else { return false };
-    let Ok(name) = CString::new(user.name) else { return false };
-    getgrouplist(&name, Gid::from_raw(gid)).is_ok_and(|groups| groups.contains(&group.gid))
+    let question = || Question::IsMember(uid, gid, group.to_owned());
+    ask(question).unwrap_or_else(|| Ok(service::is_member(uid, gid, group))).unwrap_or_default()
 }
 
 /// Every group that processes of this account are in, its own first.
 #[must_use]
 pub fn groups_of(account: &Account) -> Vec<u32> {
-    let listed = CString::new(account.name.as_str())
-        .ok()
-        .and_then(|name| getgrouplist(&name, Gid::from_raw(account.gid)).ok());
-    let others = listed.unwrap_or_default().into_iter().map(Gid::as_raw).filter(|gid| *gid != account.gid);
+    let others = ask(|| Question::GroupsOf(account.name.clone(), account.gid))
+        .unwrap_or_else(|| Ok(service::groups_of(&account.name, account.gid)))
+        .unwrap_or_default();
+    let others = others.into_iter().filter(|gid| *gid != account.gid);
     std::iter::once(account.gid).chain(others).collect()
 }
 

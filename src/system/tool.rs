@@ -185,7 +185,7 @@ impl Tool {
 }
 
 /// True if something can be done; false when the time is over.
-fn wait(waits: &mut [PollFd<'_>], until: Moment) -> io::Result<bool> {
+pub(super) fn wait(waits: &mut [PollFd<'_>], until: Moment) -> io::Result<bool> {
     loop {
         let left = until.since(clock::now());
         if left.is_zero() {

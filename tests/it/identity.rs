@@ -253,3 +253,35 @@ fn a_configuration_that_others_may_change_is_refused_and_what_runs_goes_on() {
     }
     assert_eq!(host.instance("alice").run, before.run);
 }
+
+#[test]
+fn accounts_are_looked_up_by_a_process_that_ends_and_the_name_service_moves_in_with_nobody() {
+    if !seen::is_root() {
+        return;
+    }
+    let mut host = Host::with_unruly("");
+    host.save("alice", "UNRULY=\n");
+    host.start();
+    host.until_state("alice", StateName::Up);
+    let daemon = host.daemon_pid();
+    for user in ["bob", "carol"] {
+        host.until("nobody asks any more", || {
+            seen::zombies_of(daemon).is_empty() && seen::asking_for(daemon).is_empty()
+        });
+        // What answers in it, but for what is in the C library itself.
+        let maps = std::fs::read_to_string(format!("/proc/{daemon}/maps")).unwrap();
+        assert!(!maps.contains("/libnss_"), "{maps}");
+
+        // Somebody is found to ask when there is something to ask.
+        host.save(user, "UNRULY=\n");
+        host.until_state(user, StateName::Up);
+    }
+    let again = host.until_some("somebody asks", || {
+        host.save("dave", "UNRULY=\n");
+        seen::asking_for(daemon).first().copied()
+    });
+    // Whoever ends it changes nothing.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(again), nix::sys::signal::Signal::SIGKILL).unwrap();
+    host.save("erin", "UNRULY=\n");
+    host.until_state("erin", StateName::Up);
+}

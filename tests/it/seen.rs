@@ -101,6 +101,20 @@ pub(crate) fn until_nothing(host: &Host) {
     host.until("nothing lives", || on(host).is_empty());
 }
 
+/// Who looks accounts up for this daemon, if anybody does.
+pub(crate) fn asking_for(daemon: i32) -> Vec<i32> {
+    let asks = |pid: &i32| {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command == "/proc/self/exe\0accounts\0"
+    };
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+        fields.get(1) == Some(&daemon.to_string().as_str())
+    };
+    pids().filter(asks).filter(is_child).collect()
+}
+
 /// Dead children that `parent` has not reaped.
 pub(crate) fn zombies_of(parent: i32) -> Vec<i32> {
     let is_one = |pid: &i32| {

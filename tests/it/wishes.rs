@@ -164,7 +164,7 @@ fn a_credential_that_is_taken_back_is_not_used_any_more() {
 
 #[test]
 fn a_credential_that_is_there_again_has_its_server_started_unless_somebody_stopped_it() {
-    let host = one_user();
+    let mut host = one_user();
     for stopped_by in ["nobody", "before", "since"] {
         if stopped_by == "before" {
             host.ok(&["stop", "alice"]);
@@ -174,6 +174,10 @@ fn a_credential_that_is_there_again_has_its_server_started_unless_somebody_stopp
         if stopped_by == "since" {
             host.ok(&["stop", "alice"]);
         }
+        // The next daemon knows as well who it was.
+        assert!(host.stop().success());
+        host.start();
+        assert_eq!(host.instance("alice").state, StateName::Stopped, "{stopped_by}");
         let output = host.wish(&["set", "NOTES_TOKEN", "--user", "alice"], "nt_again");
         assert_eq!(code(&output), 0, "{}", said(&output));
         if stopped_by == "nobody" {

@@ -52,14 +52,8 @@ const NOT_EXECUTED: u8 = 126;
 /// daemon at the other end is gone.
 #[must_use]
 pub fn main() -> ExitCode {
-    if inherited::drop_all().is_err() {
-        return ExitCode::from(NO_ORDERS);
-    }
-    let Ok(control) = own_standard_input() else { return ExitCode::from(NO_ORDERS) };
-    // Whatever is sent to the daemon's process group, by a terminal say, is for the daemon.
-    if setsid().is_err() || prctl::set_dumpable(false).is_err() {
-        return ExitCode::from(NO_ORDERS);
-    }
+    let alone = stand_alone().and_then(|()| own_standard_input());
+    let Ok(control) = alone else { return ExitCode::from(NO_ORDERS) };
     // Once for all runs.
     let (filters, ids) = (Filters::new(), Ids::own());
     loop {
@@ -78,6 +72,15 @@ pub fn main() -> ExitCode {
         // A daemon that does not hear it is gone, and its copy with it.
         write(&mut socket, &answer).unwrap_or_default();
     }
+}
+
+/// What a process does first that works for the daemon and is none of its servers: it drops what it
+/// inherited, has a session of its own and closes its memory to others.
+pub(super) fn stand_alone() -> io::Result<()> {
+    inherited::drop_all()?;
+    // Whatever is sent to the daemon's process group, by a terminal say, is for the daemon.
+    setsid()?;
+    Ok(prctl::set_dumpable(false)?)
 }
 
 /// Standard input, moved out of the way: what a run finds there is not the way to its launcher.
