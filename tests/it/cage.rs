@@ -1,6 +1,7 @@
 //! A hostile server of bob's against alice, the daemon and the machine, in every tier that this
 //! kernel can be made to show: what gets through is exactly what README.md says.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -74,6 +75,14 @@ pub(crate) struct Scene {
     pub host: Host,
     /// A directory that everybody may write to, outside everything of the host's.
     pub commons: tempfile::TempDir,
+    /// That alice's server listens on; by it is told what she left about.
+    port: Cell<u16>,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.clear_away();
+    }
 }
 
 impl Scene {
@@ -86,7 +95,15 @@ impl Scene {
         host.configure(&format!("{daemon}\n{}", intruders(server)));
         let commons = tempfile::Builder::new().prefix("mcpsup-it-commons-").tempdir().unwrap();
         std::fs::set_permissions(commons.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        Self { host, commons }
+        Self { host, commons, port: Cell::new(0) }
+    }
+
+    /// Removes what she left where everybody may write.
+    fn clear_away(&self) {
+        for dir in ["/tmp", "/dev/shm"] {
+            // Most runs have directories of their own there, and leave nothing in these.
+            std::fs::remove_file(format!("{dir}/mcpsup-intruder-{}", self.port.get())).unwrap_or_default();
+        }
     }
 
     /// Saves both files and waits until both are up; alice leaves things about.
@@ -98,7 +115,15 @@ impl Scene {
         }
         self.host.ok(&["reload"]);
         self.host.until_all_up(2);
+        self.port.set(self.port_of_alice());
+        // What an alice of another test left, who had the same port, may be somebody else's.
+        self.clear_away();
         self.host.call("alice", "prepare", "{}").unwrap();
+    }
+
+    fn port_of_alice(&self) -> u16 {
+        let words = std::fs::read_to_string(format!("/proc/{}/cmdline", self.pid_of("alice"))).unwrap();
+        words.split('\0').nth(2).unwrap().parse().unwrap()
     }
 
     /// Starts the daemon as an ordinary user, on a kernel that lacks this.
@@ -124,8 +149,7 @@ impl Scene {
     pub(crate) fn attacks(&self) -> Vec<Attack> {
         let host = &self.host;
         let alice = self.pid_of("alice");
-        let words = std::fs::read_to_string(format!("/proc/{alice}/cmdline")).unwrap();
-        let port: u16 = words.split('\0').nth(2).unwrap().parse().unwrap();
+        let port = self.port_of_alice();
         let none = || Attack { name: String::new(), kind: "", path: "".into(), pid: 0, port };
         let env = host.env_dir().join("alice.env");
         let own = host.path().join("state/instances/alice/intruder");
@@ -183,12 +207,12 @@ impl Scene {
     }
 
     /// And from a process of the same account outside any run.
-    fn attacked_from_outside(&self, uid: u32) -> BTreeMap<String, String> {
+    fn attacked_by_its_ordinary_user(&self) -> BTreeMap<String, String> {
         let said = |attack: &Attack| {
             let mut command = Command::new(self.host.path().join("bin/intruder"));
             command.args(["--try", attack.kind]).arg(&attack.path);
             command.args([attack.pid.to_string(), attack.port.to_string()]);
-            command.current_dir(self.commons.path()).uid(uid).gid(uid);
+            command.current_dir(self.commons.path()).uid(ORDINARY).gid(ORDINARYS_GROUP);
             text(&command.output().unwrap().stdout).trim().to_owned()
         };
         self.attacks().iter().map(|attack| (attack.name.clone(), said(attack))).collect()
@@ -461,7 +485,7 @@ fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
     {
         assert!(not_kept.iter().any(|one| one == what), "{what}: {not_kept:?}");
     }
-    let outside = scene.attacked_from_outside(ORDINARY);
+    let outside = scene.attacked_by_its_ordinary_user();
     for (name, said) in &outside {
         // The daemon closes its own memory, alice's run has no right to leave shared memory about,
         // and kernels differ in what they have.
