@@ -208,7 +208,9 @@ impl Daemon {
                 cage: &|server, tenancy| self.cages.get(server, tenancy),
                 removing: &self.removing,
             };
-            let listed = self.roster.resolve(whom, &mut self.ports, &mut self.uids, &host);
+            let mut listed = self.roster.resolve(whom, &mut self.ports, &mut self.uids, &host);
+            let runs = self.fleet.iter().filter(|(id, one)| id.session.is_none() && one.current().is_some());
+            self.roster.keep(&mut listed, runs.map(|(id, _)| id), &self.removing);
             self.set_bridges(&listed);
             let at = |(id, listed): (&InstanceId, &Listed)| {
                 Some((id.clone(), Place { port: listed.door?, bridge: self.bridges.get(id).cloned() }))

@@ -151,6 +151,29 @@ fn a_configuration_that_broke_while_no_daemon_was_there_touches_no_run() {
 }
 
 #[test]
+fn a_configuration_that_broke_before_the_ports_were_kept_touches_no_run() {
+    let mut host = Host::with_unruly("");
+    host.save("alice", "UNRULY=\n");
+    host.start();
+    let before = host.until_state("alice", StateName::Up);
+
+    host.kill_daemon();
+    // As if it had died a moment earlier, or the disk had been full.
+    std::fs::remove_file(host.path().join("state/ports.json")).unwrap_or_default();
+    host.configure("[server.unruly\n");
+    host.start();
+
+    let found = host.instance("alice");
+    assert_eq!((found.state, found.pid), (StateName::Up, before.pid));
+
+    host.configure(&unruly(""));
+    host.ok(&["reload"]);
+    host.until("she has a port again", || host.instance("alice").port.is_some());
+    assert_eq!(host.until_state("alice", StateName::Up).pid, before.pid);
+    assert_answers(&host, "alice", before.pid.unwrap());
+}
+
+#[test]
 fn a_daemon_that_is_started_while_another_ends_waits_for_it() {
     let mut host = Host::with_notes();
     host.start();

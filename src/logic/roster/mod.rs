@@ -263,6 +263,26 @@ impl Roster {
         all
     }
 
+    /// Lists what runs beside `listed`, while nothing is known of any file, or of what to run: an earlier
+    /// daemon may have died before a port that it gave was remembered, and what runs goes on all the same.
+    pub fn keep<'a>(
+        &self,
+        listed: &mut BTreeMap<InstanceId, Listed>,
+        running: impl Iterator<Item = &'a InstanceId>,
+        removing: &BTreeSet<UserName>,
+    ) {
+        if self.config.is_some() && self.looked {
+            return;
+        }
+        for id in running {
+            let is_removed = removing.contains(&id.user);
+            let want = if is_removed { Want::Never } else { Want::Keep };
+            listed.entry(id.clone()).or_insert_with(|| {
+                Listed::without_spec(want, StateName::Gone, None, id, self.config.as_deref())
+            });
+        }
+    }
+
     /// Looks up of `whom` those of whom no file tells; whoever was looked up before is not again.
     fn look_up_names(&mut self, whom: &Whom, all: &BTreeMap<InstanceId, Listed>, accounts: Accounts<'_>) {
         let listed = all.keys().map(|id| &id.user).filter(|name| !self.users.contains_key(*name));

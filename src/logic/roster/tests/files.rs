@@ -56,6 +56,25 @@ fn where_no_good_version_is_known_what_runs_goes_on_and_nothing_is_started() {
 }
 
 #[test]
+fn what_runs_goes_on_while_nothing_is_known_though_its_port_is_not_remembered() {
+    let mut world = World::new();
+    let (alice, nobody) = (InstanceId::new(user("alice"), "notes".parse().unwrap()), BTreeSet::new());
+    let mut known = world.all();
+    world.roster.keep(&mut known, [&alice].into_iter(), &nobody);
+    assert_eq!(known, BTreeMap::new(), "no file asks for it");
+
+    world.roster = Roster::default();
+    world.roster.set_config(Err(vec![Problem::new("mcpsup.toml", "broken")]));
+    let mut listed = world.all();
+    assert_eq!(listed, BTreeMap::new());
+    world.roster.keep(&mut listed, [&alice].into_iter(), &nobody);
+    assert_eq!((listed[&alice].want.clone(), listed[&alice].door), (Want::Keep, None));
+    let mut listed = world.all();
+    world.roster.keep(&mut listed, [&alice].into_iter(), &BTreeSet::from([user("alice")]));
+    assert_eq!(listed[&alice].want, Want::Never);
+}
+
+#[test]
 fn the_same_file_again_changes_nothing() {
     let mut world = World::new();
     let first = world.alice(GOOD);
