@@ -417,14 +417,17 @@ impl Drop for Host {
             daemon.kill().unwrap_or_default();
             daemon.wait().unwrap();
         }
-        let left = self.processes();
-        for pid in &left {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL)
-                .unwrap_or_default();
-        }
-        // Whoever gets the block of ports next must not find one of them still listening.
-        let killed = Instant::now();
-        while left.iter().any(|pid| is_alive(*pid)) && killed.elapsed() < LIMIT {
+        // Whoever gets the block of ports next must not find one of them still listening: nor one that is
+        // about to be a server only now.
+        let (killed, mut looks_at_nothing) = (Instant::now(), 0);
+        while looks_at_nothing < 2 && killed.elapsed() < LIMIT {
+            let seen = crate::seen::on(self).into_iter().map(|one| one.pid);
+            let left: Vec<i32> = seen.chain(self.processes()).filter(|pid| is_alive(*pid)).collect();
+            for pid in &left {
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL)
+                    .unwrap_or_default();
+            }
+            looks_at_nothing = if left.is_empty() { looks_at_nothing + 1 } else { 0 };
             std::thread::sleep(Duration::from_millis(2));
         }
         // Their cgroups are empty as soon as the last of them is gone.

@@ -161,12 +161,23 @@ fn first_backend(host: &Host) -> u16 {
     rest.split('-').next().unwrap().parse().unwrap()
 }
 
+/// A host on which a stranger takes what is its processes' first, as `take` says of that port.
+fn with_a_stranger<T>(take: impl Fn(u16) -> std::io::Result<T>) -> (Host, u16, T) {
+    // A connection of the test before may still be on its port, or another checkout's server.
+    for _ in 0..20 {
+        let host = Host::with_unruly("");
+        let port = first_backend(&host);
+        if let Ok(taken) = take(port) {
+            return (host, port, taken);
+        }
+    }
+    panic!("no port is free");
+}
+
 #[test]
 fn a_process_whose_port_a_stranger_holds_gets_another() {
     for address in ["127.0.0.1", "0.0.0.0"] {
-        let mut host = Host::with_unruly("");
-        let port = first_backend(&host);
-        let _stranger = TcpListener::bind((address, port)).unwrap();
+        let (mut host, port, _stranger) = with_a_stranger(|port| TcpListener::bind((address, port)));
         host.save("alice", "UNRULY=\n");
         host.start();
 
@@ -183,14 +194,13 @@ fn a_process_whose_port_a_stranger_holds_gets_another() {
 #[test]
 fn a_process_whose_port_a_stranger_has_bound_without_listening_gets_another() {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
-    let mut host = Host::with_unruly("");
-    let port = first_backend(&host);
-    let strangers = [port, port + 1].map(|port| {
+    let take = |port| {
         let flags = SocketFlags::CLOEXEC;
-        let stranger = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-        bind(&stranger, &std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
-        stranger
-    });
+        let stranger = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+        bind(&stranger, &std::net::SocketAddr::from(([127, 0, 0, 1], port)))?;
+        Ok::<_, std::io::Error>(stranger)
+    };
+    let (mut host, _, strangers) = with_a_stranger(|port| Ok([take(port)?, take(port + 1)?]));
     host.save("alice", "UNRULY=\n");
     host.start();
 
