@@ -38,24 +38,35 @@ fn open_to_all(built: PathBuf) -> PathBuf {
     }
     static COPYING: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = COPYING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // That of this checkout and no other's; its last name is the program's own.
-    let top = std::env::temp_dir().join("mcpsup-it-examples");
-    let dir = top.join(built.parent().unwrap().to_string_lossy().replace('/', "-"));
+    let dir = outside(built.parent().unwrap());
     let name = built.file_name().unwrap().to_string_lossy();
     let copy = dir.join(&*name);
     let made = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     if made(&copy) < made(&built) {
-        std::fs::create_dir_all(&dir).unwrap();
-        for dir in [&top, &dir] {
-            assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::symlink_metadata(dir).unwrap()), 0);
-            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
         // Renamed into place: another checkout's test may execute the old one.
         let new = dir.join(format!("{name}.{}", std::process::id()));
         copy_program(&built, &new);
         std::fs::rename(new, &copy).unwrap();
     }
     copy
+}
+
+/// Where others get to what belongs into a directory of what is built: there, or in the directory for
+/// temporary files, in one for this checkout and no other.
+pub(crate) fn place_for_all(dir: &Path) -> PathBuf {
+    std::fs::create_dir_all(dir).unwrap();
+    if nix::unistd::geteuid().is_root() && !is_open_to_others(dir) { outside(dir) } else { dir.to_path_buf() }
+}
+
+fn outside(dir: &Path) -> PathBuf {
+    let top = std::env::temp_dir().join("mcpsup-it-examples");
+    let outside = top.join(dir.to_string_lossy().replace('/', "-"));
+    std::fs::create_dir_all(&outside).unwrap();
+    for dir in [&top, &outside] {
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::symlink_metadata(dir).unwrap()), 0);
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    outside
 }
 
 fn is_open_to_others(program: &Path) -> bool {

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::host::{Host, MCPSUP, text, write};
+use crate::host::{Host, MCPSUP, place_for_all, text, write};
 
 /// A Node of our own, because Inspector needs a newer one than many machines have.
 const PACKAGES: [&str; 3] = [
@@ -18,10 +18,9 @@ const PACKAGES: [&str; 3] = [
 
 /// Where the packages are; `None` if they cannot be had here.
 fn packages() -> Option<PathBuf> {
-    let dir = Path::new(MCPSUP).parent().unwrap().join("npm");
+    let dir = place_for_all(&Path::new(MCPSUP).parent().unwrap().join("npm"));
     let inspector = dir.join("node_modules/.bin/mcp-inspector");
     if !inspector.exists() {
-        std::fs::create_dir_all(&dir).unwrap();
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&dir).args(PACKAGES);
         // Where it has to work: a registry that did not answer may do so the next time.
