@@ -41,11 +41,34 @@ pub(super) struct Store {
 }
 
 /// What is not to be started.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Kept")]
 pub(super) struct Holds {
     pub(super) all: BTreeSet<InstanceId>,
     /// Of those, what somebody stopped by taking back a credential, and not by `mcpsup stop`.
     pub(super) taken_back: BTreeSet<InstanceId>,
+}
+
+/// As it stands in the file.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Now {
+        all: BTreeSet<InstanceId>,
+        taken_back: BTreeSet<InstanceId>,
+    },
+    /// Of a daemon that did not keep who it was: somebody's `mcpsup stop`.
+    Before(BTreeSet<InstanceId>),
+}
+
+impl From<Kept> for Holds {
+    fn from(kept: Kept) -> Self {
+        let (all, taken_back) = match kept {
+            Kept::Now { all, taken_back } => (all, taken_back),
+            Kept::Before(all) => (all, BTreeSet::new()),
+        };
+        Self { all, taken_back }
+    }
 }
 
 impl Store {
@@ -223,4 +246,20 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stopped_is_known_whichever_daemon_wrote_it_down() {
+        let read = |text: &str| serde_json::from_str::<Holds>(text).unwrap();
+        let alice = InstanceId::new("alice".parse().unwrap(), "notes".parse().unwrap());
+        let all = BTreeSet::from([alice.clone()]);
+        let before = serde_json::to_string(&all).unwrap();
+        assert_eq!(read(&before), Holds { all: all.clone(), taken_back: BTreeSet::new() });
+        let now = Holds { taken_back: all.clone(), all };
+        assert_eq!(read(&serde_json::to_string(&now).unwrap()), now);
+    }
 }

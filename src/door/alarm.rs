@@ -49,7 +49,7 @@ impl Alarm {
     }
 }
 
-/// Ready when `end` has come.
+/// One wait.
 struct Until {
     alarm: Alarm,
     end: Instant,
@@ -90,7 +90,10 @@ mod tests {
 
     /// In one task, as a connection is.
     fn in_a_task(what: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(what);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        // A wake-up that is lost would leave it waiting for ever.
+        let limited = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), what).await });
+        limited.expect("it rings");
     }
 
     fn after(millis: u64) -> Instant {
