@@ -170,6 +170,27 @@ state_is() { [ "$(field "$1" state)" = "$2" ]; }
 # The daemon's own pid, as systemd knows it.
 daemon_pid() { property mcpsup MainPID; }
 
+# Everybody's servers; and everything in /etc/mcpsup.
+pids() { mcpsup status --json | perl -0777 -ne 'print join " ", /"pid"\s*:\s*(\d+)/g'; }
+digest() { find /etc/mcpsup -type f -exec sha256sum {} + | sort; }
+
+# upgrade_under_servers "what" command…: another release of the package, while alice and bob have servers on the first two ports.
+# $servers and $files are as they were before.
+upgrade_under_servers() {
+    local daemon knocks
+    servers=$(pids) files=$(digest) daemon=$(daemon_pid)
+    knocking 3456 3457
+    check "$@"
+    check "is another daemon" not same "$(daemon_pid)" "$daemon"
+    check "both are up" until_so 60 eval 'state_is alice up && state_is bob up'
+    check "with the same processes" same "$(pids)" "$servers"
+    check "and the files are as they were" same "$(digest)" "$files"
+    sleep 1
+    knocks=$(knocked)
+    check "no connection was refused meanwhile: $knocks" has "$knocks" 'refused 0$'
+    check "it is enabled as it was" same "$(systemctl is-enabled mcpsup)" enabled
+}
+
 # tool_of USER PORT TOOL [ARGUMENTS]: an MCP client run by that user.
 tool_of() {
     local who=$1 port=$2

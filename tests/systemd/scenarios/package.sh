@@ -5,8 +5,6 @@
 # brings: target/test-package/*
 
 first=$(echo "$PAYLOAD"/mcpsup_*-1_*.deb) second=$(echo "$PAYLOAD"/mcpsup_*-2_*.deb)
-pids() { mcpsup status --json | perl -0777 -ne 'print join " ", /"pid"\s*:\s*(\d+)/g'; }
-digest() { find /etc/mcpsup -type f -exec sha256sum {} + | sort; }
 # What of ours is anywhere, but for what came with this test and what belongs to people.
 left() {
     find / -xdev \( -path "$PAYLOAD" -o -path /proc -o -path /home -o -path /opt \) -prune -o -name '*mcpsup*' -print
@@ -61,17 +59,7 @@ chmod 755 /home/alice && chmod 644 .mcp.json
 refused=$(inspect bob notes --method tools/list 2>&1)
 check "MCP Inspector does not come in as bob at alice's port" has "$refused" '403'
 
-servers=$(pids) daemon=$(daemon_pid) files=$(digest)
-knocking 3456 3457
-check "an upgrade" dpkg -i "$second"
-check "is another daemon" not same "$(daemon_pid)" "$daemon"
-check "both are up" until_so 60 eval 'state_is alice up && state_is bob up'
-check "with the same processes" same "$(pids)" "$servers"
-check "and the files are as they were" same "$(digest)" "$files"
-sleep 1
-knocks=$(knocked)
-check "no connection was refused meanwhile: $knocks" has "$knocks" 'refused 0$'
-check "it is enabled as it was" same "$(systemctl is-enabled mcpsup)" enabled
+upgrade_under_servers "an upgrade" dpkg -i "$second"
 
 check "a removal" dpkg -r mcpsup
 check "ends the servers" eval 'for pid in $servers; do gone $pid || exit 1; done'

@@ -6,8 +6,6 @@
 
 first=$(echo "$PAYLOAD"/mcpsup-*-1.*.rpm) second=$(echo "$PAYLOAD"/mcpsup-*-2.*.rpm)
 with_rpm() { rpm --force-debian --nodeps "$@"; }
-pids() { mcpsup status --json | perl -0777 -ne 'print join " ", /"pid"\s*:\s*(\d+)/g'; }
-digest() { find /etc/mcpsup -type f -exec sha256sum {} + | sort; }
 
 person alice
 person bob
@@ -30,17 +28,7 @@ check "mcpsup add bob" eval 'mcpsup add bob --from - </dev/null'
 check "bob is up" until_so 60 state_is bob up
 check "alice has it in her client, and there it answers" as alice sh -c 'cd && mcpsup client --write && mcpsup client --check'
 
-servers=$(pids) daemon=$(daemon_pid) files=$(digest)
-knocking 3456 3457
-check "rpm -U, to the next release" with_rpm -U "$second"
-check "is another daemon" not same "$(daemon_pid)" "$daemon"
-check "both are up" until_so 60 eval 'state_is alice up && state_is bob up'
-check "with the same processes" same "$(pids)" "$servers"
-check "and the files are as they were" same "$(digest)" "$files"
-sleep 1
-knocks=$(knocked)
-check "no connection was refused meanwhile: $knocks" has "$knocks" 'refused 0$'
-check "it is enabled as it was" same "$(systemctl is-enabled mcpsup)" enabled
+upgrade_under_servers "rpm -U, to the next release" with_rpm -U "$second"
 
 check "rpm -e" with_rpm -e mcpsup
 check "ends the servers" eval 'for pid in $servers; do gone $pid || exit 1; done'

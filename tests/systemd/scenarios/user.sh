@@ -23,7 +23,18 @@ work=$(of work pid) home=$(of home pid)
 both_still() { [ -n "$work" ] && [ -n "$home" ] && same "$(of work pid) $(of home pid)" "$work $home"; }
 check "they run in groups of their own" has "$(cut -d: -f3 /proc/"$work"/cgroup)" "user@$uid.service/app.slice/mcpsup-runs.service/.*/run-[0-9]+"
 check "the tools answer" eval 'own env MCP_HEADERS="$(own mcpsup headers work)" /opt/mcp/call "http://127.0.0.1:$(of work port)/mcp" whoami'
-check "root is not among those who may see them" not grep -q '"pid"' <<<"$(mcpsup status --json 2>/dev/null)"
+
+# Who may see them: she, and root; nobody else, as the way to her socket is closed, and as her daemon says where it is open.
+person bob
+hers() { as "$1" env PATH="$PATH" RUNTIME_DIRECTORY=/run/user/"$uid"/mcpsup mcpsup --config /home/alice/.config/mcpsup/mcpsup.toml status work; }
+check "root, who asks her daemon, sees them" has "$(hers root 2>&1)" '^work .* up '
+check "bob does not get as far as her daemon" has "$(hers bob 2>&1)" 'cannot reach the daemon at /run/user/[^ ]*: permission denied'
+way=(/run/user/"$uid"{,/mcpsup{,/control.sock}})
+modes=$(stat -c '%a %n' "${way[@]}")
+chmod o+x "${way[@]}" && chmod o+rw "${way[-1]}"
+check "and if he did, her daemon would tell him nothing" has "$(hers bob 2>&1)" 'work is not yours to see or steer'
+while read -r mode path; do chmod "$mode" "$path"; done <<<"$modes"
+
 knocking "$(of work port)" "$(of home port)"
 check "systemctl --user restart" own systemctl --user restart mcpsup
 check "the servers are the same processes" both_still
