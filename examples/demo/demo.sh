@@ -5,7 +5,7 @@
 # leaves nothing behind however it ends. DEMO_ONCE=1, or no terminal: it ends by itself.
 set -eu
 # With these, a service manager tells a daemon its places; here they are all in one directory.
-unset RUNTIME_DIRECTORY STATE_DIRECTORY LOGS_DIRECTORY
+unset RUNTIME_DIRECTORY STATE_DIRECTORY LOGS_DIRECTORY CREDENTIALS_DIRECTORY
 cd "$(dirname "$0")/../.."
 
 # DEMO_BIN: a directory with mcpsup and examples/ in it, built before.

@@ -76,7 +76,7 @@ pub fn examine(places: &Places, instead: Option<(UserName, EnvFile)>) -> Examine
         look.files.insert(user, FileState::Read(file));
     }
     examined.problems.extend(look.directory.clone().err());
-    unseal(&mut look, &Keeper::of(&places.state));
+    unseal(&mut look, &Keeper::of(places));
     for state in look.files.values() {
         match state {
             FileState::Unchanged | FileState::Sealed(..) => {}

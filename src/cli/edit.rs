@@ -61,7 +61,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     let places = &session.places;
     let original = Original::open(&places.env_dir, &args.user)?;
     let (name, path) = (original.name(), original.path());
-    let keeper = Keeper::of(&places.state);
+    let keeper = Keeper::of(places);
     let seal = Seal::of(name);
     let refused = |why: String| anyhow!("{} {why}", path.display());
     let before = match seal {

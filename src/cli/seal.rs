@@ -84,7 +84,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         session.print.aside("nothing is sealed:");
         return Ok(tell(&problems, session));
     }
-    let keeper = Keeper::of(&session.places.state);
+    let keeper = Keeper::of(&session.places);
     let refused = |why: String| anyhow!("env.d/{} {why}", draft.name());
     let seal = match args.with {
         Some(With::SystemdCreds) => Seal::Creds,

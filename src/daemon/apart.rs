@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 
 use crate::logic::access;
 use crate::logic::cage::{Cages, Site};
@@ -48,17 +49,24 @@ pub struct Apartness {
 
 /// The site of a daemon, for this configuration.
 pub(super) fn site(ground: Ground, containment: &Containment, places: &Places, config: &Config) -> Site {
-    // A link would lead around what only its name hides.
-    let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs];
-    // What listens there acts for whoever is logged in.
-    let sessions = std::iter::once("/run/user".into());
     Site {
         ground,
         tree: containment.into(),
-        hidden: ours.into_iter().map(|path| files::real(path)).chain(sessions).collect(),
+        hidden: hidden(places),
         isolation: config.daemon.isolation,
         unlimited: unlimited(containment, config),
     }
+}
+
+/// What no run may see.
+fn hidden(places: &Places) -> Vec<PathBuf> {
+    // What listens in the one acts for whoever is logged in; what lies in the other is for one service.
+    // First, for what of ours is in them is hidden with them.
+    let others = ["/run/user", "/run/credentials"].map(PathBuf::from);
+    // A link would lead around what only its name hides.
+    let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs];
+    let ours = ours.into_iter().chain(&places.credentials).map(|path| files::real(path));
+    others.into_iter().chain(ours).collect()
 }
 
 /// What each server's limits lack here: `limits of server "x" not enforced on this host: memory`.
@@ -145,4 +153,23 @@ fn opened(server: &Server, is_shared: bool) -> Vec<String> {
 
 fn runs_as_root(want: &Want) -> bool {
     matches!(want, Want::Always(spec) if spec.account.as_ref().is_some_and(|account| account.uid == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_of_the_daemons_is_hidden_and_what_systemd_gives_it_or_others() {
+        let system = Places::of_the_system();
+        let given = Some("/somewhere/given".into());
+        for places in [Places { credentials: given, ..system.clone() }, system] {
+            let hidden = hidden(&places);
+            let Places { config: _, env_dir, runtime, state, logs, credentials } = places;
+            for place in [env_dir, runtime, state, logs, "/run/user".into(), "/run/credentials".into()] {
+                assert!(hidden.contains(&place), "{}", place.display());
+            }
+            assert!(hidden.contains(&credentials.unwrap()));
+        }
+    }
 }

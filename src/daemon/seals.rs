@@ -4,7 +4,6 @@
 //! other that cannot be read, and leaves the last good one running.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -49,9 +48,9 @@ enum State {
 }
 
 impl Seals {
-    pub(super) fn new(state: &Path, say: mpsc::UnboundedSender<Opened>) -> Self {
+    pub(super) fn new(keeper: Keeper, say: mpsc::UnboundedSender<Opened>) -> Self {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Self { keeper: Keeper::of(state), known: BTreeMap::new(), turns, say, next: 0 }
+        Self { keeper, known: BTreeMap::new(), turns, say, next: 0 }
     }
 
     /// What opens and makes sealed files here.

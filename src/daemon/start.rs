@@ -48,6 +48,7 @@ use crate::system::places::Places;
 use crate::system::process::{self, Processes};
 use crate::system::ready::Hub;
 use crate::system::record::{self, Record, RunDir};
+use crate::system::seal::Keeper;
 use crate::system::signals::Signals;
 use crate::system::trust;
 
@@ -181,7 +182,7 @@ impl Daemon {
             unknown: Vec::new(),
             shown: Shown::default(),
             env_dir: EnvDir::new(&places.env_dir),
-            seals: Seals::new(&places.state, say_opened),
+            seals: Seals::new(Keeper::of(places), say_opened),
             wishes: Wishes::new(holds.taken_back),
             look_at: now,
             accounts_at: now + LOOK_EVERY,

@@ -16,6 +16,8 @@ pub struct Places {
     pub state: PathBuf,
     /// Instance logs.
     pub logs: PathBuf,
+    /// What systemd gives the daemon to know: files that it lays there before the daemon starts.
+    pub credentials: Option<PathBuf>,
 }
 
 /// Why no place could be found.
@@ -26,8 +28,8 @@ pub struct NoHome;
 impl Places {
     /// The places for `--config FILE` (everything beside it), for root, or for an ordinary user.
     ///
-    /// systemd's `RUNTIME_DIRECTORY`, `STATE_DIRECTORY` and `LOGS_DIRECTORY` (systemd.exec(5))
-    /// win over all three; of several paths in one of them the first is taken.
+    /// systemd's `RUNTIME_DIRECTORY`, `STATE_DIRECTORY`, `LOGS_DIRECTORY` and `CREDENTIALS_DIRECTORY`
+    /// (systemd.exec(5)) win over all three; of several paths in one of them the first is taken.
     ///
     /// # Errors
     ///
@@ -54,6 +56,7 @@ impl Places {
                 runtime: path("XDG_RUNTIME_DIR").map_or_else(|| state.join("run"), |dir| dir.join("mcpsup")),
                 logs: state.join("logs"),
                 state,
+                credentials: None,
             }
         };
         let first = |name: &str| path(name).and_then(|dirs| std::env::split_paths(&dirs).next());
@@ -65,6 +68,9 @@ impl Places {
         }
         if let Some(dir) = first("LOGS_DIRECTORY") {
             places.logs = dir;
+        }
+        if let Some(dir) = path("CREDENTIALS_DIRECTORY") {
+            places.credentials = Some(dir);
         }
         Ok(places)
     }
@@ -78,6 +84,8 @@ impl Places {
             runtime: "/run/mcpsup".into(),
             state: "/var/lib/mcpsup".into(),
             logs: "/var/log/mcpsup".into(),
+            // mcpsup.service's, so that commands find what it has (systemd.exec(5) says where).
+            credentials: Some("/run/credentials/mcpsup.service".into()),
         }
     }
 
@@ -90,6 +98,7 @@ impl Places {
             state: dir.join("state"),
             logs: dir.join("logs"),
             config: config.clone(),
+            credentials: None,
         }
     }
 
@@ -126,10 +135,12 @@ mod tests {
 
     #[test]
     fn config_moves_the_lot_and_systemd_wins() {
-        let vars = [("STATE_DIRECTORY", "/var/lib/x:/other")];
+        let vars =
+            [("STATE_DIRECTORY", "/var/lib/x:/other"), ("CREDENTIALS_DIRECTORY", "/run/credentials/x")];
         let places = Places::find(Some(Path::new("/srv/m/mcpsup.toml")), true, env(&vars)).unwrap();
         assert_eq!(places.env_dir, Path::new("/srv/m/env.d"));
         assert_eq!(places.state, Path::new("/var/lib/x"));
+        assert_eq!(places.credentials.as_deref(), Some(Path::new("/run/credentials/x")));
     }
 
     #[test]

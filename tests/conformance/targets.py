@@ -132,7 +132,7 @@ def block(started):
 
 def clean():
     """The environment without what a service manager would tell a daemon of its places."""
-    theirs = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "LOGS_DIRECTORY", "NOTIFY_SOCKET", "MCPSUP_CONFIG")
+    theirs = ("RUNTIME_DIRECTORY", "STATE_DIRECTORY", "LOGS_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "MCPSUP_CONFIG")
     return {name: value for name, value in os.environ.items() if name not in theirs}
 
 

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use mcpsup::model::cage::{Apart, Tier};
 
 use crate::access::notes_on_a_socket;
-use crate::host::{Host, copy_program, example, notes, text};
+use crate::host::{Host, copy_program, example, notes, text, write};
 use crate::seen;
 use crate::tree::{ORDINARY, ORDINARYS_GROUP, bring, give_to_ordinary};
 
@@ -91,8 +91,12 @@ impl Scene {
     }
 
     fn with(daemon: &str, server: &str) -> Self {
-        let host = Host::new("");
+        let mut host = Host::new("");
         host.configure(&format!("{daemon}\n{}", intruders(server)));
+        let given = host.path().join("given");
+        std::fs::DirBuilder::new().mode(0o700).create(&given).unwrap();
+        write(&given.join("mcpsup.seal.key"), "as systemd would", 0o400);
+        host.env.push(("CREDENTIALS_DIRECTORY".to_owned(), given.display().to_string()));
         let commons = tempfile::Builder::new().prefix("mcpsup-it-commons-").tempdir().unwrap();
         std::fs::set_permissions(commons.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         Self { host, commons, port: Cell::new(0) }
@@ -172,6 +176,7 @@ impl Scene {
             ("find alice among all", "find", state.join("instances/alice")),
             ("add to the daemon's state", "write", state.join("planted")),
             ("find alice's run among the records", "find", run),
+            ("read the daemon's credentials", "read", host.path().join("given/mcpsup.seal.key")),
             ("find alice's log", "find", host.path().join("logs/alice/intruder.log")),
             ("the control socket", "unix socket", host.path().join("run/control.sock")),
             ("alice's unix socket", "unix socket", own.join("socket")),
@@ -196,7 +201,7 @@ impl Scene {
         ] {
             all.push(Attack { name: name.into(), kind, port, ..none() });
         }
-        assert_eq!(all.len(), 59, "README.md and docs/security.md say how many");
+        assert_eq!(all.len(), 60, "README.md and docs/security.md say how many");
         all
     }
 

@@ -200,6 +200,51 @@ fn a_key_that_does_not_fit_is_refused_and_leaves_the_last_good_run_alone() {
     sealed.host.until("it is mended", || sealed.host.instance("alice").problems.is_empty());
 }
 
+#[cfg(feature = "age")]
+#[test]
+fn a_key_moved_to_what_systemd_gives_the_daemon_opens_files_there_and_no_other_is_made() {
+    use std::os::unix::fs::DirBuilderExt;
+
+    let host = Host::with_notes();
+    host.save("alice", &format!("NOTES_TOKEN={SECRET}\n"));
+    let mut sealed = Sealed { host, env: Vec::new() };
+    let (code, said) = sealed.cli(&["seal", "alice", "--with", "age"], "");
+    assert_eq!(code, 0, "{said}");
+    let (key, given) = (sealed.host.path().join("state/seal.key"), sealed.host.path().join("given"));
+    std::fs::DirBuilder::new().mode(0o700).create(&given).unwrap();
+    std::fs::rename(&key, given.join("mcpsup.seal.key")).unwrap();
+    std::fs::set_permissions(given.join("mcpsup.seal.key"), std::fs::Permissions::from_mode(0o400)).unwrap();
+    let variable = ("CREDENTIALS_DIRECTORY".to_owned(), given.display().to_string());
+    sealed.host.env = vec![variable.clone()];
+    sealed.host.start();
+    let up = sealed.host.until_state("alice", StateName::Up);
+    let environ = std::fs::read_to_string(format!("/proc/{}/environ", up.pid.unwrap())).unwrap();
+    assert!(environ.contains(SECRET) && !environ.contains("CREDENTIALS_DIRECTORY"), "{environ}");
+    let (code, said) = sealed.cli(&["set", "NOTES_TOKEN", "--user", "alice"], "nt_brand-new-0123\n");
+    assert_eq!(code, 0, "{said}");
+
+    // A command that is not told of it says how to tell it.
+    sealed.env.push(("EDITOR".to_owned(), "cat".to_owned()));
+    let told = "there is no key ";
+    for verb in [&["edit", "alice"][..], &["check"]] {
+        let (code, said) = sealed.cli(verb, "");
+        assert!(
+            code == 1 && said.contains(told) && said.contains("CREDENTIALS_DIRECTORY=/etc/credstore"),
+            "{said}"
+        );
+    }
+    sealed.env.push(variable);
+    let (code, said) = sealed.cli(&["edit", "alice"], "");
+    assert!(code == 0 && said.contains("nt_brand-new-0123"), "{said}");
+    sealed.host.save("bob", &format!("NOTES_TOKEN={SECRET}\n"));
+    let (code, said) = sealed.cli(&["seal", "bob", "--with", "age"], "");
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(sealed.cli(&["check"], "").0, 0);
+    sealed.host.until_state("bob", StateName::Up);
+    assert!(sealed.host.instance("bob").problems.is_empty());
+    assert!(!key.exists());
+}
+
 #[test]
 fn a_tool_that_hangs_holds_up_nobody_but_its_own_user() {
     let mut sealed = Sealed::new();

@@ -1,17 +1,19 @@
 //! Opening and making sealed files: an env file that is encrypted at rest.
 //!
 //! `alice.env.cred` is systemd-creds(1)'s, whose key is the host's (a TPM's too, where there is
-//! one); `alice.env.age` is age's, with a key of the state directory, where this program was built
-//! with the feature `age`. Plain text is only ever in our memory and in pipes.
+//! one); `alice.env.age` is age's, with a key that systemd gives the daemon or one of the state
+//! directory, where this program was built with the feature `age`. Plain text is only ever in our
+//! memory and in pipes.
 //!
 //! Both are blocking: the daemon's loop has another thread do it.
 
 #[cfg(feature = "age")]
 mod age;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::places::Places;
 use super::tool::{self, Environment};
 use crate::model::UserName;
 use crate::model::file::{Seal, SecretBytes};
@@ -28,15 +30,27 @@ const CREDS: &str = "systemd-creds";
 /// What opens and makes sealed files.
 #[derive(Debug, Clone)]
 pub struct Keeper {
-    /// Where age's key is; systemd's is systemd's business.
-    key: PathBuf,
+    /// Age's; systemd's is systemd's business.
+    keys: Keys,
+}
+
+/// Where age's key may be.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "age"), expect(dead_code, reason = "only age has a key of ours"))]
+struct Keys {
+    /// In the state directory, made when it is needed first.
+    own: PathBuf,
+    /// As a credential of mcpsup.service, `LoadCredential=` of systemd.exec(5): once it is there it
+    /// seals, and none of our own is made.
+    given: Option<PathBuf>,
 }
 
 impl Keeper {
-    /// The one of the daemon whose state directory this is.
+    /// The one of the daemon whose places these are.
     #[must_use]
-    pub fn of(state: &Path) -> Self {
-        Self { key: state.join("seal.key") }
+    pub fn of(places: &Places) -> Self {
+        let given = places.credentials.as_ref().map(|dir| dir.join("mcpsup.seal.key"));
+        Self { keys: Keys { own: places.state.join("seal.key"), given } }
     }
 
     /// What the sealed file of `user` says.
@@ -50,7 +64,7 @@ impl Keeper {
                 let name = format!("--name={}", name_in(user));
                 tool::run(CREDS, &["decrypt", &name, "-", "-"], Environment::Ours, sealed, LARGEST, PATIENCE)
             }
-            Seal::Age => age_open(&self.key, sealed, LARGEST),
+            Seal::Age => age_open(&self.keys, sealed, LARGEST),
         };
         plain.map_err(|why| format!("cannot be unsealed: {why}"))
     }
@@ -74,7 +88,7 @@ impl Keeper {
                 );
                 made.map(|sealed| sealed.to_vec())
             }
-            Seal::Age => age_close(&self.key, plain),
+            Seal::Age => age_close(&self.keys, plain),
         };
         let sealed = sealed.map_err(|why| format!("cannot be sealed: {why}"))?;
         if sealed.len() > LARGEST_SEALED {
@@ -110,12 +124,12 @@ fn name_in(user: &UserName) -> String {
 use age::{close as age_close, open as age_open};
 
 #[cfg(not(feature = "age"))]
-fn age_open(_: &Path, _: &[u8], _: usize) -> Result<SecretBytes, String> {
+fn age_open(_: &Keys, _: &[u8], _: usize) -> Result<SecretBytes, String> {
     Err(NO_AGE.to_owned())
 }
 
 #[cfg(not(feature = "age"))]
-fn age_close(_: &Path, _: &[u8]) -> Result<Vec<u8>, String> {
+fn age_close(_: &Keys, _: &[u8]) -> Result<Vec<u8>, String> {
     Err(NO_AGE.to_owned())
 }
 

@@ -53,6 +53,29 @@ check "the journal names that refusal" has "$(journalctl -u mcpsup)" "door refus
 check "systemd keeps both doors" same "$(property mcpsup NFileDescriptorStore)" 2
 check "status -v does not say that ports are nobody's" not grep "nobody's" <<<"$(mcpsup status -v)"
 
+# The key of sealed files, as a credential: there is none yet, and the daemon runs all the same.
+given() { ls -A /run/credentials/mcpsup.service; }
+check "the daemon runs where it is given no credential" same "$(given)" ""
+install -d -m 700 /etc/credstore
+key=$(head -c 40 /dev/urandom | base64 -w0)
+(umask 077; echo "$key" >/etc/credstore/mcpsup.seal.key)
+systemctl restart mcpsup
+dir=$(tr '\0' '\n' </proc/"$(daemon_pid)"/environ | sed -n 's/^CREDENTIALS_DIRECTORY=//p')
+check "one at /etc/credstore is laid before it" same "$dir $(cat "$dir"/*)" "/run/credentials/mcpsup.service $key"
+show "as systemd does it" eval 'ls -ld "$dir" "$dir"/*; findmnt -no FSTYPE,OPTIONS "$dir"'
+check "nobody else can read it" eval '! as alice ls "$dir" && ! as alice cat "$dir/mcpsup.seal.key"'
+check "nor is any in what a run sees" same "$(nsenter -t "$alice" -m ls -A /run/credentials && echo none)" none
+systemd-creds encrypt --name=mcpsup.seal.key /etc/credstore/mcpsup.seal.key /etc/mcpsup/seal.key.cred 2>/dev/null
+rm /etc/credstore/mcpsup.seal.key
+mkdir -p /run/systemd/system/mcpsup.service.d
+printf '[Service]\nLoadCredentialEncrypted=mcpsup.seal.key:/etc/mcpsup/seal.key.cred\n' >/run/systemd/system/mcpsup.service.d/key.conf
+systemctl daemon-reload
+check "one that is encrypted as well" eval 'systemctl restart mcpsup && same "$(cat "$dir"/*)" "$key"'
+rm -r /run/systemd/system/mcpsup.service.d /etc/mcpsup/seal.key.cred
+systemctl daemon-reload
+check "and each server goes on" eval 'systemctl restart mcpsup && still alice $alice && still bob $bob'
+check "and without one again" same "$(given)" ""
+
 # Reload.
 save carol 'NOTES_TOKEN=carols-secret-credential'
 check "systemctl reload" systemctl reload mcpsup
