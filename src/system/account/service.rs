@@ -54,3 +54,32 @@ pub(super) fn groups_of(name: &str, gid: u32) -> Vec<u32> {
     let listed = CString::new(name).ok().and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok());
     listed.unwrap_or_default().into_iter().map(Gid::as_raw).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_who_the_group_lists_and_whose_process_has_it_and_nobody_else() {
+        let table = std::fs::read_to_string("/etc/group").unwrap();
+        let mut tried = 0;
+        for line in table.lines() {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, gid, members] = fields[..] else { continue };
+            let Ok(Some(group)) = Group::from_name(name) else { continue };
+            let gid: u32 = gid.parse().unwrap();
+            if group.gid.as_raw() != gid {
+                continue;
+            }
+            assert!(is_member(4_000_000_000, gid, name), "{name}: its own");
+            assert!(!is_member(4_000_000_000, 4_000_000_000, name), "{name}: no account's");
+            for member in members.split(',').filter(|member| !member.is_empty()) {
+                let Ok(Some(user)) = User::from_name(member) else { continue };
+                assert!(is_member(user.uid.as_raw(), user.gid.as_raw(), name), "{member} of {name}");
+            }
+            tried += 1;
+        }
+        assert!(tried > 0);
+        assert!(!is_member(0, 0, "a-group-that-nobody-made"));
+    }
+}

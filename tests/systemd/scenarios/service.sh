@@ -50,6 +50,21 @@ check "alice's client is told who she is" has "$(tool_of alice 3456 whoami 2>&1)
 check "bob's is refused at her door" not tool_of bob 3456 whoami
 check "the journal names that refusal" has "$(journalctl -u mcpsup)" "door refused.*uid=\"?$(id -u bob)"
 
+# The group mcpsup, by which dave may what root may; erin is in none.
+person dave
+person erin
+usermod -aG mcpsup dave
+by() { as "$1" env PATH="$PATH" mcpsup "${@:2}" 2>&1; }
+check "one of the group mcpsup sees everybody's" eval 'said=$(by dave status) && has "$said" "^alice .* up " && has "$said" "^bob .* up "'
+check "and restarts anybody's" eval 'by dave restart bob && ! still bob $bob'
+bob=$(field bob pid)
+check "who is not sees nobody's" eval 'said=$(by erin status); has "$said" "no instance of yours" && ! grep -qE "alice|bob" <<<"$said"'
+for words in "status alice" "restart alice" "stop alice" "logs alice"; do
+    check "nor is mcpsup $words for her" eval 'said=$(by erin $words); same "$?" 4 && has "$said" "alice is not yours to see or steer"'
+done
+check "nor reload" eval 'said=$(by erin reload); same "$?" 4'
+check "and alice has what she had" still alice "$alice"
+
 check "systemd keeps both doors" same "$(property mcpsup NFileDescriptorStore)" 2
 check "status -v does not say that ports are nobody's" not grep "nobody's" <<<"$(mcpsup status -v)"
 
