@@ -21,6 +21,7 @@ use crate::logic::uids::Facts;
 use crate::model::cage::Apart;
 use crate::model::env::{Variable, Variables};
 use crate::model::file::{EnvFile, FileState, Look};
+use crate::model::shell;
 use crate::model::{Config, InstanceId, Problem, UserName, Whom};
 use crate::system::envdir::{Complete, EnvDir};
 use crate::system::files;
@@ -223,9 +224,7 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
     } else {
         tell(&examined, args.verbose, session)?;
         if let (Some(_), Some(owner)) = (&apart, other_owner(&session.places)) {
-            session.print.aside(&format!(
-                "note: what is said below is of a daemon that you start; mcpsup.toml is {owner}'s: ask as {owner} (sudo -u {owner} mcpsup check)"
-            ));
+            session.print.aside(&whom_to_ask_as(&owner));
         }
         for line in apart.iter().flat_map(|found| found.apart.lines(args.verbose)) {
             session.print.line(&clean(&line))?;
@@ -239,6 +238,14 @@ fn other_owner(places: &Places) -> Option<String> {
     let owner = std::fs::metadata(&places.config).ok()?.uid();
     let name = || account::name_of(owner).unwrap_or_else(|| format!("#{owner}"));
     (owner != account::own_uid()).then(name)
+}
+
+/// What is said to somebody else than this one, whose name may be a number to sudo: `#1234`.
+fn whom_to_ask_as(owner: &str) -> String {
+    format!(
+        "note: what is said below is of a daemon that you start; mcpsup.toml is {owner}'s: ask as {owner} (sudo -u {} mcpsup check)",
+        shell::word(owner)
+    )
 }
 
 /// What this host would keep apart; that it is too little for mcpsup.toml is a problem like others.
@@ -319,6 +326,13 @@ mod tests {
 
     fn problems(places: &Places) -> Vec<String> {
         examine(places, None).problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn who_is_to_ask_as_somebody_else_can_type_what_is_said() {
+        assert!(whom_to_ask_as("alice").ends_with("'s: ask as alice (sudo -u alice mcpsup check)"));
+        // Without the quotes it is a comment.
+        assert!(whom_to_ask_as("#1234").ends_with("'s: ask as #1234 (sudo -u '#1234' mcpsup check)"));
     }
 
     #[test]

@@ -329,11 +329,10 @@ fn nobody_is_connected_with_somebody_elses_instance() {
     let ask = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
                s.sendall(b'POST /v1/mcp/alice/notes HTTP/1.1\\r\\nhost: x\\r\\ncontent-length: 2\\r\\nconnection: close\\r\\n\\r\\n{}')\n\
                print(s.recv(65536).decode())";
-    let output = Command::new("python3").args(["-c", ask]).arg(socket).uid(65534).gid(65534).output();
-    if let Ok(output) = output {
-        let said = text(&output.stdout);
-        assert!(said.starts_with("HTTP/1.1 403"), "{said} {}", text(&output.stderr));
-    }
+    let output =
+        Command::new("python3").args(["-c", ask]).arg(socket).uid(65534).gid(65534).output().unwrap();
+    let said = text(&output.stdout);
+    assert!(said.starts_with("HTTP/1.1 403"), "{said} {}", text(&output.stderr));
 }
 
 #[test]
