@@ -129,13 +129,14 @@ fn wrong_says_what_is_right(text: &str) -> bool {
 }
 
 fn unsealed(user: &UserName, path: &str, asker: &Asker) -> Mend {
-    let key = if std::path::Path::new(path).extension().is_some_and(|ending| ending == "age") {
-        shell_word(&asker.state.join("seal.key"))
+    let backup = if std::path::Path::new(path).extension().is_some_and(|ending| ending == "age") {
+        let own = shell_word(&asker.state.join("seal.key"));
+        format!("{own} from a backup, or /etc/credstore/mcpsup.seal.key if systemd is to give it")
     } else {
-        "/var/lib/systemd/credential.secret".to_owned()
+        "/var/lib/systemd/credential.secret from a backup".to_owned()
     };
     Mend::Do(format!(
-        "restore {key} from a backup; if there is none, ask for the credentials anew: rm {path} && {} add {user}",
+        "restore {backup}; if there is none, ask for the credentials anew: rm {path} && {} add {user}",
         asker.mcpsup
     ))
 }

@@ -52,6 +52,9 @@ fn a_problem_that_says_its_mend_is_taken_apart() {
     }
     let missing = Problem::new("mcpsup.toml", "is not there; mcpsup init writes one to begin with");
     assert_eq!(problem::of(&missing, None, &asker(true)).mend.to_string(), "run: mcpsup init");
+    let sealed = Problem::new("env.d/alice.env.age", "cannot be unsealed: there is no key");
+    let mend = problem::of(&sealed, Some(&user()), &asker(true)).mend.to_string();
+    assert!(mend.contains("/seal.key from a backup, or /etc/credstore/mcpsup.seal.key if systemd"), "{mend}");
 }
 
 #[test]
