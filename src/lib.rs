@@ -39,7 +39,7 @@
 //!             │                                      ▼
 //!             │               system::launch   `mcpsup launch`: one long-lived process with one
 //!             │                      │         thread; it hears no secret
-//!             │                      │ clone3: a copy, born in its cgroup or pid namespace,
+//!             │                      │ clone3: a copy, born in its cgroup and its namespaces,
 //!             │                      ▼ that hears its orders on a socket of its own
 //!             │               a run: session, limits, FIFOs, cage, account, exec ──▶ the user's server
 //!             │                      │

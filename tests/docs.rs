@@ -229,7 +229,7 @@ fn sites() -> [Site; 4] {
         isolation: Isolation::Auto,
         unlimited: Vec::new(),
     };
-    let mut namespaces = Site { tree: Tree::PidNamespace, ..accounts.clone() };
+    let mut namespaces = accounts.clone();
     namespaces.ground.accounts = no("the daemon does not run as root");
     namespaces.ground.bounding = no("not permitted");
     namespaces.ground.hidepid = no("not permitted");

@@ -107,7 +107,13 @@ impl Site {
     fn walls(&self, allow: &Allow, has_account: bool) -> Cage {
         let ground = &self.ground;
         let mount = ground.mounts.works();
-        let pid = self.tree == Tree::PidNamespace;
+        let pid = match self.tree {
+            Tree::PidNamespace => true,
+            // Beside a cgroup it keeps runs of one account from seeing each other, for a process of ours each.
+            // Where there are accounts, a /proc that hides other accounts' does for nearly as much and costs none.
+            Tree::Cgroup => ground.through_user && ground.pids.works(),
+            Tree::Session => false,
+        };
         let proc = match (mount, pid && ground.pids.works(), ground.hidepid.works()) {
             (true, true, _) => Proc::Own,
             (true, false, true) if !pid => Proc::Hiding,
@@ -157,6 +163,17 @@ impl Site {
         })
     }
 
+    /// What would hide processes that are seen.
+    fn what_hides(&self, mount: bool, no_namespaces: &str) -> String {
+        const ASK: &str = "[daemon] containment = \"pid-namespace\" hides them";
+        match (mount, &self.ground.pids, self.tree) {
+            (true, Tried::Works, Tree::Cgroup) => format!("{ASK}, and gives up the limits of a cgroup"),
+            (true, Tried::Works, Tree::PidNamespace | Tree::Session) => ASK.to_owned(),
+            (true, no @ Tried::Fails(_), _) => format!("a /proc of its own cannot be had here{}", why(no)),
+            (false, ..) => no_namespaces.to_owned(),
+        }
+    }
+
     /// What is said of it.
     #[must_use]
     pub fn apart(&self) -> Apart {
@@ -181,10 +198,6 @@ impl Site {
                 if by.is_empty() { (false, otherwise.to_owned()) } else { (true, by.join(", ")) };
             all.push(Promise { what: what.to_owned(), kept, by });
         };
-        let why = |tried: &Tried| match tried {
-            Tried::Works => String::new(),
-            Tried::Fails(why) => format!(" ({why})"),
-        };
         let no_namespaces = format!(
             "no namespaces here{}; root has them, or the kernel's user namespaces",
             why(&self.ground.mounts)
@@ -193,7 +206,7 @@ impl Site {
         promise("environment and descriptors", &[(true, "made from nothing")], "");
         promise(
             "killed whole",
-            &[(self.tree == Tree::Cgroup, "cgroup"), (self.tree == Tree::PidNamespace, "pid namespace")],
+            &[(self.tree == Tree::Cgroup, "cgroup"), (cage.namespaces.pid, "pid namespace")],
             "by session only: what detaches on purpose may be left; a cgroup v2 that the daemon may use, or user namespaces, would",
         );
         promise(
@@ -207,15 +220,10 @@ impl Site {
             &[(has_accounts, "uid"), (own_pids, "pid namespace"), (locked, "Landlock")],
             "one uid for all; Landlock (Linux 5.13), user namespaces or a daemon that runs as root would",
         );
-        let unhidden = if mount && self.ground.pids.works() {
-            "[daemon] containment = \"pid-namespace\" hides them, and gives up the limits of a cgroup"
-        } else {
-            &no_namespaces
-        };
         promise(
             "processes unseen by others",
             &[(cage.proc == Proc::Hiding, "/proc with hidepid"), (own_pids, "a /proc of its own")],
-            &format!("arguments stand in everybody's ps; {unhidden}"),
+            &format!("arguments stand in everybody's ps; {}", self.what_hides(mount, &no_namespaces)),
         );
         promise(
             "others' files, env.d and the daemon's state out of reach",
@@ -268,6 +276,14 @@ impl Site {
             &format!("{}; a cgroup v2 with those controllers would", self.unlimited.join(", ")),
         );
         all
+    }
+}
+
+/// Why not, in brackets.
+fn why(tried: &Tried) -> String {
+    match tried {
+        Tried::Works => String::new(),
+        Tried::Fails(why) => format!(" ({why})"),
     }
 }
 

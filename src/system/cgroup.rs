@@ -140,17 +140,18 @@ impl Group {
         }
     }
 
-    /// Sets the limits whose controllers are there; [`Root::lacks`] names the others.
+    /// Sets the limits whose controllers are there; [`Root::lacks`] names the others. What the first process
+    /// of a pid namespace takes, which is ours, is not the server's.
     ///
     /// # Errors
     ///
     /// When the kernel refuses a value.
-    pub fn limit(&self, limits: &Limits) -> io::Result<()> {
+    pub fn limit(&self, limits: &Limits, has_init: bool) -> io::Result<()> {
         let cpu = limits.cpu.map(|percent| format!("{} 100000", u64::from(percent) * 1000));
         let values = [
             ("memory.max", limits.memory.map(|bytes| bytes.to_string())),
             ("cpu.max", cpu),
-            ("pids.max", limits.tasks.map(|tasks| tasks.to_string())),
+            ("pids.max", limits.tasks.map(|tasks| (u64::from(tasks) + u64::from(has_init)).to_string())),
         ];
         for (file, value) in values {
             let path = self.dir().join(file);
@@ -164,17 +165,18 @@ impl Group {
     /// The limit that something in it hit so far, if any (`memory.events`, `pids.events`). That the
     /// whole machine was out of memory is none.
     #[must_use]
-    pub fn reached(&self) -> Option<Reached> {
+    pub fn reached(&self, has_init: bool) -> Option<Reached> {
         let count = |file: &str, event: &str| {
             let text = fs::read_to_string(self.dir().join(file)).unwrap_or_default();
             let line = text.lines().find_map(|line| line.strip_prefix(event)?.strip_prefix(' '));
             line.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
         };
-        let limit = |file| words(&self.dir().join(file)).first().and_then(|word| word.parse().ok());
+        let limit = |file| words(&self.dir().join(file)).first().and_then(|word| word.parse::<u64>().ok());
         if count("memory.events", "oom") > 0 && count("memory.events", "oom_kill") > 0 {
             return limit("memory.max").map(Reached::Memory);
         }
-        limit("pids.max").filter(|_| count("pids.events", "max") > 0).map(Reached::Tasks)
+        let tasks = limit("pids.max").filter(|_| count("pids.events", "max") > 0);
+        tasks.map(|tasks| Reached::Tasks(tasks - u64::from(has_init && tasks > 0)))
     }
 
     /// Every process in it.
@@ -335,7 +337,18 @@ mod tests {
             (vec![TASKS, ("pids.events", "max 3\n")], Some(Reached::Tasks(64))),
             (vec![("pids.max", "max\n"), ("pids.events", "max 3\n")], None),
         ] {
-            assert_eq!(group(&files).1.reached(), expected, "{files:?}");
+            assert_eq!(group(&files).1.reached(false), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_tasks_is_the_servers_whoever_is_beside_it() {
+        for (has_init, set) in [(false, "64"), (true, "65")] {
+            let (dir, group) = group(&[("pids.max", ""), ("pids.events", "max 1\n")]);
+            let limits = Limits { tasks: Some(64), ..Limits::default() };
+            group.limit(&limits, has_init).unwrap();
+            assert_eq!(words(&dir.path().join("pids.max"))[0], set);
+            assert_eq!(group.reached(has_init), Some(Reached::Tasks(64)));
         }
     }
 }

@@ -116,7 +116,7 @@ pub(super) async fn resume(
         return Box::pin(end(&life, leader, streams, &*sink)).await;
     }
     life.set_exited();
-    life.tell(What::Exited(Exit::Unknown));
+    life.tell(What::Exited(life.dir().ended().unwrap_or(Exit::Unknown)));
     life.kill.notified().await;
     Box::pin(sweep(&life, recorded, false)).await;
     failpoint::pass("adopt.swept");
@@ -142,7 +142,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
     let group = match &life.held {
         Held::Cgroup(group) => {
             group.create().map_err(cannot("make the run's cgroup"))?;
-            group.limit(&spec.server.limits).map_err(cannot("set the run's limits"))?;
+            group.limit(&spec.server.limits, life.has_init).map_err(cannot("set the run's limits"))?;
             Some(group)
         }
         Held::Namespace | Held::Session => None,
@@ -163,7 +163,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
         plan: spec.plan(),
         identity,
         cgroup: group.map(Group::dir),
-        pid_namespace: matches!(life.held, Held::Namespace),
+        pid_namespace: life.has_init,
         backend: spec.backend,
         socket: spec.socket(&home),
         stdio: spec.stdio().map(|stdio| (stdio, spec.server.path.clone())),
@@ -172,7 +172,7 @@ async fn launch(life: &Life, instance: &InstanceId, spec: &Spec) -> Result<(Fifo
     };
     dir.write(&record).map_err(cannot("write the run's record"))?;
     failpoint::pass("spawn.recorded");
-    let orders = OrdersOf::new(spec, &home, dir.stdin(), dir.output(), is_stdio.then(|| dir.error()));
+    let orders = OrdersOf::new(spec, &home, &dir);
     send(&mut socket, &encode(&orders).map_err(cannot("write the launcher's orders"))?).await?;
     failpoint::pass("spawn.ordered");
     match answer(&mut socket).await? {
@@ -225,7 +225,9 @@ async fn end(life: &Life, leader: &Leader, streams: Streams, sink: &dyn Output) 
     drain(streams, sink).await;
     life.set_exited();
     failpoint::pass("stop.exited");
-    life.tell(What::Exited(blame(life, status(leader))));
+    // Who started the server in a namespace knows best, and a daemon that found the run asks nobody else.
+    let exit = life.dir().ended().unwrap_or_else(|| status(leader));
+    life.tell(What::Exited(blame(life, exit)));
     life.kill.notified().await;
     sweep(life, leader.pid, leader.ours).await;
     failpoint::pass("stop.swept");
@@ -263,7 +265,7 @@ fn death<'a>(life: &Life, leader: &'a Leader) -> Option<Awaited<&'a OwnedFd>> {
 /// A limit that it hit is part of how it ended.
 fn blame(life: &Life, exit: Exit) -> Exit {
     let Held::Cgroup(group) = &life.held else { return exit };
-    match group.reached() {
+    match group.reached(life.has_init) {
         Some(reached) => Exit::AtLimit(reached, Box::new(exit)),
         None => exit,
     }

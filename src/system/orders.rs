@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::cause::plain;
+use super::record::RunDir;
 use crate::model::cage::{Cage, Namespaces};
 use crate::model::spec::{Account, Home};
 use crate::model::{Secret, Spec};
@@ -92,6 +93,8 @@ pub struct Orders {
     pub output: PathBuf,
     /// The FIFO for standard error, if it is another.
     pub error: Option<PathBuf>,
+    /// Where the first process of a pid namespace writes down how the server ended.
+    pub end: PathBuf,
     /// `RLIMIT_NOFILE`.
     pub open_files: Option<u32>,
     /// The port it is to listen on, if it is.
@@ -194,21 +197,16 @@ pub struct OrdersOf<'a> {
     stdin: PathBuf,
     output: PathBuf,
     error: Option<PathBuf>,
+    end: PathBuf,
     open_files: Option<u32>,
     backend: Option<u16>,
     cage: &'a Cage,
 }
 
 impl<'a> OrdersOf<'a> {
-    /// For this spec of an instance that is at home here, with these standard streams.
+    /// For this spec of an instance that is at home here, with the run's standard streams.
     #[must_use]
-    pub fn new(
-        spec: &'a Spec,
-        home: &'a Home<'_>,
-        stdin: PathBuf,
-        output: PathBuf,
-        error: Option<PathBuf>,
-    ) -> Self {
+    pub fn new(spec: &'a Spec, home: &'a Home<'_>, run: &RunDir) -> Self {
         Self {
             program: &spec.program,
             args: spec.args.iter().map(Secret::reveal).collect(),
@@ -217,9 +215,10 @@ impl<'a> OrdersOf<'a> {
             state_dir: &home.state_dir,
             runtime_dir: &home.runtime_dir,
             account: spec.account.as_deref(),
-            stdin,
-            output,
-            error,
+            stdin: run.stdin(),
+            output: run.output(),
+            error: spec.stdio().map(|_| run.error()),
+            end: run.end(),
             open_files: spec.server.limits.open_files,
             backend: spec.backend,
             cage: &spec.cage,

@@ -101,6 +101,9 @@ pub(super) struct Life {
     pub(super) run: RunId,
     pub(super) shared: Arc<Shared>,
     pub(super) held: Held,
+    /// Its first process is not the server but the launcher's copy, as the first of a pid namespace. It
+    /// passes on what it is sent, and its end is everybody's.
+    pub(super) has_init: bool,
     pub(super) marker: Box<Path>,
     /// Whom it is started as.
     pub(super) uid: u32,
@@ -117,7 +120,7 @@ impl Life {
     /// A run whose strays are known by their TMPDIR and their uid.
     pub(super) fn new(
         run: RunId,
-        held: Held,
+        (held, has_init): (Held, bool),
         (marker, uid): (PathBuf, u32),
         leader: Option<Leader>,
         shared: Arc<Shared>,
@@ -126,6 +129,7 @@ impl Life {
             run,
             shared,
             held,
+            has_init,
             marker: marker.into(),
             uid,
             leader: leader.map_or_else(OnceLock::new, OnceLock::from),
@@ -202,7 +206,7 @@ impl Life {
         drop(early);
         // The signal was checked when the configuration was read.
         let Some(signal) = Signal::from_named_raw(number) else { return };
-        if let Held::Namespace = self.held {
+        if self.has_init {
             send(&leader.handle, signal);
         } else if leader.ours {
             let group = Pid::from_raw(leader.pid);
@@ -295,7 +299,8 @@ impl Processes {
         };
         let tmp = Home::of(instance, &self.shared.state, &self.shared.runtime).tmp();
         let uid = spec.account.as_ref().map_or_else(super::account::own_uid, |account| account.uid);
-        let life = self.life(run, held, tmp, uid, None);
+        let has_init = spec.cage.namespaces.pid;
+        let life = self.life(run, (held, has_init), (tmp, uid), None);
         let with = Box::new(Beginning { instance: instance.clone(), spec, talk });
         tokio::task::spawn(life::begin(life, with, sink));
     }
@@ -315,7 +320,8 @@ impl Processes {
             return false;
         }
         let leader = handle.map(|handle| Leader { pid: record.identity.pid, handle, ours: false });
-        let life = self.life(record.run, held, record.marker.clone(), record.uid, leader);
+        let marked = (record.marker.clone(), record.uid);
+        let life = self.life(record.run, (held, record.pid_namespace), marked, leader);
         tokio::task::spawn(life::resume(life, (record.identity.pid, record.is_stdio()), sink, talk));
         true
     }
@@ -323,12 +329,11 @@ impl Processes {
     fn life(
         &mut self,
         run: RunId,
-        held: Held,
-        marker: PathBuf,
-        uid: u32,
+        held: (Held, bool),
+        marked: (PathBuf, u32),
         leader: Option<Leader>,
     ) -> Arc<Life> {
-        let life = Arc::new(Life::new(run, held, (marker, uid), leader, Arc::clone(&self.shared)));
+        let life = Arc::new(Life::new(run, held, marked, leader, Arc::clone(&self.shared)));
         self.lives.insert(run, Arc::clone(&life));
         life
     }

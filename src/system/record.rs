@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 
 use crate::model::config::Stdio;
 use crate::model::spec::Plan;
-use crate::model::{InstanceId, RunId, SpecId};
+use crate::model::{Exit, InstanceId, RunId, SpecId};
 
 /// What is known of a run that was started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,6 +179,22 @@ impl RunDir {
         self.0.join("opened")
     }
 
+    /// The file in which the first process of a pid namespace says how the server ended.
+    #[must_use]
+    pub fn end(&self) -> PathBuf {
+        self.0.join("end")
+    }
+
+    /// What is said there. None if nothing is: there is no such process, it was killed itself, or the disk
+    /// was full.
+    #[must_use]
+    pub fn ended(&self) -> Option<Exit> {
+        match serde_json::from_slice(&fs::read(self.end()).ok()?).ok()? {
+            exit @ (Exit::Status(_) | Exit::Signal(_)) => Some(exit),
+            Exit::AtLimit(..) | Exit::Unknown | Exit::NotStarted(_) => None,
+        }
+    }
+
     /// Makes it with its FIFOs, three of them for a stdio run: from now on the run is intended.
     ///
     /// # Errors
@@ -252,6 +268,21 @@ pub fn left_behind(runs: &Path) -> io::Result<Vec<(RunId, RunDir)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_is_known_if_it_was_written_down_whole() {
+        let runs = tempfile::tempdir().unwrap();
+        let dir = RunDir::of(runs.path(), RunId(1));
+        dir.create(false).unwrap();
+        assert_eq!(dir.ended(), None);
+        for (exit, known) in [(Exit::Signal(9), true), (Exit::Status(137), true), (Exit::Unknown, false)] {
+            let text = serde_json::to_vec(&exit).unwrap();
+            crate::system::files::replace(&dir.end(), &text, 0o600).unwrap();
+            assert_eq!(dir.ended(), known.then_some(exit));
+            crate::system::files::replace(&dir.end(), &text[..text.len() - 1], 0o600).unwrap();
+            assert_eq!(dir.ended(), None);
+        }
+    }
 
     #[test]
     fn this_process_is_found_again_and_another_life_of_its_pid_is_not() {

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use mcpsup::model::cage::{Apart, Tier};
 
 use crate::access::notes_on_a_socket;
+use crate::delegated::Unit;
 use crate::host::{Host, copy_program, example, notes, text, write};
 use crate::seen;
 use crate::tree::{ORDINARY, ORDINARYS_GROUP, bring, give_to_ordinary};
@@ -422,6 +423,50 @@ fn a_hostile_server_reaches_nothing_where_an_ordinary_user_has_namespaces() {
     scene.begin("", "");
     if has(&scene, Tier::Namespaces) {
         assert_open(&scene.attacked_by_bob(), &[PORT]);
+    }
+}
+
+/// As under the user's own service manager.
+#[test]
+fn a_hostile_server_reaches_nothing_where_an_ordinary_user_has_namespaces_and_cgroups() {
+    if !seen::has_cgroups() {
+        return;
+    }
+    let mut scene = Scene::new("[daemon]\ncontainment = \"cgroup\"");
+    scene.host.unit = Some(Unit::new());
+    scene.host.start();
+    scene.begin("", "");
+    if !has(&scene, Tier::Namespaces) {
+        return;
+    }
+    assert_open(&scene.attacked_by_bob(), &[PORT]);
+    let alice = scene.host.instance("alice");
+    assert_eq!(alice.containment.as_deref(), Some("cgroup"));
+    // Nor of the first process in its own namespace, which heard what it should become.
+    for kind in OF_MEMORY {
+        let attack = serde_json::json!({ "attack": kind, "pid": 1 });
+        let said = scene.host.call("bob", "attack", &attack.to_string()).unwrap();
+        assert!(said.starts_with("closed"), "{kind} of the first process: {said}");
+    }
+    // Nor anything of a group, which is a file of the same account: not of hers, and not of its own limits.
+    let group = scene.host.unit.as_ref().unwrap().group().unwrap();
+    let own = scene.host.instance("bob").run.unwrap();
+    for file in [
+        format!("run-{}/cgroup.kill", alice.run.unwrap()),
+        format!("run-{}/cgroup.procs", alice.run.unwrap()),
+        format!("run-{own}/cgroup.subtree_control"),
+        "cgroup.procs".to_owned(),
+        "run-99".to_owned(),
+    ] {
+        let attack = serde_json::json!({ "attack": "write", "path": group.join(&file) });
+        let said = scene.host.call("bob", "attack", &attack.to_string()).unwrap();
+        assert!(said.starts_with("closed"), "{file}: {said}");
+    }
+    assert!(scene.not_kept().iter().all(|what| what == "an account for each user"), "{:?}", scene.not_kept());
+    // And they are what they are said to be.
+    let said = scene.host.ok(&["status", "-v"]);
+    for promise in ["killed whole: cgroup, pid namespace", "processes unseen by others: a /proc of its own"] {
+        assert!(said.contains(&format!("kept      {promise}")), "{promise}: {said}");
     }
 }
 

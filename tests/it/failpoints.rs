@@ -11,6 +11,7 @@ use mcpsup::model::status::StateName;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::delegated::Unit;
 use crate::host::{Host, MCPSUP, end, unruly};
 use crate::seen::{self, Kind, Watch};
 use crate::stdio::{Client, INITIALIZE, with_lines};
@@ -108,7 +109,12 @@ struct Case {
 
 impl Case {
     fn new(containment: &'static str) -> Self {
-        let host = Host::with_unruly("");
+        Self::with(containment, None)
+    }
+
+    fn with(containment: &'static str, unit: Option<Unit>) -> Self {
+        let mut host = Host::with_unruly("");
+        host.unit = unit;
         host.configure(&format!("[daemon]\ncontainment = \"{containment}\"\n{}", unruly("")));
         for user in ["alice", "bob"] {
             host.save(user, CHILDREN);
@@ -151,7 +157,8 @@ impl Case {
         let all = self.host.status().instances;
         let runs: Vec<String> =
             all.iter().filter(|one| one.pid.is_some()).map(|one| one.run.unwrap().to_string()).collect();
-        let per_user = if self.containment == "pid-namespace" { 4 } else { 3 };
+        let has_init = self.containment == "pid-namespace" || self.host.unit.is_some();
+        let per_user = if has_init { 4 } else { 3 };
         let expected = users.iter().map(|user| ((*user).to_owned(), 1)).collect();
         self.host.until(&format!("only {users:?} live after {place}"), || {
             let lives = seen::on(&self.host);
@@ -166,7 +173,8 @@ impl Case {
         assert_eq!(seen::names_in(&self.host.path().join("run/runs")), runs, "{place}");
         if self.containment == "cgroup" {
             let groups: Vec<String> = runs.iter().map(|run| format!("run-{run}")).collect();
-            assert_eq!(seen::cgroups(&self.host), groups, "{place}");
+            let made = self.host.unit.as_ref().map_or_else(|| seen::cgroups(&self.host), Unit::groups);
+            assert_eq!(made, groups, "{place}");
         }
     }
 }
@@ -311,6 +319,21 @@ fn namespaces_are_taken_up_at_any_step_of_a_restart() {
         case.host.until_all_up(2);
         let watch = Watch::over(&case.host);
         at_a_change(&mut case);
+        watch.end();
+    }
+}
+
+#[test]
+fn namespaces_beside_groups_are_taken_up_at_any_step() {
+    if seen::has_cgroups() {
+        let mut case = Case::with("cgroup", Some(Unit::new()));
+        case.host.start();
+        case.host.until_all_up(2);
+        let watch = Watch::over(&case.host);
+        at_a_stop(&mut case);
+        at_a_change(&mut case);
+        at_the_end(&mut case);
+        when_one_is_found_dead(&mut case);
         watch.end();
     }
 }

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use mcpsup::model::portmap::PortMap;
 use mcpsup::model::status::{InstanceStatus, StateName, StatusReport};
 
+use crate::delegated::Unit;
+use crate::tree::give_to_ordinary;
+
 /// How long a test waits for what must come. Long, because the machine may be busy.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -145,6 +148,8 @@ pub(crate) struct Host {
     pub(crate) daemon: Option<Child>,
     /// Variables for the daemon's own environment.
     pub env: Vec<(String, String)>,
+    /// Where its daemon is an ordinary user's, with groups that are theirs.
+    pub(crate) unit: Option<Unit>,
     /// How long it is waited here for what must come.
     pub limit: Duration,
     head: String,
@@ -160,7 +165,7 @@ impl Host {
         let block = block();
         let (doors, backends) = (&block.doors, &block.backends);
         let head = format!("[ports]\nrange = \"{doors}\"\nbackend_range = \"{backends}\"\n");
-        let host = Self { dir, daemon: None, env: Vec::new(), limit: LIMIT, head, block };
+        let host = Self { dir, daemon: None, env: Vec::new(), unit: None, limit: LIMIT, head, block };
         std::fs::DirBuilder::new().create(host.env_dir()).unwrap();
         std::fs::set_permissions(host.env_dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
         host.configure(servers);
@@ -192,6 +197,14 @@ impl Host {
         let asked = std::env::var("MCPSUP_TEST_DAEMON").unwrap_or_default();
         let text = format!("{}{}", self.head, in_daemon(servers, &asked));
         write(&self.path().join("mcpsup.toml"), &text, 0o600);
+        self.give(&self.path().join("mcpsup.toml"));
+    }
+
+    /// Gives a file to whom the daemon is, if it is an ordinary user's.
+    fn give(&self, path: &Path) {
+        if self.unit.is_some() {
+            give_to_ordinary(path);
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -216,6 +229,7 @@ impl Host {
     pub(crate) fn save(&self, user: &str, text: &str) {
         let new = self.path().join(format!("new-{user}"));
         write(&new, text, 0o600);
+        self.give(&new);
         std::fs::rename(new, self.env_dir().join(format!("{user}.env"))).unwrap();
     }
 
@@ -231,7 +245,13 @@ impl Host {
 
     /// Starts the daemon and waits for nothing.
     pub(crate) fn spawn(&mut self) {
-        self.spawn_by(Command::new(MCPSUP));
+        let Some(unit) = &self.unit else { return self.spawn_by(Command::new(MCPSUP)) };
+        let command = unit.command();
+        // Once: what there is afterwards is theirs, and changes while one looks.
+        if !self.path().join("state").exists() {
+            give_to_ordinary(self.path());
+        }
+        self.spawn_by(command);
     }
 
     /// The same, in the scratch directory and where a core may be of any size.

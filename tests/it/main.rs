@@ -21,6 +21,7 @@ mod cage;
 mod connect;
 mod control;
 mod crash;
+mod delegated;
 mod doctor;
 mod doors;
 mod failpoints;

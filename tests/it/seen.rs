@@ -150,7 +150,7 @@ pub(crate) fn cgroup_of(host: &Host) -> PathBuf {
 }
 
 /// Where cgroup v2 is mounted, alone or beside v1 (`proc_pid_mountinfo(5)`).
-fn cgroup_mount() -> Option<&'static Path> {
+pub(crate) fn cgroup_mount() -> Option<&'static Path> {
     static MOUNT: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -37,6 +37,11 @@ fn ordinary() -> Site {
     site
 }
 
+/// The same in the user's own service manager, or wherever else a cgroup is theirs.
+fn in_groups() -> Site {
+    Site { tree: Tree::Cgroup, ..ordinary() }
+}
+
 /// The same without user namespaces.
 fn bare() -> Site {
     let mut site = ordinary();
@@ -68,6 +73,7 @@ fn the_tier_is_the_strongest_thing_that_separates_users() {
 fn a_host_that_has_everything_keeps_every_promise() {
     assert_eq!(broken(&all()), Vec::<String>::new());
     assert_eq!(broken(&ordinary()), Vec::<String>::new());
+    assert_eq!(broken(&in_groups()), Vec::<String>::new());
     assert_eq!(Site { isolation: Isolation::Require, ..all() }.refusal(), None);
 }
 
@@ -77,10 +83,6 @@ fn what_is_not_kept_is_said_with_what_would_keep_it() {
     assert_eq!(broken(&bare()), expected);
     let of = |what: &str| bare().promises().into_iter().find(|promise| promise.what == what).unwrap().by;
     assert!(of("private /tmp and IPC").contains("(no user namespaces); root has them"));
-    let in_groups = Site { tree: Tree::Cgroup, ..ordinary() };
-    assert_eq!(broken(&in_groups), ["processes unseen by others"]);
-    let promised = in_groups.promises().into_iter().find(|promise| !promise.kept).unwrap();
-    assert!(promised.by.contains("containment = \"pid-namespace\" hides them"), "{}", promised.by);
     let mut old = bare();
     old.ground.landlock = 5;
     assert!(broken(&old).contains(&"no signals to others".to_owned()));
@@ -98,8 +100,61 @@ fn an_ordinary_users_servers_have_their_namespaces_whether_one_user_is_served_or
 }
 
 #[test]
+fn an_ordinary_users_servers_see_no_others_in_cgroups_either() {
+    for tenancy in [Tenancy::Alone, Tenancy::Shared] {
+        let [beside, instead] = [in_groups(), ordinary()].map(|site| site.cage(&Allow::default(), tenancy));
+        assert_eq!(beside, instead, "{tenancy:?}");
+        assert_eq!((beside.namespaces.pid, beside.proc), (true, Proc::Own));
+    }
+    let by = |what: &str| in_groups().promises().into_iter().find(|promise| promise.what == what).unwrap().by;
+    assert_eq!(by("killed whole"), "cgroup, pid namespace");
+    assert_eq!(by("memory and environment closed to others"), "pid namespace, Landlock");
+    assert_eq!(by("processes unseen by others"), "a /proc of its own");
+    assert_eq!(by("no signals to others"), "pid namespace, Landlock");
+}
+
+#[test]
+fn roots_servers_in_cgroups_have_a_proc_that_hides_others_and_no_first_process_of_ours() {
+    for mut site in [all(), in_groups()] {
+        // As root, whatever it may not do.
+        site.ground.through_user = false;
+        for hidepid in [Tried::Works, fails("no")] {
+            site.ground.hidepid = hidepid;
+            for tenancy in Tenancy::ALL {
+                let cage = site.cage(&Allow::default(), tenancy);
+                let proc = if site.ground.hidepid.works() { Proc::Hiding } else { Proc::Shared };
+                assert_eq!((cage.namespaces.pid, cage.proc), (false, proc));
+            }
+        }
+        let promised =
+            site.promises().into_iter().find(|one| one.what == "processes unseen by others").unwrap();
+        assert!(promised.by.ends_with("\"pid-namespace\" hides them, and gives up the limits of a cgroup"));
+    }
+}
+
+#[test]
+fn what_hides_processes_is_named_only_where_it_would() {
+    let by = |site: &Site| {
+        let mut all = site.promises().into_iter();
+        all.find(|one| one.what == "processes unseen by others" && !one.kept).unwrap().by
+    };
+    let asked_for = Site { tree: Tree::Session, ..ordinary() };
+    assert!(by(&asked_for).ends_with("containment = \"pid-namespace\" hides them"));
+    // As in a container whose /proc is covered here and there.
+    let mut covered = in_groups();
+    covered.ground.pids = fails("cannot mount a /proc of its own: not permitted");
+    assert!(!covered.cage(&Allow::default(), Tenancy::Shared).namespaces.pid);
+    assert!(
+        by(&covered).ends_with(
+            "a /proc of its own cannot be had here (cannot mount a /proc of its own: not permitted)"
+        )
+    );
+    assert!(by(&bare()).ends_with("root has them, or the kernel's user namespaces"));
+}
+
+#[test]
 fn a_promise_is_kept_by_a_layer_only_if_the_cage_has_that_layer() {
-    for site in [all(), ordinary(), bare()] {
+    for site in [all(), ordinary(), in_groups(), bare()] {
         for without in 0..5 {
             let mut site = site.clone();
             let gone = match without {

@@ -10,7 +10,7 @@
 //! Last, it lays its cage around itself (`cage/`): what the run may see, open, call and signal.
 //!
 //! Where a pid namespace is used, the copy is its first process: it starts the server as a child,
-//! passes signals on and reaps.
+//! passes signals on, reaps, and writes down how the server ended.
 
 mod cage;
 mod clone;
@@ -29,13 +29,15 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, initgroups, setgid, setgroups, setsid, setuid};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use signal_hook::iterator::Signals;
 
 use super::orders::{Answer, Failure, LONGEST_REQUEST, Make, Orders, read, write};
+use crate::model::Exit;
 use crate::model::cage::Namespaces;
 use crate::model::run::STOPS;
 use crate::model::spec::Account;
@@ -60,7 +62,11 @@ pub fn main() -> ExitCode {
         let Ok(Some((make, socket))) = next_request(&control) else { return ExitCode::SUCCESS };
         let mut socket = UnixStream::from(socket);
         let group = make.group().map_or(Ok(None), |group| File::open(group).map(Some));
-        let sides = group.and_then(|group| clone::copy(group.as_ref(), make.born(), Parent::Ours));
+        // What a copy is sent waits until it can hear it: the first process of a pid namespace loses what
+        // it neither handles nor blocks (pid_namespaces(7)).
+        let stops = stops();
+        let sides = stops.thread_block().map_err(io::Error::from).and(group);
+        let sides = sides.and_then(|group| clone::copy(group.as_ref(), make.born(), Parent::Ours));
         let answer = match sides {
             Ok(Side::Copy) => {
                 drop(control);
@@ -69,6 +75,8 @@ pub fn main() -> ExitCode {
             Ok(Side::Original(pid)) => Answer::Pid(pid),
             Err(error) => Answer::Failed(cannot("make a process")(error)),
         };
+        // It blocked them a moment ago.
+        stops.thread_unblock().unwrap_or_default();
         // A daemon that does not hear it is gone, and its copy with it.
         write(&mut socket, &answer).unwrap_or_default();
     }
@@ -119,10 +127,11 @@ pub fn try_cage() -> ExitCode {
 fn become_server(mut socket: UnixStream, born: Namespaces, ids: Ids, filters: &Filters) -> ExitCode {
     // Before there is anything to be found in this memory.
     let named = if born.user { keep_ids(ids) } else { Ok(()) };
+    let signals = listen(born);
     let Ok(orders) = read::<Orders>(&mut socket) else { return ExitCode::from(NO_ORDERS) };
-    let done = named.and_then(|()| {
-        if born.pid {
-            return serve(&orders, &socket, filters);
+    let done = named.and(signals).and_then(|signals| {
+        if let Some(signals) = signals {
+            return serve(&orders, &socket, filters, signals);
         }
         prepare(&orders, filters).and_then(|mut command| {
             let error = command.exec();
@@ -136,6 +145,21 @@ fn become_server(mut socket: UnixStream, born: Namespaces, ids: Ids, filters: &F
             Err(_) => ExitCode::from(NO_ORDERS),
         },
     }
+}
+
+/// The signals by which servers are asked to end.
+fn stops() -> SigSet {
+    STOPS.into_iter().filter_map(|number| Signal::try_from(number).ok()).collect()
+}
+
+/// From here on signals are heard that were sent since this process was made: by what is to pass them on, if
+/// it is the first of a pid namespace.
+fn listen(born: Namespaces) -> Result<Option<Signals>, Failure> {
+    let passed_on = STOPS.into_iter().filter(|signal| *signal != nix::libc::SIGKILL);
+    let watched = passed_on.chain([nix::libc::SIGCHLD]);
+    let signals = born.pid.then(|| Signals::new(watched)).transpose().map_err(cannot("watch for signals"))?;
+    stops().thread_unblock().map_err(io::Error::from).map_err(cannot("hear signals"))?;
+    Ok(signals)
 }
 
 /// In a user namespace of its own, where it is nobody yet. The files for that belong to root as long
@@ -239,17 +263,34 @@ fn become_account(account: &Account) -> Result<(), Failure> {
 }
 
 /// Starts the server as a child and lives as long as it does.
-fn serve(orders: &Orders, socket: &UnixStream, filters: &Filters) -> Result<ExitCode, Failure> {
-    let passed_on = STOPS.into_iter().filter(|signal| *signal != nix::libc::SIGKILL);
-    let watched = passed_on.chain([nix::libc::SIGCHLD]);
-    let mut signals = signal_hook::iterator::Signals::new(watched).map_err(cannot("watch for signals"))?;
+fn serve(
+    orders: &Orders,
+    socket: &UnixStream,
+    filters: &Filters,
+    mut signals: Signals,
+) -> Result<ExitCode, Failure> {
+    // An exit status cannot say that a signal ended the server, and the cage leaves no way to the file.
+    let end = mounts::make_apart(&orders.end).map_err(cannot("make a file for how the server ends"))?;
     let mut command = prepare(orders, filters)?;
     let child =
         command.process_group(0).spawn().map_err(own::cannot_at("execute", Path::new(&orders.program)))?;
     drop(command);
     // Said by closing, as exec would; the descriptor itself goes with this process.
     socket.shutdown(std::net::Shutdown::Both).map_err(cannot("say that the server runs"))?;
-    let server = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
+    let exit = wait_for(Pid::from_raw(i32::try_from(child.id()).unwrap_or_default()), &mut signals);
+    // Where it cannot be written, our own status says what it can.
+    serde_json::to_writer(end, &exit).unwrap_or_default();
+    let status = match exit {
+        Exit::Status(status) => status & 0xff,
+        // As shells say it.
+        Exit::Signal(signal) => 128 + signal,
+        Exit::AtLimit(..) | Exit::Unknown | Exit::NotStarted(_) => 0,
+    };
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
+}
+
+/// Passes signals on to the server's group and reaps whatever ends here, until the server has.
+fn wait_for(server: Pid, signals: &mut Signals) -> Exit {
     for signal in signals.forever() {
         if signal != nix::libc::SIGCHLD {
             if let Ok(signal) = Signal::try_from(signal) {
@@ -260,14 +301,8 @@ fn serve(orders: &Orders, socket: &UnixStream, filters: &Filters) -> Result<Exit
         }
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             match status {
-                WaitStatus::Exited(pid, code) if pid == server => {
-                    return Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX)));
-                }
-                WaitStatus::Signaled(pid, signal, _) if pid == server => {
-                    return Ok(ExitCode::from(
-                        128_u8.saturating_add(u8::try_from(signal as i32).unwrap_or(0)),
-                    ));
-                }
+                WaitStatus::Exited(pid, status) if pid == server => return Exit::Status(status),
+                WaitStatus::Signaled(pid, signal, _) if pid == server => return Exit::Signal(signal as i32),
                 WaitStatus::StillAlive => break,
                 WaitStatus::Exited(..)
                 | WaitStatus::Signaled(..)
@@ -278,5 +313,5 @@ fn serve(orders: &Orders, socket: &UnixStream, filters: &Filters) -> Result<Exit
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Exit::Unknown
 }

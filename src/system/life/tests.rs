@@ -49,7 +49,7 @@ fn life(runs: &Path, launcher: Arc<Launcher>) -> (Arc<Life>, mpsc::UnboundedRece
         hub: Arc::new(Hub::new().unwrap()),
     };
     let marked = (runs.join("tmp"), account::own_uid());
-    (Arc::new(Life::new(RunId(1), Held::Session, marked, None, Arc::new(shared))), news)
+    (Arc::new(Life::new(RunId(1), (Held::Session, false), marked, None, Arc::new(shared))), news)
 }
 
 #[tokio::test]

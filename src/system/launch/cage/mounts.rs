@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::sys::stat::{Mode, umask};
+use rustix::fs::{Mode as RawMode, OFlags, openat};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, move_mount, open_tree};
 
 use super::attributes::all_read_only;
@@ -149,6 +150,17 @@ pub(in crate::system::launch) fn arrange(
 
 fn hold(path: &PathBuf) -> Result<Place<'_>, Failure> {
     Place::clone(path).map_err(cannot(format!("keep hold of {}", path.display())))
+}
+
+/// Makes a file that can be written to whatever is hidden or read-only from then on. A mount becomes
+/// read-only only while nobody writes through it, so the way to this file is one that is in no tree.
+pub(in crate::system::launch) fn make_apart(path: &Path) -> io::Result<File> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let dir = dir.to_path_buf();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(Place::clone(&dir)?.tree, name, flags, RawMode::RUSR | RawMode::WUSR)?.into())
 }
 
 const FLAGS: MountFlags = MountFlags::NOSUID;
