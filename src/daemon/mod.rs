@@ -246,6 +246,7 @@ impl Daemon {
         if self.calm.has_come(now) {
             self.pack();
             memory::give_back();
+            account::apart::end();
         }
         account::apart::rest(now);
     }
