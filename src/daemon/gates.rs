@@ -5,7 +5,7 @@
 //! if no other user is known by it and nothing of another's runs under it (PRODUCT §7). What runs
 //! counts as long as it is alive, whatever the files say by then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use super::Daemon;
 use super::call::Answer;
@@ -29,7 +29,7 @@ pub(super) struct Kind {
 impl Daemon {
     /// Tells every door who may come in.
     pub(super) fn set_gates(&mut self) {
-        let gates: Vec<(InstanceId, Gate, bool)> = {
+        let (gates, known) = {
             let owners = self.owners();
             let alone = identities(self.uids());
             let nobodys = self.stand_in;
@@ -48,16 +48,15 @@ impl Daemon {
                 };
                 (Gate { guard, token: self.tokens.of(&id.user).cloned() }, takes_token)
             };
-            let all = self.doors.ids().map(|id| (id.clone(), gate(id)));
-            all.map(|(id, (gate, takes_token))| (id, gate, takes_token)).collect()
+            let gates: Vec<_> = self.doors.ids().map(|id| (id.clone(), gate(id))).collect();
+            let known: BTreeSet<u32> = alone.iter().filter_map(|(uid, whose)| whose.map(|_| *uid)).collect();
+            (gates, known)
         };
-        let known: BTreeSet<u32> =
-            identities(self.uids()).into_iter().filter_map(|(uid, whose)| whose.map(|_| uid)).collect();
         if *self.sources.known.borrow() != known {
             self.doors.know(known.clone());
             self.sources.known.send_replace(known);
         }
-        for (id, gate, takes_token) in gates {
+        for (id, (gate, takes_token)) in gates {
             if self.doors.guard(&id, gate, takes_token) {
                 // It stands in the port map.
                 self.shown.look_at_report();
@@ -72,7 +71,7 @@ impl Daemon {
 
     /// By which uid each user is known: what their file says, or, of one whose file cannot be read,
     /// whom their process was started as.
-    fn owners(&self) -> BTreeMap<&UserName, u32> {
+    fn owners(&self) -> HashMap<&UserName, u32> {
         let running = self.current.values().map(|current| (&current.instance.user, current.uid));
         let listed = self.listed.iter().filter_map(|(id, listed)| Some((&id.user, listed.owner_uid?)));
         // Later ones win.
@@ -174,8 +173,10 @@ impl Daemon {
         let homeless = (homeless > 0).then(|| {
             format!("the doors of users without an account of this host ({homeless}) take a token from everybody but root (mcpsup headers USER): nobody logs in as the uid that they were given")
         });
-        let shared = identities(self.uids()).into_iter().filter(|(_, whose)| whose.is_none());
-        let notes = shared.filter_map(|(uid, _)| {
+        let identities = identities(self.uids());
+        let shared: BTreeSet<u32> =
+            identities.iter().filter(|(_, whose)| whose.is_none()).map(|(uid, _)| *uid).collect();
+        let notes = shared.into_iter().filter_map(|uid| {
             let of = users.iter().filter(|user| owners.get(**user) == Some(&uid)).count();
             (of > 0).then(|| {
                 format!("uid {uid} is not one user's alone, so it opens no door: the doors of {of} of its users take a token (mcpsup headers USER)")

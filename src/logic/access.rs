@@ -10,7 +10,7 @@
 //!
 //! Nothing here looks anything up: who the caller is comes from the kernel, through the edge.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::logic::token::Judged;
@@ -223,10 +223,8 @@ pub fn notes(config: &Config) -> Vec<String> {
 /// What a uid says: whose it is alone. `uids` are those by which each user is known on this host, and
 /// those under which something of theirs runs: a uid with several users identifies none of them
 /// (PRODUCT §7), for a process of one could else pass for another. Root is everybody's and nobody's.
-pub fn identities<'a>(
-    uids: impl Iterator<Item = (&'a UserName, u32)>,
-) -> BTreeMap<u32, Option<&'a UserName>> {
-    let mut known = BTreeMap::new();
+pub fn identities<'a>(uids: impl Iterator<Item = (&'a UserName, u32)>) -> HashMap<u32, Option<&'a UserName>> {
+    let mut known = HashMap::with_capacity(uids.size_hint().0);
     for (user, uid) in uids.filter(|(_, uid)| *uid != 0) {
         let whose = known.entry(uid).or_insert(Some(user));
         if *whose != Some(user) {
@@ -262,7 +260,7 @@ mod tests {
         let known = identities(
             [(&alice, 900), (&alice, 900), (&bob, 901), (&alice, 902), (&bob, 902), (&bob, 0)].into_iter(),
         );
-        assert_eq!(known, BTreeMap::from([(900, Some(&alice)), (901, Some(&bob)), (902, None)]));
+        assert_eq!(known, HashMap::from([(900, Some(&alice)), (901, Some(&bob)), (902, None)]));
     }
 
     #[test]
