@@ -190,8 +190,13 @@ impl Ear {
         if !self.rest.is_empty() {
             return Poll::Ready(Ok(self.pass_rest(log)));
         }
-        let read = self.output.poll_with(cx, |mut fifo| fifo.read(buffer));
+        let read = self.output.poll_read(cx, buffer);
         read.map_ok(|count| self.pass(&buffer[..count], log))
+    }
+
+    /// True if there may be something to pass on.
+    pub(super) fn may_have_more(&self) -> bool {
+        !self.rest.is_empty() || self.output.may_have_more()
     }
 
     /// The same without waiting.

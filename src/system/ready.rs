@@ -5,13 +5,14 @@
 //! and only that set is registered; what is kept for each is a number and whom to wake.
 //!
 //! The set tells each change once (`EPOLLET`), so whoever reads does so until there is nothing more
-//! and only then waits ([`Awaited::poll_with`]).
+//! and only then waits ([`Awaited::poll_with`], [`Awaited::poll_read`]).
 //!
 //! tokio can wait for a descriptor that is not a socket or a pipe only through a call that its
 //! caller must vouch for; this module is the fence around it.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -54,6 +55,8 @@ struct Members {
 enum State {
     /// Something changed since it was last found to have nothing more.
     Ready,
+    /// It has ended, which is told once, and may be told before the last bytes are read.
+    Ended,
     /// Nothing did; this is to be woken when something does.
     Waiting(Option<Waker>),
 }
@@ -99,6 +102,12 @@ impl Drop for Hub {
     }
 }
 
+/// What a descriptor has beside what was taken.
+enum Left {
+    Nothing,
+    Perhaps,
+}
+
 /// A descriptor that is waited for.
 #[derive(Debug)]
 pub struct Awaited<F: AsFd> {
@@ -123,8 +132,14 @@ impl<F: AsFd> Awaited<F> {
                 }
                 Poll::Pending
             }
-            Some(State::Ready) | None => Poll::Ready(()),
+            Some(State::Ready | State::Ended) | None => Poll::Ready(()),
         }
+    }
+
+    /// True if [`Awaited::poll`] would not wait.
+    #[must_use]
+    pub fn may_have_more(&self) -> bool {
+        !matches!(self.shared.lock().states.get(&self.number), Some(State::Waiting(_)))
     }
 
     /// Does something with the descriptor that must not be waited for, as soon as it is possible.
@@ -133,28 +148,53 @@ impl<F: AsFd> Awaited<F> {
         cx: &mut Context<'_>,
         mut deed: impl FnMut(&F) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
+        self.poll_taking(cx, |fd| deed(fd).map(|done| (done, Left::Perhaps)))
+    }
+
+    fn poll_taking<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut deed: impl FnMut(&F) -> io::Result<(T, Left)>,
+    ) -> Poll<io::Result<T>> {
         // One that always finds something lets others have their turn too.
         let budget = ready!(coop::poll_proceed(cx));
         loop {
             ready!(self.poll(cx));
             // Before the deed: what comes after it is news then, and makes it ready again.
-            self.set(State::Waiting(None));
-            match deed(&self.fd) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => {
-                    // There may be more, which the set has told already.
-                    self.set(State::Ready);
-                    budget.made_progress();
-                    return Poll::Ready(done);
-                }
-            }
+            let before = self.change(|_| Some(State::Waiting(None)));
+            let done = match deed(&self.fd) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                done => done,
+            };
+            // What the set has told already, it does not tell again.
+            self.change(|now| match (now, before, &done) {
+                (State::Waiting(_), Some(State::Ended), _) => Some(State::Ended),
+                (State::Waiting(_), _, Ok((_, Left::Perhaps)) | Err(_)) => Some(State::Ready),
+                (State::Waiting(_), _, Ok((_, Left::Nothing))) | (State::Ready | State::Ended, _, _) => None,
+            });
+            budget.made_progress();
+            return Poll::Ready(done.map(|(done, _)| done));
         }
     }
 
-    fn set(&self, now: State) {
-        if let Some(state) = self.shared.lock().states.get_mut(&self.number) {
-            *state = now;
-        }
+    /// Makes another state of the state, and gives the old one.
+    fn change(&self, to: impl FnOnce(&State) -> Option<State>) -> Option<State> {
+        let mut members = self.shared.lock();
+        let state = members.states.get_mut(&self.number)?;
+        let new = to(state)?;
+        Some(std::mem::replace(state, new))
+    }
+}
+
+impl Awaited<File> {
+    /// Reads from a FIFO, as soon as there is something. What fills less than `buffer` was all (epoll(7),
+    /// "Possible pitfalls"), so that nobody has to read once more to find nothing.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_taking(cx, |mut fifo| {
+            let count = fifo.read(buffer)?;
+            let is_all = (1..buffer.len()).contains(&count);
+            Ok((count, if is_all { Left::Nothing } else { Left::Perhaps }))
+        })
     }
 }
 
@@ -180,9 +220,10 @@ impl Shared {
         let mut members = self.lock();
         let mut wakers = Vec::with_capacity(events.len());
         for event in &events {
-            if let Some(state) = members.states.get_mut(&event.data.u64())
-                && let State::Waiting(waker) = std::mem::replace(state, State::Ready)
-            {
+            let Some(state) = members.states.get_mut(&event.data.u64()) else { continue };
+            let has_ended = { event.flags }.intersects(EventFlags::HUP | EventFlags::ERR);
+            let now = if has_ended || matches!(state, State::Ended) { State::Ended } else { State::Ready };
+            if let State::Waiting(waker) = std::mem::replace(state, now) {
                 wakers.extend(waker);
             }
         }
@@ -224,7 +265,7 @@ fn register(set: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
 mod tests {
     use super::*;
     use std::future::poll_fn;
-    use std::io::{Read, Write};
+    use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
@@ -283,6 +324,45 @@ mod tests {
         });
         assert!(matches!(tokio::time::timeout(Duration::from_secs(5), late).await, Ok(Ok(1))));
         assert_eq!(tries, 2);
+    }
+
+    fn pipe(hub: &Hub) -> (File, Awaited<File>) {
+        let (ours, theirs) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&ours, true).unwrap();
+        (File::from(OwnedFd::from(theirs)), hub.add(File::from(OwnedFd::from(ours))).unwrap())
+    }
+
+    /// What is read next into so much room.
+    async fn read_up_to(room: usize, awaited: &Awaited<File>) -> Vec<u8> {
+        let mut buffer = vec![0; room];
+        let reading = poll_fn(|cx| awaited.poll_read(cx, &mut buffer));
+        let count = tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap().unwrap();
+        buffer.truncate(count);
+        buffer
+    }
+
+    #[tokio::test]
+    async fn who_took_all_there_was_waits_and_who_did_not_has_more() {
+        let hub = Hub::new().unwrap();
+        let (mut theirs, ours) = pipe(&hub);
+        for _ in 0..3 {
+            theirs.write_all(b"123").unwrap();
+            assert_eq!(read_up_to(2, &ours).await, b"12");
+            assert!(ours.may_have_more());
+            assert_eq!(read_up_to(2, &ours).await, b"3");
+            assert!(!ours.may_have_more());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_told_before_the_last_bytes_were_read_is_not_missed() {
+        let hub = Hub::new().unwrap();
+        let (mut theirs, ours) = pipe(&hub);
+        theirs.write_all(b"last").unwrap();
+        drop(theirs);
+        assert_eq!(read_up_to(64, &ours).await, b"last");
+        assert!(ours.may_have_more());
+        assert_eq!(read_up_to(64, &ours).await, b"");
     }
 
     #[tokio::test]

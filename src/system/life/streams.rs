@@ -43,6 +43,13 @@ pub(super) struct Streams {
     pub(super) ear: Option<Box<Ear>>,
 }
 
+impl Streams {
+    fn may_have_more(&self) -> bool {
+        self.output.as_ref().is_some_and(Awaited::may_have_more)
+            || self.ear.as_ref().is_some_and(|ear| ear.may_have_more())
+    }
+}
+
 /// What a run's task waits for.
 enum Next {
     Exited,
@@ -164,7 +171,7 @@ impl Future for PassOn<'_> {
                     true
                 }
             };
-            if others_turn {
+            if others_turn && this.streams.may_have_more() {
                 // Polled once: it wakes us when the others have had theirs.
                 ready!(pin!(yield_now()).poll(cx));
             }
@@ -173,7 +180,10 @@ impl Future for PassOn<'_> {
 }
 
 fn poll_read(output: &Fifo, sink: &dyn Output, cx: &mut Context<'_>) -> Poll<io::Result<(usize, bool)>> {
-    output.poll_with(cx, |fifo| read_into(fifo, sink))
+    BUFFER.with_borrow_mut(|buffer| {
+        let read = output.poll_read(cx, buffer);
+        read.map_ok(|count| (count, count > 0 && sink.take(clock::now(), &buffer[..count])))
+    })
 }
 
 /// Takes what the run has said before it ended. A pipe holds at most 1 MiB (pipe(7), without
