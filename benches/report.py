@@ -75,7 +75,7 @@ def w3(data):
         yield f"{data['idle'][0]['n']} sessions that say nothing, each with its stream open:"
         yield ""
         yield from table(["", "memory of the bridge for each, KiB", "wake-ups/s", "processor, ms/s"], [
-            [name(r["bridge"]), *(number(r.get(k)) for k in ("kib_each", "wakeups_per_s", "cpu_ms_per_s"))] if "error" not in r else [name(r["bridge"]), "failed: " + r["error"][:60], "", ""]
+            [name(r["bridge"]), "less than before" if r.get("kib_each", 0) < 0 else number(r.get("kib_each")), *(number(r.get(k)) for k in ("wakeups_per_s", "cpu_ms_per_s"))] if "error" not in r else [name(r["bridge"]), "failed: " + r["error"][:60], "", ""]
             for r in data["idle"]])
     if data.get("sessions"):
         yield "Processes and memory (PSS, MiB) of the bridge with its servers: at the beginning, with 21 sessions, after they were deleted, and after so many clients had come and left by `DELETE`, by dropping the connection, or with an open stream:"

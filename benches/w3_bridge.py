@@ -166,8 +166,8 @@ def sessions(B, server, port):
         if b.mode == "rest":
             return r
         t = now(); s = Session(b); r["first_session_ms"] = (now() - t) / 1e6; r["first_ok"] = s.ok; time.sleep(1); r["at1"] = snap(b)
-        c0 = {p: lib.cpu_ctx(p) for p in b.pids()}; time.sleep(8); c1 = {p: lib.cpu_ctx(p) for p in c0}
-        r["idle_cpu_ms_per_s"] = sum(c1[p][0] - c0[p][0] for p in c0) / 8e6; r["idle_vctx_per_s"] = sum(c1[p][2] - c0[p][2] for p in c0) / 8
+        c0 = {p: lib.threads(p) for p in b.pids()}; time.sleep(8); used = [lib.spent(c0[p], lib.threads(p)) for p in c0]
+        r["idle_cpu_ms_per_s"] = sum(one[0] for one in used) / 8e6; r["idle_vctx_per_s"] = sum(one[2] for one in used) / 8
         more = [Session(b) for _ in range(20)]; time.sleep(1); r["at21"] = snap(b)
         for x in more: x.delete()
         s.delete(); time.sleep(3); r["after_delete"] = snap(b)
@@ -194,8 +194,8 @@ def idle(B, server, port, n=100, secs=20):
     try:
         b.start(); time.sleep(2); first = Session(b); first.delete(); time.sleep(1); before = lib.mem_kib(b.p.pid)
         held = [Session(b, True) for _ in range(n)]; time.sleep(12); after = lib.mem_kib(b.p.pid)    # by then its spare threads have ended
-        c0 = lib.cpu_ctx(b.p.pid); time.sleep(secs); c1 = lib.cpu_ctx(b.p.pid)
-        r.update(ok=sum(x.ok for x in held), kib_each=round((after[2] - before[2]) / n, 1), cpu_ms_per_s=(c1[0] - c0[0]) / secs / 1e6, wakeups_per_s=(c1[2] - c0[2]) / secs)
+        c0 = lib.threads(b.p.pid); time.sleep(secs); used = lib.spent(c0, lib.threads(b.p.pid))
+        r.update(ok=sum(x.ok for x in held), kib_each=round((after[2] - before[2]) / n, 1), cpu_ms_per_s=used[0] / secs / 1e6, wakeups_per_s=used[2] / secs)
         for x in held: x.drop()
     except Exception as e: r["error"] = repr(e)[:300]
     finally:
