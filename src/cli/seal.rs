@@ -91,7 +91,11 @@ pub fn run(args: &Args, session: &Session) -> anyhow::Result<Outcome> {
         Some(With::Age) => Seal::Age,
         None => keeper.usual().map_err(|why| refused(format!("cannot be sealed: {why}")))?,
     };
+    let had_key = keeper.own_key().is_some();
     let sealed = keeper.close(seal, user, &file.bytes).map_err(refused)?;
+    if let Some(key) = keeper.own_key().filter(|_| !had_key) {
+        session.print.aside(&format!("made the key {}, which opens what it seals", key.display()));
+    }
     let path = env_dir.join(sealed_name(user, seal));
     files::replace_durably(&path, &sealed, 0o600)?;
     std::os::unix::fs::lchown(&path, Some(file.owner_uid), None)

@@ -58,11 +58,15 @@ pub(super) fn site(ground: Ground, containment: &Containment, places: &Places, c
     }
 }
 
+/// What is not ours, and no server's either: a server that runs as root could read it.
+const OTHERS: [&str; 5] =
+    ["/run/user", "/run/credentials", "/run/credstore", "/etc/credstore", "/etc/credstore.encrypted"];
+
 /// What no run may see.
 fn hidden(places: &Places) -> Vec<PathBuf> {
-    // What listens in the one acts for whoever is logged in; what lies in the other is for one service.
+    // What listens in the first acts for whoever is logged in; what lies in the others is for one service.
     // First, for what of ours is in them is hidden with them.
-    let others = ["/run/user", "/run/credentials"].map(PathBuf::from);
+    let others = OTHERS.map(PathBuf::from);
     // A link would lead around what only its name hides.
     let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs];
     let ours = ours.into_iter().chain(&places.credentials).map(|path| files::real(path));
@@ -166,7 +170,7 @@ mod tests {
         for places in [Places { credentials: given, ..system.clone() }, system] {
             let hidden = hidden(&places);
             let Places { config: _, env_dir, runtime, state, logs, credentials } = places;
-            for place in [env_dir, runtime, state, logs, "/run/user".into(), "/run/credentials".into()] {
+            for place in [env_dir, runtime, state, logs].into_iter().chain(OTHERS.map(PathBuf::from)) {
                 assert!(hidden.contains(&place), "{}", place.display());
             }
             assert!(hidden.contains(&credentials.unwrap()));

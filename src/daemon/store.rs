@@ -51,7 +51,7 @@ pub(super) struct Holds {
 
 /// As it stands in the file.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "neither a list of instances nor {\"all\", \"taken_back\"}")]
 enum Kept {
     Now {
         all: BTreeSet<InstanceId>,

@@ -223,6 +223,7 @@ pub fn notes(config: &Config) -> Vec<String> {
 /// What a uid says: whose it is alone. `uids` are those by which each user is known on this host, and
 /// those under which something of theirs runs: a uid with several users identifies none of them
 /// (PRODUCT §7), for a process of one could else pass for another. Root is everybody's and nobody's.
+/// The order of what comes out says nothing.
 pub fn identities<'a>(uids: impl Iterator<Item = (&'a UserName, u32)>) -> HashMap<u32, Option<&'a UserName>> {
     let mut known = HashMap::with_capacity(uids.size_hint().0);
     for (user, uid) in uids.filter(|(_, uid)| *uid != 0) {

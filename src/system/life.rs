@@ -116,7 +116,7 @@ pub(super) async fn resume(
         return Box::pin(end(&life, leader, streams, &*sink)).await;
     }
     life.set_exited();
-    life.tell(What::Exited(life.dir().ended().unwrap_or(Exit::Unknown)));
+    life.tell(What::Exited(blame(&life, ended(&life).unwrap_or(Exit::Unknown))));
     life.kill.notified().await;
     Box::pin(sweep(&life, recorded, false)).await;
     failpoint::pass("adopt.swept");
@@ -226,7 +226,7 @@ async fn end(life: &Life, leader: &Leader, streams: Streams, sink: &dyn Output) 
     life.set_exited();
     failpoint::pass("stop.exited");
     // Who started the server in a namespace knows best, and a daemon that found the run asks nobody else.
-    let exit = life.dir().ended().unwrap_or_else(|| status(leader));
+    let exit = ended(life).unwrap_or_else(|| status(leader));
     life.tell(What::Exited(blame(life, exit)));
     life.kill.notified().await;
     sweep(life, leader.pid, leader.ours).await;
@@ -260,6 +260,11 @@ fn death<'a>(life: &Life, leader: &'a Leader) -> Option<Awaited<&'a OwnedFd>> {
     // A pidfd is readable when the process is dead (pidfd_open(2)).
     let death = life.shared.hub.add(&leader.handle);
     death.map_err(|error| tracing::error!(%error, pid = leader.pid, "cannot wait for a process")).ok()
+}
+
+/// How the server ended, as the first process of its namespace says.
+fn ended(life: &Life) -> Option<Exit> {
+    life.has_init.then(|| life.dir().ended()).flatten()
 }
 
 /// A limit that it hit is part of how it ended.

@@ -188,7 +188,8 @@ impl<F: AsFd> Awaited<F> {
 
 impl Awaited<File> {
     /// Reads from a FIFO, as soon as there is something. What fills less than `buffer` was all (epoll(7),
-    /// "Possible pitfalls"), so that nobody has to read once more to find nothing.
+    /// "Questions and answers"), so that nobody has to read once more to find nothing. Of a server that
+    /// writes packets (`O_DIRECT`, pipe(2)) the rest comes with its next one.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_taking(cx, |mut fifo| {
             let count = fifo.read(buffer)?;

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -76,6 +76,8 @@ pub(crate) struct Scene {
     pub host: Host,
     /// A directory that everybody may write to, outside everything of the host's.
     pub commons: tempfile::TempDir,
+    /// What systemd would give the daemon to know.
+    pub given: tempfile::TempDir,
     /// That alice's server listens on; by it is told what she left about.
     port: Cell<u16>,
 }
@@ -94,13 +96,14 @@ impl Scene {
     fn with(daemon: &str, server: &str) -> Self {
         let mut host = Host::new("");
         host.configure(&format!("{daemon}\n{}", intruders(server)));
-        let given = host.path().join("given");
-        std::fs::DirBuilder::new().mode(0o700).create(&given).unwrap();
-        write(&given.join("mcpsup.seal.key"), "as systemd would", 0o400);
-        host.env.push(("CREDENTIALS_DIRECTORY".to_owned(), given.display().to_string()));
+        // Elsewhere than in /tmp, and for everybody to read: only that it is hidden keeps it.
+        let given = tempfile::Builder::new().tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::fs::set_permissions(given.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        write(&given.path().join("mcpsup.seal.key"), "as systemd would", 0o444);
+        host.env.push(("CREDENTIALS_DIRECTORY".to_owned(), given.path().display().to_string()));
         let commons = tempfile::Builder::new().prefix("mcpsup-it-commons-").tempdir().unwrap();
         std::fs::set_permissions(commons.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        Self { host, commons, port: Cell::new(0) }
+        Self { host, commons, given, port: Cell::new(0) }
     }
 
     /// Removes what she left where everybody may write.
@@ -177,7 +180,7 @@ impl Scene {
             ("find alice among all", "find", state.join("instances/alice")),
             ("add to the daemon's state", "write", state.join("planted")),
             ("find alice's run among the records", "find", run),
-            ("read the daemon's credentials", "read", host.path().join("given/mcpsup.seal.key")),
+            ("read the daemon's credentials", "read", self.given.path().join("mcpsup.seal.key")),
             ("find alice's log", "find", host.path().join("logs/alice/intruder.log")),
             ("the control socket", "unix socket", host.path().join("run/control.sock")),
             ("alice's unix socket", "unix socket", own.join("socket")),

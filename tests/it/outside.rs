@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -230,6 +230,8 @@ const SEEN: [&str; 3] = ["cmdline of alice", "cmdline of the daemon", "cmdline o
 /// something else than whose it is stands in the way.
 #[track_caller]
 fn assert_closed_to(scene: &Scene, strangers: &[u32], open: &[&str], not_roots: &[&str]) {
+    // Nothing hides it from them, so it is as closed as systemd makes it.
+    std::fs::set_permissions(scene.given.path(), PermissionsExt::from_mode(0o500)).unwrap();
     let attacks = attacks(scene);
     let before = scene.host.instance("alice");
     let secret = scene.host.path().join("state/instances/alice/intruder/secret");

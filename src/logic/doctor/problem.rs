@@ -131,7 +131,10 @@ fn wrong_says_what_is_right(text: &str) -> bool {
 fn unsealed(user: &UserName, path: &str, asker: &Asker) -> Mend {
     let backup = if std::path::Path::new(path).extension().is_some_and(|ending| ending == "age") {
         let own = shell_word(&asker.state.join("seal.key"));
-        format!("{own} from a backup, or /etc/credstore/mcpsup.seal.key if systemd is to give it")
+        format!(
+            "{own} from a backup, or /etc/credstore/mcpsup.seal.key if systemd is to give it (it does while \
+             mcpsup.service runs)"
+        )
     } else {
         "/var/lib/systemd/credential.secret from a backup".to_owned()
     };

@@ -74,7 +74,7 @@ pub fn rest(now: Moment) {
 }
 
 /// Ends the process that asks, if there is one and nobody waits for it. To be called when a burst of
-/// questions is over, and when this process ends: what is left of it ends by itself then.
+/// changes is over, and when this process ends: what is left of it ends by itself then.
 pub fn end() {
     if let Ok(mut asking) = ASKING.try_lock()
         && let Some(asking) = &mut *asking

@@ -26,8 +26,8 @@ use crate::system::{account, files};
 const LARGEST_KEY: usize = 4096;
 
 /// Said where a key is missing that may be systemd's to give.
-const WHERE_IT_IS_GIVEN: &str = "a key that systemd gives the daemon lies at /etc/credstore/mcpsup.seal.key, \
-     and a command finds it with CREDENTIALS_DIRECTORY=/etc/credstore";
+const WHERE_IT_IS_GIVEN: &str = "a key that systemd gives the daemon is there while mcpsup.service runs, and \
+     CREDENTIALS_DIRECTORY=/etc/credstore says to a command that it lies there";
 
 impl Keys {
     fn given(&self) -> Option<&Path> {
@@ -97,7 +97,7 @@ fn read(key: &Path) -> Result<Identity, String> {
     let shown = shell::word(&key.to_string_lossy());
     trust::owned(&stat, &shown).map_err(refused)?;
     if is_open_to_others(&stat, account::own_uid()) {
-        return Err(format!("the key {0} may be read by others; chmod 600 {0}", key.display()));
+        return Err(format!("the key {} may be read by others; chmod 600 {shown}", key.display()));
     }
     // Room enough that it does not move.
     let mut bytes = SecretBytes::new(Vec::with_capacity(LARGEST_KEY));

@@ -10,7 +10,7 @@
 #[cfg(feature = "age")]
 mod age;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::places::Places;
@@ -51,6 +51,12 @@ impl Keeper {
     pub fn of(places: &Places) -> Self {
         let given = places.credentials.as_ref().map(|dir| dir.join("mcpsup.seal.key"));
         Self { keys: Keys { own: places.state.join("seal.key"), given } }
+    }
+
+    /// Age's key of the state directory, if there is one.
+    #[must_use]
+    pub fn own_key(&self) -> Option<&Path> {
+        Some(&*self.keys.own).filter(|key| key.exists())
     }
 
     /// What the sealed file of `user` says.

@@ -95,7 +95,7 @@ own systemctl --user start mcpsup
 of() { own mcpsup status work --json | perl -0777 -ne 'print $1 if /"'"$1"'"\s*:\s*"?([^",}\s]*)/'; }
 essential "her own daemon has her server up" until_so 120 eval '[ "$(of state)" = up ]'
 # The first process of its namespace is ours, and would not hear of it.
-pid=$(pgrep -P "$(of pid)") before=$(refusals notes)
+pid=$(pgrep -o -P "$(of pid)") before=$(refusals notes)
 abort "$pid"
 check "the kernel makes no core of that either" refused notes $((before + 1))
 check "and no byte comes" nothing_of "$pid"
