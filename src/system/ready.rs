@@ -187,13 +187,13 @@ impl<F: AsFd> Awaited<F> {
 }
 
 impl Awaited<File> {
-    /// Reads from a FIFO, as soon as there is something. What fills less than `buffer` was all (epoll(7),
-    /// "Questions and answers"), so that nobody has to read once more to find nothing. Of a server that
-    /// writes packets (`O_DIRECT`, pipe(2)) the rest comes with its next one.
+    /// Reads from a FIFO, as soon as there is something, and asks whether that was all, so that nobody has
+    /// to come back and find nothing. (That it filled less than `buffer` says nothing: whoever writes may
+    /// write packets, `O_DIRECT` in pipe(2), of which each read gives one.)
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_taking(cx, |mut fifo| {
             let count = fifo.read(buffer)?;
-            let is_all = (1..buffer.len()).contains(&count);
+            let is_all = count > 0 && rustix::io::ioctl_fionread(fifo).is_ok_and(|left| left == 0);
             Ok((count, if is_all { Left::Nothing } else { Left::Perhaps }))
         })
     }
@@ -353,6 +353,19 @@ mod tests {
             assert_eq!(read_up_to(2, &ours).await, b"3");
             assert!(!ours.may_have_more());
         }
+    }
+
+    #[tokio::test]
+    async fn packets_are_all_read_though_each_read_gives_one() {
+        let hub = Hub::new().unwrap();
+        let (mut theirs, ours) = pipe(&hub);
+        rustix::fs::fcntl_setfl(&theirs, rustix::fs::OFlags::DIRECT).unwrap();
+        theirs.write_all(b"12").unwrap();
+        theirs.write_all(b"3").unwrap();
+        assert_eq!(read_up_to(64, &ours).await, b"12");
+        assert!(ours.may_have_more());
+        assert_eq!(read_up_to(64, &ours).await, b"3");
+        assert!(!ours.may_have_more());
     }
 
     #[tokio::test]
