@@ -49,7 +49,9 @@ impl Daemon {
                 (Gate { guard, token: self.tokens.of(&id.user).cloned() }, takes_token)
             };
             let gates: Vec<_> = self.doors.ids().map(|id| (id.clone(), gate(id))).collect();
-            let known: BTreeSet<u32> = alone.iter().filter_map(|(uid, whose)| whose.map(|_| *uid)).collect();
+            // One by one: collecting sorts, and the code for that would come into memory for this alone.
+            let mut known = BTreeSet::new();
+            known.extend(alone.iter().filter_map(|(uid, whose)| whose.map(|_| *uid)));
             (gates, known)
         };
         if *self.sources.known.borrow() != known {
