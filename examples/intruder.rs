@@ -12,7 +12,7 @@
 //! `intruder --come-round PID` makes a process of that pid, says it when it is there, and ends it when its
 //! input ends.
 //! `intruder --without namespaces,landlock PROGRAM ARG…` runs a program as on a kernel that lacks
-//! those.
+//! those; `"user namespaces"`, for root alone, as on one whose administrator forbids them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program of its own")]
 #![expect(clippy::disallowed_methods, reason = "an attacker keeps to no rule")]
@@ -25,6 +25,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSliceMut, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -139,6 +140,9 @@ const ATTACKS: &[Attack] = &[
         let options = options.write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW);
         Ok(options.open(&aim.path).map(drop)?)
     }),
+    // The attack's own process, for the moment that is left of it.
+    ("join a cgroup", |aim| Ok(fs::write(aim.path.join("cgroup.procs"), "0")?)),
+    ("begin in a cgroup", |aim| begin_in(&aim.path)),
     ("ask the daemon", |aim| {
         let mut socket = UnixStream::connect(&aim.path)?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -420,6 +424,25 @@ fn hold(to: &str, number: usize) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Makes a process that is born in this cgroup, past the file by which one joins it (clone3(2),
+/// `CLONE_INTO_CGROUP`), and ends at once.
+fn begin_in(group: &Path) -> Try {
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    // Only named, which no rule about reading or writing forbids.
+    let group = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(group)?;
+    let number = u64::try_from(group.as_raw_fd())?;
+    // struct clone_args: flags, what is told at its end, and which cgroup.
+    let arguments = [INTO_CGROUP, 0, 0, 0, u64::try_from(libc::SIGCHLD)?, 0, 0, 0, 0, 0, number];
+    match call(libc::SYS_clone3, [arguments.as_ptr() as usize, size_of_val(&arguments), 0, 0])? {
+        0 => std::process::exit(0),
+        child => {
+            let child = rustix::process::Pid::from_raw(i32::try_from(child)?);
+            rustix::process::waitpid(child, rustix::process::WaitOptions::empty())?;
+            Ok(())
+        }
+    }
+}
+
 /// Makes a process that has this pid, first of its session, and ends it when the input ends. It takes the
 /// right to restore processes (clone3(2), `set_tid`).
 fn come_round(pid: i32) -> Result<(), Box<dyn Error>> {
@@ -439,6 +462,33 @@ fn come_round(pid: i32) -> Result<(), Box<dyn Error>> {
     rustix::process::kill_process(child, rustix::process::Signal::KILL)?;
     rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())?;
     Ok(())
+}
+
+/// Goes into a user namespace in which everybody is who they are, and nobody can make another: as on a host
+/// whose administrator forbids them, with every call that could make one there. For root.
+fn leave_no_user_namespace() -> Try {
+    // The kernel lets them be 32 deep (user_namespaces(7)).
+    let mut depth = 0;
+    loop {
+        // Only who is outside may say who is who inside.
+        let names =
+            "read go && for map in uid_map gid_map; do echo 0 0 4294967295 >/proc/$PPID/$map || exit; done";
+        let mut outside = Command::new("/bin/sh");
+        let mut outside = outside.args(["-c", names]).stdin(std::process::Stdio::piped()).spawn()?;
+        let made = call(libc::SYS_unshare, [usize::try_from(libc::CLONE_NEWUSER)?, 0, 0, 0]);
+        let mut told = outside.stdin.take().ok_or("no input")?;
+        if made.is_ok() {
+            told.write_all(b"go\n")?;
+        }
+        drop(told);
+        let is_named = outside.wait()?.success();
+        match made {
+            Ok(_) if is_named => depth += 1,
+            Ok(_) => return Err("cannot say who is who".into()),
+            Err(_) if depth > 0 => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Becomes a program for which this kernel lacks something.
@@ -462,6 +512,7 @@ fn without(what: &str, program: &[String]) -> Result<(), Box<dyn Error>> {
                 // Its flags are in memory.
                 deny([(libc::SYS_clone3, vec![])].into(), libc::ENOSYS)?;
             }
+            "user namespaces" => leave_no_user_namespace()?,
             "nothing" => {}
             "landlock" => deny([(libc::SYS_landlock_create_ruleset, vec![])].into(), libc::ENOSYS)?,
             other => return Err(format!("nobody can be without {other:?}").into()),

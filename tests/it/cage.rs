@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mcpsup::model::cage::{Apart, Tier};
@@ -52,6 +52,9 @@ pub(crate) const ON_A_PROCESS: [&str; 13] = [
 /// Those that want to look into its memory.
 const OF_MEMORY: [&str; 8] =
     ["environ", "memory", "root", "descriptors", "process_vm_readv", "ptrace", "pidfd_getfd", "counters"];
+/// To be counted with hers, limited with her and killed with her: by the file, and past it.
+const JOIN: &str = "join alice's cgroup";
+const BEGIN_IN: &str = "begin in alice's cgroup";
 /// On nobody in particular.
 const ON_THE_MACHINE: [&str; 8] = [
     "keyring",
@@ -69,6 +72,21 @@ fn intruders(more: &str) -> String {
         "[server.intruder]\ncommand = [{:?}, \"--port\", \"{{port}}\"]\ntransport = \"http\"\n{more}\n",
         example("intruder")
     )
+}
+
+/// A program as the ordinary user. Of what is named first, each runs the next.
+fn as_ordinary(first: &[&str], program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args([format!("--reuid={ORDINARY}"), format!("--regid={ORDINARYS_GROUP}")]);
+    command.args(["--clear-groups", "--"]).args(first).arg(program);
+    command
+}
+
+/// The cgroup that a process is in, below the mount of v2.
+fn cgroup_of(pid: i32) -> PathBuf {
+    let all = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let own = all.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    seen::cgroup_mount().unwrap_or(Path::new("/nowhere")).join(own)
 }
 
 /// Two users of the intruder, who share an account unless their files say otherwise.
@@ -138,13 +156,13 @@ impl Scene {
     pub(crate) fn start_as_ordinary(&mut self, without: &str) {
         bring(&self.host, "intruder");
         give_to_ordinary(self.host.path());
-        let mcpsup = self.host.path().join("bin/mcpsup");
-        let wrapper = self.host.path().join("bin/intruder");
-        let mut command = Command::new(if without.is_empty() { &mcpsup } else { &wrapper });
-        if !without.is_empty() {
-            command.args(["--without", without]).arg(mcpsup);
-        }
-        command.uid(ORDINARY).gid(ORDINARYS_GROUP);
+        let [mcpsup, wrapper] = ["bin/mcpsup", "bin/intruder"].map(|name| self.host.path().join(name));
+        let lacking = [wrapper.to_str().unwrap(), "--without", without];
+        let first = if without.is_empty() { &[][..] } else { &lacking };
+        let command = match &self.host.unit {
+            Some(unit) => unit.command(first, &mcpsup),
+            None => as_ordinary(first, &mcpsup),
+        };
         self.host.spawn_by(command);
         self.host.until("the daemon answers", || self.host.cli(&["status"]).status.success());
     }
@@ -188,6 +206,8 @@ impl Scene {
             ("write elsewhere", "write", self.commons.path().join("planted")),
             ("files for others", "files for others", ".".into()),
             ("the core pattern", "write", "/proc/sys/kernel/core_pattern".into()),
+            (JOIN, "join a cgroup", cgroup_of(alice)),
+            (BEGIN_IN, "begin in a cgroup", cgroup_of(alice)),
         ] {
             all.push(Attack { name: name.into(), kind, path, ..none() });
         }
@@ -205,7 +225,7 @@ impl Scene {
         ] {
             all.push(Attack { name: name.into(), kind, port, ..none() });
         }
-        assert_eq!(all.len(), 60, "README.md and docs/security.md say how many");
+        assert_eq!(all.len(), 62, "README.md and docs/security.md say how many");
         all
     }
 
@@ -218,10 +238,16 @@ impl Scene {
     /// And from a process of the same account outside any run.
     fn attacked_by_its_ordinary_user(&self) -> BTreeMap<String, String> {
         let said = |attack: &Attack| {
-            let mut command = Command::new(self.host.path().join("bin/intruder"));
+            let program = self.host.path().join("bin/intruder");
+            // In the same user namespace, for in none is who is in another what they are at home.
+            let namespace = format!("--user=/proc/{}/ns/user", self.host.daemon_pid());
+            let mut command = match &self.host.unit {
+                Some(unit) => unit.command(&["nsenter", "--preserve-credentials", &namespace], &program),
+                None => as_ordinary(&[], &program),
+            };
             command.args(["--try", attack.kind]).arg(&attack.path);
             command.args([attack.pid.to_string(), attack.port.to_string()]);
-            command.current_dir(self.commons.path()).uid(ORDINARY).gid(ORDINARYS_GROUP);
+            command.current_dir(self.commons.path());
             text(&command.output().unwrap().stdout).trim().to_owned()
         };
         self.attacks().iter().map(|attack| (attack.name.clone(), said(attack))).collect()
@@ -360,7 +386,7 @@ fn a_server_writes_where_its_table_lets_it_and_nowhere_else() {
         let mut scene = Scene::with(daemon, &allow);
         scene.host.start();
         scene.begin("", "");
-        let write = |dir: &std::path::Path| {
+        let write = |dir: &Path| {
             let arguments = serde_json::json!({ "attack": "write", "path": dir.join("made") });
             scene.host.call("bob", "attack", &arguments.to_string()).unwrap()
         };
@@ -435,14 +461,21 @@ fn a_hostile_server_reaches_nothing_where_an_ordinary_user_has_namespaces_and_cg
     if !seen::has_cgroups() {
         return;
     }
-    let mut scene = Scene::new("[daemon]\ncontainment = \"cgroup\"");
-    scene.host.unit = Some(Unit::new());
-    scene.host.start();
-    scene.begin("", "");
-    if !has(&scene, Tier::Namespaces) {
-        return;
+    // One that may make namespaces has all rights in them, and none to what is outside.
+    let allowed = "[server.intruder.allow]\nnamespaces = true\n";
+    for (server, more) in [(allowed, &["user namespace"][..]), ("", &[])] {
+        let mut scene = Scene::with("[daemon]\ncontainment = \"cgroup\"", server);
+        scene.host.unit = Some(Unit::new());
+        scene.host.start();
+        scene.begin("", "");
+        if has(&scene, Tier::Namespaces) {
+            assert_open(&scene.attacked_by_bob(), &[&[PORT], more].concat());
+            reaches_nothing_of_what_is_beside_it(&scene);
+        }
     }
-    assert_open(&scene.attacked_by_bob(), &[PORT]);
+}
+
+fn reaches_nothing_of_what_is_beside_it(scene: &Scene) {
     let alice = scene.host.instance("alice");
     assert_eq!(alice.containment.as_deref(), Some("cgroup"));
     // Nor of the first process in its own namespace, which heard what it should become.
@@ -473,20 +506,34 @@ fn a_hostile_server_reaches_nothing_where_an_ordinary_user_has_namespaces_and_cg
     }
 }
 
+/// Where an ordinary user can make no namespaces: in groups of their own, as under their service manager, and
+/// without. `more` is lacking too.
+fn without_namespaces(server: &str, more: &str) -> Vec<Scene> {
+    let begun = |daemon: &str, unit: Option<Unit>, without: &str| {
+        let mut scene = Scene::with(daemon, server);
+        scene.host.unit = unit;
+        scene.start_as_ordinary(&format!("{without}{more}"));
+        scene.begin("", "");
+        scene
+    };
+    let in_groups = || begun("[daemon]\ncontainment = \"cgroup\"", Some(Unit::new()), "user namespaces");
+    let all = [Some(begun("", None, "namespaces")), seen::has_cgroups().then(in_groups)];
+    all.into_iter().flatten().collect()
+}
+
 #[test]
 fn without_namespaces_a_hostile_server_learns_names_and_times_and_changes_nothing() {
     if !seen::is_root() {
         return;
     }
-    let mut scene = Scene::new("");
-    scene.start_as_ordinary("namespaces");
-    scene.begin("", "");
-    if has(&scene, Tier::Landlock) {
-        assert_open(
-            &scene.attacked_by_bob(),
-            &[PORT, "stat alice.env", "watch env.d", "cmdline of alice", "cmdline of the daemon"],
-        );
-        assert!(scene.not_kept().contains(&"processes unseen by others".to_owned()));
+    for scene in without_namespaces("", "") {
+        if has(&scene, Tier::Landlock) {
+            assert_open(
+                &scene.attacked_by_bob(),
+                &[PORT, "stat alice.env", "watch env.d", "cmdline of alice", "cmdline of the daemon"],
+            );
+            assert!(scene.not_kept().contains(&"processes unseen by others".to_owned()));
+        }
     }
 }
 
@@ -529,9 +576,12 @@ fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
         return;
     }
     // Alice herself can leave sockets about, for the comparison.
-    let mut scene = Scene::with("", "[server.intruder.allow]\nunix_sockets = true\n");
-    scene.start_as_ordinary("namespaces,landlock");
-    scene.begin("", "");
+    for scene in without_namespaces("[server.intruder.allow]\nunix_sockets = true\n", ",landlock") {
+        reaches_nearly_all(&scene);
+    }
+}
+
+fn reaches_nearly_all(scene: &Scene) {
     assert_eq!(scene.apart().tier, Tier::None);
     let not_kept = scene.not_kept();
     for what in ["memory and environment closed to others", "no signals to others", "writes to its own only"]
@@ -554,7 +604,9 @@ fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
             "ptrace of alice",
             "pidfd_getfd of alice",
         ];
-        let closed = OF_MEMORY.iter().any(|kind| *name == format!("{kind} of the daemon"));
+        // Where runs have no groups, hers is the machine's, and root's.
+        let is_of_group = [JOIN, BEGIN_IN].contains(&name.as_str()) && scene.host.unit.is_none();
+        let closed = is_of_group || OF_MEMORY.iter().any(|kind| *name == format!("{kind} of the daemon"));
         if !varies.contains(&name.as_str()) {
             assert_eq!(said != "open", closed, "{name}: {said}");
         }
@@ -562,8 +614,16 @@ fn a_process_outside_any_run_with_the_same_account_reaches_nearly_all() {
     // The filter of system calls and what a process gives up by itself are all there is left.
     let open = |name: &&str| {
         let stopped = ["chmod", "touch", "core dump", "files for others", "new privileges"];
-        let filtered =
-            ["ptrace", "process_vm_readv", "pidfd_getfd", "counters", "limits", "priority", "processors"];
+        let filtered = [
+            "ptrace",
+            "process_vm_readv",
+            "pidfd_getfd",
+            "counters",
+            "limits",
+            "priority",
+            "processors",
+            BEGIN_IN,
+        ];
         let made = ["keyring", "shared memory", "message queue", "fanotify", "io_uring", "user namespace"];
         outside[*name] == "open"
             && ![&stopped[..], &filtered, &made].concat().iter().any(|kind| name.starts_with(kind))

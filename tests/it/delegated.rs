@@ -11,7 +11,7 @@ use mcpsup::model::status::{InstanceStatus, StateName};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{Host, LIMIT, MCPSUP, end, is_alive, program, unruly};
+use crate::host::{Host, LIMIT, MCPSUP, end, is_alive, unruly};
 use crate::seen::{self, Kind, Watch};
 use crate::tree::{ORDINARY, ORDINARYS_GROUP};
 
@@ -50,12 +50,15 @@ impl Unit {
         names
     }
 
-    /// This program as the user, in their unit; words can be added.
-    pub(crate) fn command(&self) -> Command {
+    /// A program as the user, in their unit; words can be added. Of what is named first, each runs the next.
+    pub(crate) fn command(&self, first: &[&str], program: &Path) -> Command {
         let mut command = Command::new("/bin/sh");
-        let ids = format!("--reuid {ORDINARY} --regid {ORDINARYS_GROUP} --clear-groups");
-        command.args(["-c", &format!("echo $$ >\"$0\" && exec setpriv {ids} -- \"$@\"")]);
-        command.arg(self.0.join("mcpsup.service/cgroup.procs")).arg(program());
+        command
+            .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+            .arg(self.0.join("mcpsup.service/cgroup.procs"));
+        command.args(first).args(["setpriv", "--clear-groups"]);
+        command.args([format!("--reuid={ORDINARY}"), format!("--regid={ORDINARYS_GROUP}")]);
+        command.arg("--").arg(program);
         command
     }
 }

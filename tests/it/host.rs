@@ -246,7 +246,7 @@ impl Host {
     /// Starts the daemon and waits for nothing.
     pub(crate) fn spawn(&mut self) {
         let Some(unit) = &self.unit else { return self.spawn_by(Command::new(MCPSUP)) };
-        let command = unit.command();
+        let command = unit.command(&[], &program());
         // Once: what there is afterwards is theirs, and changes while one looks.
         if !self.path().join("state").exists() {
             give_to_ordinary(self.path());

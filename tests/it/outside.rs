@@ -250,7 +250,7 @@ fn assert_closed_to(scene: &Scene, strangers: &[u32], open: &[&str], not_roots: 
     let roots = tried(scene, 0, &attacks);
     let closed: Vec<_> = roots.iter().filter(|(_, said)| *said != "open").collect();
     let unexpected: Vec<_> = closed.iter().filter(|(name, _)| !not_roots.contains(&name.as_str())).collect();
-    assert!((175..185).contains(&attacks.len()), "README.md says how many: {}", attacks.len());
+    assert!((175..190).contains(&attacks.len()), "README.md says how many: {}", attacks.len());
     assert!(unexpected.is_empty(), "no attack, for root does not get through either: {unexpected:#?}");
 }
 

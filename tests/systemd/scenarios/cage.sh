@@ -57,6 +57,8 @@ closed "alice's Unix socket" "unix socket" $own/socket
 closed "alice's file in /tmp" read "/tmp/mcpsup-intruder-$port"
 closed "write elsewhere" write /srv/commons/planted
 closed "let alice out of her limits" write "/sys/fs/cgroup$(cut -d: -f3 /proc/"$pid"/cgroup)/cgroup.procs"
+closed "join alice's group" "join a cgroup" "/sys/fs/cgroup$(cut -d: -f3 /proc/"$pid"/cgroup)"
+closed "begin a process in it" "begin in a cgroup" "/sys/fs/cgroup$(cut -d: -f3 /proc/"$pid"/cgroup)"
 closed "raise one's own limits" write "/sys/fs/cgroup$(cut -d: -f3 /proc/"$(field bob pid)"/cgroup)/memory.max"
 for victim in "alice's server:$pid" "the daemon:$(daemon_pid)" "the launcher:$(pgrep -f 'exe launch')"; do
     for kind in environ memory root descriptors cmdline process_vm_readv ptrace pidfd_getfd signal limits priority processors; do
