@@ -1,7 +1,7 @@
 """Writes what the four workloads measured as a page: machine, versions, date, and a table for each.
 
 usage: report.py [--quick] RESULTS [PAGE]
-RESULTS holds w1.json to w4.json; what is not there is left out. PAGE: docs/benchmarks.md. --quick: says that it was a try.
+RESULTS holds w1.json to w4.json, and w1_user.json; what is not there is left out. PAGE: docs/benchmarks.md. --quick: says that it was a try.
 `run.py` calls it. The figures come from the files alone, the machine is the one that this runs on."""
 import json, os, platform, statistics, subprocess, sys
 from pathlib import Path
@@ -48,6 +48,12 @@ def w1(data):
     yield from table(["", "settings", "settled, median", "worst", "of", "at once, median", "worst"], [
         [name(r["name"]), r["variant"], *(number(of(r, "settled").get(k)) for k in ("median", "max")), of(r, "settled").get("n", ""), *(number(of(r, "burst").get(k)) for k in ("median", "max"))]
         for r in data["rows"]])
+
+
+def w1_user(data):
+    yield "The same where mcpsup is an ordinary user's and not root's:"
+    yield ""
+    yield from list(w1(data))[4:]
 
 
 def w2(data):
@@ -100,7 +106,7 @@ def w4(data):
 
 
 def page(results, quick):
-    parts = {w.__name__: (w, json.loads((results / f"{w.__name__}.json").read_text())) for w in (w1, w2, w3, w4) if (results / f"{w.__name__}.json").exists()}
+    parts = {w.__name__: (w, json.loads((results / f"{w.__name__}.json").read_text())) for w in (w1, w1_user, w2, w3, w4) if (results / f"{w.__name__}.json").exists()}
     if not parts: sys.exit(f"no results in {results}")
     versions = {}
     for _, data in parts.values():
