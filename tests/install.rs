@@ -8,7 +8,7 @@
     reason = "a test starts programs, writes files and stops at the first thing that is wrong"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -161,6 +161,22 @@ fn every_line_of_a_unit_is_one_that_systemd_reads() {
         }
     }
     assert!(seen > 50, "{seen}");
+}
+
+#[test]
+fn a_template_is_the_unit_of_its_name_for_another_configuration() {
+    let settings = |name: &str| -> BTreeSet<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("units/user").join(name);
+        let text = fs::read_to_string(path).unwrap().replace("@%i", "");
+        let whose = ["Description=", "Environment=MCPSUP_CONFIG=", "Slice=", "RuntimeDirectory"];
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.filter(|line| !whose.iter().any(|key| line.starts_with(key))).map(str::to_owned).collect()
+    };
+    for (unit, template) in
+        [("mcpsup.service", "mcpsup@.service"), ("mcpsup-runs.service", "mcpsup-runs@.service")]
+    {
+        assert_eq!(settings(template), settings(unit));
+    }
 }
 
 #[test]

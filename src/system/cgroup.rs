@@ -223,7 +223,7 @@ impl Group {
 }
 
 /// The group that a service manager keeps for our runs: that of the unit `NAME-runs.service` beside our
-/// own, `NAME.service`.
+/// own, `NAME.service`; `NAME-runs@INSTANCE.service` beside `NAME@INSTANCE.service`.
 fn delegated() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -233,8 +233,9 @@ fn delegated() -> Option<PathBuf> {
 }
 
 fn runs_beside(own: &Path) -> Option<PathBuf> {
-    let name = own.file_name()?.to_str()?.strip_suffix(".service")?;
-    Some(own.with_file_name(format!("{name}-runs.service")))
+    let unit = own.file_name()?.to_str()?.strip_suffix(".service")?;
+    let (name, instance) = unit.find('@').map_or((unit, ""), |at| unit.split_at(at));
+    Some(own.with_file_name(format!("{name}-runs{instance}.service")))
 }
 
 /// Where cgroup v2 is mounted, from `proc_pid_mountinfo(5)`.
@@ -290,6 +291,8 @@ mod tests {
         let beside = |own: &str| runs_beside(Path::new(own)).map(|path| path.display().to_string());
         let runs = Some("system.slice/mcpsup-runs.service".to_owned());
         assert_eq!(beside("system.slice/mcpsup.service"), runs);
+        let runs = Some("app.slice/mcpsup-runs@work.service".to_owned());
+        assert_eq!(beside("app.slice/mcpsup@work.service"), runs);
         assert_eq!(beside("user.slice/user-0.slice/session-1.scope"), None);
         assert_eq!(beside(""), None);
     }

@@ -7,7 +7,7 @@ loginctl enable-linger alice
 essential "alice has a service manager" until_so 60 systemctl is-active "user@$uid"
 own() { as alice env XDG_RUNTIME_DIR=/run/user/"$uid" PATH="$PATH" "$@"; }
 check "systemd-analyze verify has nothing to say" \
-    same "$(own systemd-analyze verify --user --man=no /usr/local/lib/systemd/user/mcpsup{,-runs}.service 2>&1)" ""
+    same "$(own systemd-analyze verify --user --man=no /usr/local/lib/systemd/user/mcpsup{,-runs}{,@second}.service 2>&1)" ""
 check "mcpsup init" own mcpsup init
 own sh -c 'cat >~/.config/mcpsup/mcpsup.toml' <<<"$NOTES"
 own sh -c 'umask 077; echo NOTES_TOKEN=alices-secret-credential >~/.config/mcpsup/env.d/work.env
@@ -46,8 +46,27 @@ check "the servers are the same processes" both_still
 knocks=$(knocked)
 check "no connection was refused meanwhile ($knocks)" has "$knocks" '^tries [1-9][0-9]* refused 0$'
 check "systemctl --user reload" own systemctl --user reload mcpsup
+
+# One more of her own: another configuration, and everything of it beside that.
+second() { own env MCPSUP_CONFIG=/home/alice/.config/mcpsup/second/mcpsup.toml "$@"; }
+check "mcpsup init of a second configuration" second mcpsup init
+own sh -c 'cp ~/.config/mcpsup/mcpsup.toml ~/.config/mcpsup/second/ && echo "[ports]
+range = \"7000-7009\"
+backend_range = \"17000-17009\"" >>~/.config/mcpsup/second/mcpsup.toml
+    umask 077; echo NOTES_TOKEN=alices-second-credential >~/.config/mcpsup/second/env.d/play.env'
+check "systemctl --user enable --now mcpsup@second" own systemctl --user enable --now mcpsup@second
+play() { second mcpsup status play --json | perl -0777 -ne 'print $1 if /"'"$1"'"\s*:\s*"?([^",}\s]*)/'; }
+check "its instance comes up" until_so 120 eval '[ "$(play state)" = up ]'
+check "in a group of its own, below a unit of its own" has "$(cut -d: -f3 /proc/"$(play pid)"/cgroup)" \
+    "user@$uid.service/app.slice/mcpsup-runs@second.service/.*/run-[0-9]+"
+playing=$(play pid)
+check "systemctl --user restart mcpsup@second" own systemctl --user restart mcpsup@second
+check "its server is the same process" same "$(play pid)" "$playing"
+check "systemctl --user stop mcpsup@second" own systemctl --user stop mcpsup@second
+check "its server is gone" gone "$playing"
+check "those of the first are the same processes" both_still
 check "the daemon of the host is none of it" not systemctl is-active mcpsup
 check "systemctl --user stop" own systemctl --user stop mcpsup
 check "no process is left" not pgrep -l 'mcpsup|notes'
 check "no group is left" same "$(find /sys/fs/cgroup -path '*mcpsup*' -type d)" ""
-check "the journal is free of secrets" not grep -E 'secret-credential|other-credential' <<<"$(journalctl -b)"
+check "the journal is free of secrets" not grep -E 'secret-credential|other-credential|second-credential' <<<"$(journalctl -b)"
