@@ -26,7 +26,8 @@ pub struct Places {
 pub struct NoHome;
 
 impl Places {
-    /// The places for `--config FILE` (everything beside it), for root, or for an ordinary user.
+    /// The places for `--config FILE` (everything beside it), for root, or for an ordinary user. Whoever
+    /// names root's own file means root's places: its directory is none to keep a state in.
     ///
     /// systemd's `RUNTIME_DIRECTORY`, `STATE_DIRECTORY`, `LOGS_DIRECTORY` and `CREDENTIALS_DIRECTORY`
     /// (systemd.exec(5)) win over all three; of several paths in one of them the first is taken.
@@ -40,10 +41,11 @@ impl Places {
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, NoHome> {
         let path = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let mut places = if let Some(config) = config {
+        let system = Self::of_the_system();
+        let mut places = if let Some(config) = config.filter(|config| **config != *system.config) {
             Self::beside(config)
-        } else if is_root {
-            Self::of_the_system()
+        } else if is_root || config.is_some() {
+            system
         } else {
             let home = path("HOME");
             let under_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
@@ -131,6 +133,14 @@ mod tests {
         assert_eq!(places.config, Path::new("/home/a/.config/mcpsup/mcpsup.toml"));
         assert_eq!(places.control(), Path::new("/run/user/7/mcpsup/control.sock"));
         assert_eq!(places.state, Path::new("/home/a/.local/state/mcpsup"));
+    }
+
+    #[test]
+    fn whoever_names_the_systems_file_means_the_systems_places() {
+        for is_root in [true, false] {
+            let named = Places::find(Some(Path::new("/etc/mcpsup/mcpsup.toml")), is_root, env(&[]));
+            assert_eq!(named, Ok(Places::of_the_system()));
+        }
     }
 
     #[test]

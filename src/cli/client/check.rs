@@ -67,7 +67,7 @@ pub(super) fn look(
 ) -> anyhow::Result<Vec<Finding>> {
     let (sheets, expected) = sheets(args, here)?;
     let mut findings = Vec::new();
-    for (entry, door) in &doors.all {
+    for ((entry, door), by_command) in doors.all.iter().zip(&doors.by_command) {
         let before = findings.len();
         for sheet in &sheets {
             let found = snippet::find(args.kind, &sheet.text, &entry.name);
@@ -80,6 +80,9 @@ pub(super) fn look(
             let is_read = found.is_ok();
             let url = found.as_ref().ok().and_then(|found| found.url.clone());
             let verdict = found.and_then(|found| {
+                // What --stdio wrote is right too, where nobody asks for the one or the other.
+                let is_by_command = found.url.is_none() && found.command == by_command.command;
+                let entry = if is_by_command { by_command } else { entry };
                 verdict(args, sheet, &found, entry, door, map, &mend).and_then(|()| {
                     let how = if entry.helper.is_some() { "answers, to a token" } else { "answers" };
                     answers(entry)

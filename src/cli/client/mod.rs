@@ -23,7 +23,7 @@ use serde_json::json;
 use super::print::clean;
 use super::session::Session;
 use super::who::{Who, target};
-use super::{Outcome, names, ports};
+use super::{Outcome, WrongUse, names, ports};
 use crate::logic::snippet::{self, Bases, ClientKind, Entry, MergeError, Scope};
 use crate::model::portmap::{self, PortMap};
 use crate::model::status::StateName;
@@ -188,6 +188,12 @@ fn speaks_stdio(args: &Args, takes_token: bool) -> bool {
     args.stdio || args.kind == ClientKind::ClaudeDesktop || (takes_token && !args.kind.has_helper())
 }
 
+/// True if root asks, and the user has an account of their own, whose clients keep their own files.
+#[must_use]
+pub fn is_anothers_account(user: &UserName) -> bool {
+    account::own_uid() == 0 && matches!(account::uid_of(user.as_str()), Ok(Some(uid)) if uid != 0)
+}
+
 /// Words as a shell takes them.
 fn line(words: &[String]) -> String {
     words.iter().map(|text| shell::word(text)).collect::<Vec<_>>().join(" ")
@@ -197,19 +203,30 @@ fn line(words: &[String]) -> String {
 struct Doors<'m> {
     user: UserName,
     all: Vec<(Entry, &'m portmap::Entry)>,
+    /// The same entries, in the same order, as they are with `--stdio`.
+    by_command: Vec<Entry>,
 }
 
 impl<'m> Doors<'m> {
     fn find(args: &Args, map: &'m PortMap, here: &Here) -> anyhow::Result<Self> {
         let (user, server) =
             args.who.as_ref().map_or((None, None), |who| (who.user.clone(), who.server.clone()));
+        let is_named = user.is_some();
         let Some(user) = user.or_else(|| here.caller.clone()) else {
             bail!("cannot tell whose servers are meant; name the user");
         };
         let is_meant = |door: &&portmap::Entry| {
             door.user == user && server.as_ref().is_none_or(|server| door.server == *server)
         };
-        let doors: Vec<_> = map.instances.iter().filter(is_meant).collect();
+        let mut doors: Vec<_> = map.instances.iter().filter(is_meant).collect();
+        // A server that was taken out of mcpsup.toml has a port, and no client wants an entry for it; a
+        // user whose file is away is back with all of theirs.
+        if server.is_none() && doors.iter().any(|door| door.state != StateName::Gone) {
+            doors.retain(|door| door.state != StateName::Gone);
+        }
+        if doors.is_empty() && !is_named && here.uid == 0 {
+            return Err(WrongUse("say whose: USER or USER/SERVER".to_owned()).into());
+        }
         if doors.is_empty() {
             let whose = server.map_or_else(|| user.to_string(), |server| format!("{user}/{server}"));
             bail!("cannot find a port of {whose} in the port map; see mcpsup status {user}");
@@ -217,7 +234,8 @@ impl<'m> Doors<'m> {
         let names: Vec<String> = doors.iter().map(|door| snippet::entry_name(&door.server)).collect();
         // All entries of a file are of one form.
         let takes_token = doors.iter().any(|door| door.takes_token);
-        let all = doors.iter().zip(&names).map(|(door, name)| {
+        let by_stdio = speaks_stdio(args, takes_token);
+        let entry = |door: &portmap::Entry, name: &String, by_stdio: bool| {
             // `a.b` and `a-b` are two servers, and one name to a client.
             let twice = names.iter().filter(|other| *other == name).count() > 1;
             let name = if twice { format!("{name}-{}", door.port) } else { name.clone() };
@@ -225,11 +243,16 @@ impl<'m> Doors<'m> {
                 let who = format!("{}/{}", door.user, door.server);
                 [here.program.clone(), vec![verb.to_owned(), who]].concat()
             };
-            let command = speaks_stdio(args, takes_token).then(|| words("connect"));
+            let command = by_stdio.then(|| words("connect"));
             let helper = (takes_token && command.is_none()).then(|| line(&words("headers")));
-            (Entry { name, url: door.url.clone(), command, helper }, *door)
-        });
-        Ok(Self { all: all.collect(), user })
+            Entry { name, url: door.url.clone(), command, helper }
+        };
+        let each = || doors.iter().copied().zip(&names);
+        Ok(Self {
+            all: each().map(|(door, name)| (entry(door, name, by_stdio), door)).collect(),
+            by_command: each().map(|(door, name)| entry(door, name, true)).collect(),
+            user,
+        })
     }
 
     fn entries(&self) -> Vec<Entry> {
@@ -283,7 +306,9 @@ fn print(
 }
 
 fn advise(args: &Args, doors: &Doors<'_>, aside: &mut dyn Write) -> anyhow::Result<()> {
-    if let Some(note) = args.kind.note() {
+    let is_user_file =
+        args.file.is_none() && args.scope.unwrap_or(Scope::default_for(args.kind)) == Scope::User;
+    if let Some(note) = args.kind.note(is_user_file) {
         writeln!(aside, "{note}")?;
     }
     for (_, door) in &doors.all {
@@ -343,6 +368,13 @@ fn write(
     }
     if let Some(backup) = &done.backup {
         writeln!(aside, "what it was before is in {}", backup.display())?;
+    }
+    if is_anothers_account(&doors.user) {
+        let user = &doors.user;
+        writeln!(
+            aside,
+            "that file is root's; {user}'s own client reads {user}'s: as {user}, mcpsup client --write"
+        )?;
     }
     advise(args, doors, aside)
 }

@@ -385,3 +385,54 @@ fn words_are_quoted_for_a_shell_where_they_have_to_be() {
     assert_eq!(words(&["/usr/bin/mcpsup", "headers", "a.b/c-d"]), "/usr/bin/mcpsup headers a.b/c-d");
     assert_eq!(words(&["/a b/$x", "it's", ""]), "'/a b/$x' 'it'\\''s' ''");
 }
+
+#[test]
+fn an_entry_that_stdio_wrote_is_right_whether_or_not_it_is_asked_for_by_that() {
+    let scratch = Scratch::new();
+    scratch.run("--for vscode --stdio --write").0.unwrap();
+    let (well, said) = scratch.check("--for vscode", &Ok(()));
+    assert!(well && said.contains("notes: answers"), "{said}");
+    // Another user's is none of alice's.
+    let file = scratch.project(".vscode/mcp.json");
+    let bobs = fs::read_to_string(&file).unwrap().replace("alice/notes", "bob/notes");
+    put(&file, &bobs, 0o600);
+    let (well, said) = scratch.check("--for vscode", &Ok(()));
+    assert!(!well && said.contains("has no URL that vscode looks at"), "{said}");
+}
+
+#[test]
+fn what_holds_for_project_files_is_not_said_of_a_users_own() {
+    let scratch = Scratch::new();
+    for (line, is_said) in
+        [("--for codex", false), ("--for codex --scope project", true), ("", true), ("--scope user", false)]
+    {
+        let (_, _, aside) = scratch.run(line);
+        assert_eq!(aside.contains("a project file"), is_said, "{line}: {aside}");
+    }
+}
+
+#[test]
+fn root_without_servers_is_asked_whose_are_meant() {
+    let mut scratch = Scratch::new();
+    scratch.here = Here { uid: 0, caller: Some("root".parse().unwrap()), ..scratch.here };
+    let said = scratch.run("").0.unwrap_err().to_string();
+    assert_eq!(said, "say whose: USER or USER/SERVER");
+}
+
+#[test]
+fn a_server_that_is_configured_no_more_gets_no_entry_and_is_missed_by_nobody() {
+    let mut scratch = Scratch::new();
+    let gone = |server, port| portmap::Entry { state: StateName::Gone, ..door("alice", server, port) };
+    scratch.map.instances.push(gone("maps", 3458));
+    let (_, out, aside) = scratch.run("--write");
+    assert!(
+        out.contains("notes now in") && !out.contains("maps") && !aside.contains("is gone"),
+        "{out}{aside}"
+    );
+    let (well, said) = scratch.check("", &Ok(()));
+    assert!(well, "{said}");
+    // Who asks for it by name, or has nothing else, is told.
+    assert!(scratch.run("alice/maps").2.contains("alice/maps is gone"));
+    scratch.map.instances = vec![gone("notes", 3456)];
+    assert!(scratch.run("").2.contains("alice/notes is gone"));
+}

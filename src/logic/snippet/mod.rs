@@ -93,10 +93,12 @@ impl ClientKind {
         matches!(self, Self::ClaudeCode | Self::Codex)
     }
 
-    /// What its user should know beside the snippet, in one line.
+    /// What its user should know beside the snippet, in one line; of its own file, if that is where the
+    /// snippet goes.
     #[must_use]
-    pub const fn note(self) -> Option<&'static str> {
+    pub const fn note(self, is_user_file: bool) -> Option<&'static str> {
         match self {
+            Self::ClaudeCode | Self::Codex if is_user_file => None,
             Self::ClaudeCode => {
                 Some("entries of a project file wait until you approve them: run claude once there")
             }
