@@ -12,11 +12,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use crate::control::client::ClientError;
 use crate::control::protocol::RefusalKind;
-use crate::system::{account, memory};
+use crate::system::{account, files, memory};
 
 pub mod add;
 pub mod args;
@@ -120,7 +121,7 @@ fn ended(cli: &Cli) -> anyhow::Result<Outcome> {
         print.aside(&format!("cannot forbid core dumps: {error}"));
     }
     let session = Session::new(cli.config.as_deref(), environment, print)?;
-    let result = dispatch(&cli.verb, &session);
+    let result = may_write(&cli.verb, &session).and_then(|()| dispatch(&cli.verb, &session));
     session.print.clear_progress();
     result.map_err(|error| {
         if io_kind(&error) == Some(io::ErrorKind::PermissionDenied) && writes_env_d(&cli.verb, &session) {
@@ -130,6 +131,18 @@ fn ended(cli: &Cli) -> anyhow::Result<Outcome> {
         }
         error
     })
+}
+
+/// Refuses, before anything is asked for, what would be refused once it was typed.
+fn may_write(verb: &Verb, session: &Session) -> anyhow::Result<()> {
+    let dir = &session.places.env_dir;
+    match files::may_write_in(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && writes_env_d(verb, session) => {
+            Err(error).with_context(|| format!("cannot write into {}", dir.display()))
+        }
+        // What else is wrong with it, the verb says.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// True if the verb writes into an env.d that is somebody else's: members of the group mcpsup may do the

@@ -126,7 +126,8 @@ impl Daemon {
             (false, _) => Ok(meant),
             // Whether a name exists is for administrators: the answer is the same for both.
             (true, Some(user)) if caller != Caller::Admin => {
-                Err(refusal(RefusalKind::NotPermitted, format!("{user} is not yours to see or steer")))
+                let hint = self.hint(target, "/");
+                Err(refusal(RefusalKind::NotPermitted, format!("{user} is not yours to see or steer{hint}")))
             }
             (true, Some(user)) if !known => Err(refusal(RefusalKind::Unknown, self.unknown(user, target))),
             (true, None) if caller == Caller::Admin => {
@@ -154,8 +155,20 @@ impl Daemon {
             Some(server) if self.fleet.iter().any(|(id, _)| id.user == *user) => {
                 format!("{user} has no server \"{server}\"")
             }
-            Some(_) | None => format!("there is no user \"{user}\": no {user}.env in env.d"),
+            Some(_) | None => {
+                let hint = self.hint(target, "USER/");
+                format!("there is no user \"{user}\": no {user}.env in env.d{hint}")
+            }
         }
+    }
+
+    /// For who named a server where a user stands. Which servers there are is no secret: the port map
+    /// says it.
+    fn hint(&self, target: &Target, whose: &str) -> String {
+        let is_server =
+            |name: &&UserName| self.config.servers.keys().any(|key| key.as_str() == name.as_str());
+        let named = target.user.as_ref().filter(|_| target.server.is_none()).filter(is_server);
+        named.map_or_else(String::new, |name| format!("; the server is {whose}{name}"))
     }
 
     fn changed(&self, caller: Caller, target: &Target, change: Change) -> Result<Answer, Refusal> {

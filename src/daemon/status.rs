@@ -10,7 +10,9 @@ use crate::logic::instance::{Cause, Instance, State, Want};
 use crate::logic::roster::Listed;
 use crate::model::config::Access;
 use crate::model::portmap::{Entry, PortMap};
-use crate::model::status::{InstanceStatus, NotPassedOn, SessionRun, StateName, StatusReport, ordinal};
+use crate::model::status::{
+    InstanceStatus, NotPassedOn, SessionRun, StateName, StatusReport, gone_from_config, ordinal,
+};
 use crate::model::{Exit, InstanceId, Moment, RunId};
 use crate::system::clock;
 
@@ -221,7 +223,13 @@ impl Daemon {
             }
             // Until somebody says so it stays stopped, whatever its file says meanwhile.
             State::Down if self.fleet.is_held(id) => Some(format!("stopped; mcpsup start {id} starts it")),
-            State::Down | State::Stopping { .. } | State::Killing { .. } => None,
+            State::Down => listed.filter(|listed| listed.absent_because == StateName::Gone).map(|listed| {
+                match listed.server {
+                    Some(_) => format!("its env file is gone; mcpsup remove {} frees the port", id.user),
+                    None => gone_from_config(&id.server),
+                }
+            }),
+            State::Stopping { .. } | State::Killing { .. } => None,
         }
     }
 

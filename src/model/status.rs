@@ -85,6 +85,12 @@ pub fn ordinal(number: u32) -> String {
     format!("{number}{ending}")
 }
 
+/// Why an instance whose server mcpsup.toml described once is [`StateName::Gone`], for people.
+#[must_use]
+pub fn gone_from_config(server: &ServerName) -> String {
+    format!("mcpsup.toml has no [server.{server}] any more; its port is kept")
+}
+
 /// The daemon as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::unistd::{AccessFlags, eaccess};
 use zeroize::Zeroizing;
 
 use crate::model::Secret;
@@ -40,6 +41,15 @@ impl FileError {
     fn of<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + use<'a> {
         move |source| Self { verb, path: path.to_owned(), source }
     }
+}
+
+/// Whether we may put files into a directory.
+///
+/// # Errors
+///
+/// Why not: it is closed to us, or not there.
+pub fn may_write_in(dir: &Path) -> io::Result<()> {
+    Ok(eaccess(dir, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
 /// Replaces `path` with `contents`: a reader sees the old file or the new one, never a mix.

@@ -63,6 +63,9 @@ fn exit_statuses_are_as_promised() {
     {
         assert_eq!(status(&host.cli(wrong)), 2, "{wrong:?}");
     }
+    // A server where a user stands, and nobody where root must say whom.
+    let said = text(&host.cli(&["restart", "notes"]).stderr);
+    assert!(said.contains("no notes.env in env.d; the server is USER/notes"), "{said}");
     assert!(host.stop().success());
     for verb in [&["status"][..], &["start", "alice"], &["ports"], &["logs", "alice"], &["reload"]] {
         let output = host.cli(verb);
@@ -104,6 +107,14 @@ fn another_user_sees_and_steers_nothing_of_somebody_elses() {
     let added = as_nobody(&["add", "mallory"]);
     assert_eq!(status(&added), 4, "{}", text(&added.stderr));
     assert!(text(&added.stderr).contains("only root writes into env.d here"), "{}", text(&added.stderr));
+    assert!(
+        !text(&added.stderr).contains("NOTES_TOKEN"),
+        "nothing is asked for first: {}",
+        text(&added.stderr)
+    );
+    let edited = as_nobody(&["edit", "alice"]);
+    assert_eq!(status(&edited), 4, "{}", text(&edited.stderr));
+    assert!(text(&edited.stderr).contains("mcpsup set and unset"), "{}", text(&edited.stderr));
     let all = as_nobody(&["status", "--json"]);
     let report: StatusReport = serde_json::from_slice(&all.stdout).unwrap();
     assert!(report.instances.is_empty() && report.notes.is_empty(), "{report:?}");

@@ -83,6 +83,25 @@ fn a_broken_file_keeps_the_old_run_and_status_says_file_line_and_mend() {
 }
 
 #[test]
+fn a_server_that_is_taken_out_of_the_configuration_says_so_and_its_user_has_a_file() {
+    let more = notes().replace("server.notes", "server.more");
+    let mut host = Host::new(&format!("{}{more}", notes()));
+    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+    host.start();
+    host.until_all_up(2);
+
+    host.configure(&notes());
+    host.ok(&["reload"]);
+    host.until("it is gone and says why", || {
+        let left = host.status().instances.into_iter().find(|one| one.server.as_str() == "more").unwrap();
+        let why = "mcpsup.toml has no [server.more] any more; its port is kept";
+        left.state == StateName::Gone && left.note.as_deref() == Some(why)
+    });
+    let said = host.ok(&["doctor"]);
+    assert!(said.contains("edit: ") && !said.contains("add alice"), "{said}");
+}
+
+#[test]
 fn a_deleted_file_stops_its_user_and_the_port_waits_for_it_over_a_daemon_restart() {
     let mut host = Host::with_two_users();
     let (alice, bob) = (host.instance("alice"), host.instance("bob"));
@@ -90,6 +109,7 @@ fn a_deleted_file_stops_its_user_and_the_port_waits_for_it_over_a_daemon_restart
     host.delete("alice");
     let gone = host.until_state("alice", StateName::Gone);
     assert_eq!(gone.port, alice.port);
+    assert_eq!(gone.note.as_deref(), Some("its env file is gone; mcpsup remove alice frees the port"));
     assert!(!is_alive(i32::try_from(alice.pid.unwrap()).unwrap()));
     let answer = wire::post(alice.port.unwrap(), &host.header("alice"), &wire::tool("whoami", "{}"));
     assert_eq!(answer.status, 503);

@@ -8,12 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::cli::check::{self, Examined};
-use crate::cli::client::survey;
+use crate::cli::client::{is_anothers_account, survey};
 use crate::cli::session::Session;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Refusal, RefusalKind, Target};
 use crate::daemon::store;
-use crate::logic::config;
 use crate::logic::doctor::{Asker, host, needs, problem, server, shell_word};
 use crate::logic::instance::Want;
 use crate::model::finding::{Code, Finding};
@@ -21,7 +20,7 @@ use crate::model::portmap::PortMap;
 use crate::model::spec::Home;
 use crate::model::status::{InstanceStatus, StateName, StatusReport};
 use crate::model::survey::{Reached, Seen};
-use crate::model::{Config, InstanceId, Problem, UserName};
+use crate::model::{InstanceId, Problem, UserName};
 use crate::system::envdir::user_of;
 use crate::system::places::Places;
 use crate::system::survey as host_survey;
@@ -65,10 +64,10 @@ pub(super) fn look(user: Option<&UserName>, session: &Session) -> anyhow::Result
     if let Some(report) = &report {
         found.looked.push(format!("daemon   mcpsup {}, {}", report.version, shell_word(&seen.socket)));
     }
-    let examined = administers.then(|| files_and_host(session, &seen, report.as_ref(), &asker, &mut found));
+    let examined =
+        administers.then(|| files_and_host(user, session, (&seen, report.as_ref()), &asker, &mut found));
     if let Some(report) = &report {
-        let known = examined.as_ref().map(|examined| &*examined.problems).unwrap_or_default();
-        instances(report, client.as_ref(), (user, known), &asker, &mut found);
+        instances(report, client.as_ref(), (user, examined.as_ref()), &asker, &mut found);
         if !administers && report.instances.is_empty() {
             found.findings.push(server::none(&asker));
         }
@@ -153,6 +152,7 @@ fn asker(session: &Session, seen: &Seen, administers: bool) -> Asker {
     };
     Asker {
         mcpsup,
+        names_config: session.config.is_some(),
         config: shell_word(&places.config),
         env_dir: places.env_dir.clone(),
         state: places.state.clone(),
@@ -166,9 +166,9 @@ fn asker(session: &Session, seen: &Seen, administers: bool) -> Asker {
 
 /// What an administrator may see: the files, the directories, the limits, what servers need.
 fn files_and_host(
+    user: Option<&UserName>,
     session: &Session,
-    seen: &Seen,
-    report: Option<&StatusReport>,
+    (seen, report): (&Seen, Option<&StatusReport>),
     asker: &Asker,
     found: &mut Looked,
 ) -> Examined {
@@ -227,7 +227,7 @@ fn files_and_host(
         let told = wrong.into_iter().filter(|finding| !is_up || finding.code != Code::Package);
         let before = found.findings.len();
         found.findings.extend(told);
-        if found.findings.len() == before {
+        if found.findings.len() == before && user.is_none_or(|user| id.user == *user) {
             let program = needed
                 .program
                 .way
@@ -265,42 +265,44 @@ fn bad_map(places: &Places) -> Option<String> {
 
 /// While no daemon runs, nobody should listen at a door.
 fn held_doors(examined: &Examined, asker: &Asker, found: &mut Looked) {
-    let Some(config) = &examined.config else { return };
     for (id, listed) in &examined.listed {
         let Some(port) = listed.door else { continue };
         if let Ok(Some(holder)) = socket::holder(port) {
-            let finding = held(id, port, &holder.to_string(), config, examined, asker);
+            let finding = held(id, port, &holder.to_string(), Some(examined), asker);
             found.findings.push(finding);
         }
     }
 }
 
-fn held(
-    id: &InstanceId,
-    port: u16,
-    by: &str,
-    config: &Config,
-    examined: &Examined,
-    asker: &Asker,
-) -> Finding {
-    let setting = match config.servers.len() {
-        1 => "MCPSUP_PORT".to_owned(),
-        _ => format!("MCPSUP_PORT_{}", config::pin_suffix(&id.server)),
+/// Somebody holds a door: of which file and variable its port is, as far as the caller may read them.
+fn held(id: &InstanceId, port: u16, by: &str, examined: Option<&Examined>, asker: &Asker) -> Finding {
+    let base = |file: &str| file.rsplit('/').next().unwrap_or(file).to_owned();
+    let files = examined.iter().flat_map(|examined| &examined.files);
+    let file = files
+        .map(|(file, says)| (base(file), says))
+        .find(|(file, _)| user_of(file).as_ref() == Some(&id.user));
+    let says = |name: &str| file.as_ref().is_some_and(|(_, says)| says.get(name).is_some());
+    let config = examined.and_then(|examined| examined.config.as_ref());
+    let pin = host::pin(id, file.as_ref().map(|(file, _)| &**file), says, config);
+    let is_given = |port: u16| {
+        examined.is_some_and(|examined| examined.listed.values().any(|one| one.door == Some(port)))
     };
-    let range = config.ports.range;
-    let is_given = |port: u16| examined.listed.values().any(|listed| listed.door == Some(port));
-    let free = (range.first..=range.last).find(|port| !is_given(*port) && !socket::is_kept(*port));
-    host::door_held(id, port, by, &setting, free, asker)
+    let (first, last) = config.map_or((port.saturating_add(1), u16::MAX), |config| {
+        (config.ports.range.first, config.ports.range.last)
+    });
+    let free = (first..=last).find(|port| !is_given(*port) && !socket::is_kept(*port));
+    host::door_held(id, port, by, &pin, free, asker)
 }
 
 /// What the daemon says of each instance that the caller may see.
 fn instances(
     report: &StatusReport,
     client: Option<&Client>,
-    (user, known): (Option<&UserName>, &[Problem]),
+    (user, examined): (Option<&UserName>, Option<&Examined>),
     asker: &Asker,
     found: &mut Looked,
 ) {
+    let known = examined.map(|examined| &*examined.problems).unwrap_or_default();
     // The daemon says what it read last; what stands there now has been said.
     let name = |problem: &Problem| problem.file.rsplit('/').next().map(str::to_owned);
     let is_said = |one: &Problem| {
@@ -312,7 +314,7 @@ fn instances(
     let meant = report.instances.iter().filter(|now| user.is_none_or(|user| now.user == *user));
     for now in meant {
         for one in now.problems.iter().filter(|one| !is_said(one)) {
-            found.findings.push(of_instance(one, now, asker));
+            found.findings.push(of_instance(one, now, examined, asker));
         }
         let target = Target { user: Some(now.user.clone()), server: Some(now.server.clone()), all: false };
         let mut log = Vec::new();
@@ -334,14 +336,12 @@ fn instances(
 }
 
 /// A problem that the daemon tells of one instance.
-fn of_instance(one: &Problem, now: &InstanceStatus, asker: &Asker) -> Finding {
+fn of_instance(one: &Problem, now: &InstanceStatus, examined: Option<&Examined>, asker: &Asker) -> Finding {
     let by = one.text.split_once(" is held by ").and_then(|(_, rest)| rest.split(';').next());
     match (by, now.port) {
         (Some(by), Some(port)) if one.file == "[ports]" => {
             let id = InstanceId::new(now.user.clone(), now.server.clone());
-            let free = (port.saturating_add(1)..=u16::MAX).find(|port| !socket::is_kept(*port));
-            let setting = "MCPSUP_PORT";
-            host::door_held(&id, port, by, setting, free, asker)
+            held(&id, port, by, examined, asker)
         }
         (_, _) => problem::of(one, Some(&now.user), asker),
     }
@@ -389,6 +389,10 @@ fn clients(
         let mend = asker.ours(&format!("logs {user}/{server}"));
         let wrong = format!("its door does not answer: {why}");
         found.findings.push(Finding::wrong(Code::Door, wrong, mend).of_server(&user, &server));
+    }
+    // Root's own files say nothing of those of a user who has an account.
+    if is_anothers_account(&user) {
+        return Ok(());
     }
     found.findings.extend(seen.findings);
     found.looked.extend(seen.right.into_iter().map(|line| format!("client   {line}")));

@@ -1,6 +1,7 @@
 //! The daemon's own: that it runs, its directories, what the kernel gives it, its ports, its unit.
 
 use super::{Asker, shell_word};
+use crate::logic::config::pin_suffix;
 use crate::model::InstanceId;
 use crate::model::config::Config;
 use crate::model::finding::{Code, Finding, Mend};
@@ -123,7 +124,14 @@ pub fn place(place: &Place, seen: &Seen, asker: &Asker) -> Vec<Finding> {
         }
         if *what == "runtime" && !disk.is_in_memory {
             let text = format!("{shown}, the runtime directory, is not kept in memory: after a reboot it has what is no more");
-            let mend = Mend::Do("set XDG_RUNTIME_DIR, or have systemd make it (RuntimeDirectory=)".to_owned());
+            let how = match () {
+                () if asker.names_config => {
+                    "say RUNTIME_DIRECTORY=DIR, in memory, to the daemon and to each command"
+                }
+                () if asker.uid == 0 => "have /run be a tmpfs, as systemd makes it",
+                () => "set XDG_RUNTIME_DIR, or have systemd make it (RuntimeDirectory=)",
+            };
+            let mend = Mend::Do(how.to_owned());
             return Some(Finding::note(Code::OnDisk, text, mend));
         }
         None
@@ -185,6 +193,28 @@ pub fn ranges(config: &Config, rules: PortRules, reserved: &[(u16, u16)], asker:
     found
 }
 
+/// What says on which port somebody's door is, or would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// The env file's name in env.d.
+    pub file: String,
+    /// The variable.
+    pub setting: String,
+}
+
+/// The pin of an instance, by its user's file `name` and what that says; `name` is `None` where no
+/// file is known.
+#[must_use]
+pub fn pin(id: &InstanceId, name: Option<&str>, says: impl Fn(&str) -> bool, config: Option<&Config>) -> Pin {
+    let general = "MCPSUP_PORT".to_owned();
+    let own = format!("{general}_{}", pin_suffix(&id.server));
+    let port_env = config.and_then(|config| config.servers.get(&id.server)?.port_env.clone());
+    let usual = if config.is_some_and(|config| config.servers.len() > 1) { &own } else { &general };
+    let said = [Some(&own), Some(&general), port_env.as_ref()].into_iter().flatten().find(|name| says(name));
+    let file = name.map_or_else(|| format!("{}.env", id.user), str::to_owned);
+    Pin { file, setting: said.unwrap_or(usual).clone() }
+}
+
 /// Somebody else listens where a door should be. `by` says who, as far as the caller may see; `free`
 /// is a port that nobody has.
 #[must_use]
@@ -192,12 +222,13 @@ pub fn door_held(
     id: &InstanceId,
     port: u16,
     by: &str,
-    setting: &str,
+    pin: &Pin,
     free: Option<u16>,
     asker: &Asker,
 ) -> Finding {
     let text = format!("port {port}, its door, is held by {by}");
-    let file = shell_word(&asker.env_dir.join(format!("{}.env", id.user)));
+    let file = shell_word(&asker.env_dir.join(&pin.file));
+    let setting = &pin.setting;
     let mend = match free {
         Some(free) => Mend::Edit { file, so: format!("{setting}={free}, which is free; or end {by}") },
         None => Mend::Do(format!("end {by}")),

@@ -21,9 +21,12 @@ use crate::model::{ServerName, UserName, shell};
 
 /// Who asks, and where what is to be mended lies.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about who asks")]
 pub struct Asker {
     /// How this program is called so that it asks the same daemon: `mcpsup --config FILE`.
     pub mcpsup: String,
+    /// That names mcpsup.toml, so everything lies beside it.
+    pub names_config: bool,
     /// mcpsup.toml, as a shell takes it.
     pub config: String,
     /// The directory of env files.
@@ -135,7 +138,12 @@ pub(super) fn closed_on(way: &Way, who: &Identity) -> Option<Finding> {
         who.name,
         closed.mode
     );
-    let mend = Mend::Run(format!("chmod {}+x {shown}", class(closed, who)));
+    let mend = if closed.path == Path::new("/root") {
+        // Root's own home: what is for others lies elsewhere.
+        Mend::Do("put it where others may get to it, below /opt say: /root is root's alone".to_owned())
+    } else {
+        Mend::Run(format!("chmod {}+x {shown}", class(closed, who)))
+    };
     Some(Finding::wrong(Code::Way, wrong, mend))
 }
 

@@ -38,7 +38,7 @@ fn program(
     let missing = if is_interpreter { Code::Interpreter } else { Code::Program };
     let Some(way) = &program.way else { return Some(not_in_path(program, server, missing, asker)) };
     let shown = shell_word(&way.path);
-    let what = if is_interpreter { "which the first line of its program names, " } else { "" };
+    let what = if is_interpreter { ", which the first line of its program names," } else { "" };
     match &way.stop {
         Some(Stop::Missing) => {
             let mend = if is_interpreter {
@@ -46,7 +46,7 @@ fn program(
             } else {
                 asker.in_table(server, format!("command: the program that is installed; {shown} is not"))
             };
-            return Some(Finding::wrong(missing, format!("{shown}, {what}is not there"), mend));
+            return Some(Finding::wrong(missing, format!("{shown}{what} is not there"), mend));
         }
         Some(Stop::Failed(why)) => {
             let mend = Mend::Do(format!("look at it: ls -l {shown}"));

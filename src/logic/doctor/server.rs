@@ -2,7 +2,7 @@
 
 use super::{Asker, of_server};
 use crate::model::finding::{Code, Finding, Mend, Weight};
-use crate::model::status::{InstanceStatus, StateName};
+use crate::model::status::{InstanceStatus, StateName, gone_from_config};
 
 /// What is wrong with one instance that the files do not say. `log` is the end of what it wrote,
 /// secrets taken out.
@@ -41,6 +41,10 @@ pub fn diagnose(now: &InstanceStatus, log: &str, asker: &Asker) -> Vec<Finding> 
             };
             let wrong = "is disabled: MCPSUP_ENABLED=false, or a server that is not chosen";
             Finding::note(Code::Off, wrong, mend)
+        }
+        StateName::Gone if note == gone_from_config(&now.server) => {
+            let mend = asker.in_table(&now.server, "what it said, if it was not meant to go");
+            Finding::note(Code::Off, note, mend)
         }
         StateName::Gone => {
             let mend = asker.for_administrators(asker.ours(&format!("add {}", now.user)));

@@ -1,14 +1,15 @@
 //! Diagnoses of facts.
 
 use super::*;
-use crate::model::Problem;
 use crate::model::finding::Weight;
 use crate::model::status::{InstanceStatus, StateName};
-use crate::model::survey::{Needs, Program, Stop};
+use crate::model::survey::{Disk, Needs, Place, Program, Reached, Seen, Stop};
+use crate::model::{InstanceId, Problem};
 
 fn asker(administers: bool) -> Asker {
     Asker {
         mcpsup: "mcpsup".to_owned(),
+        names_config: false,
         config: "/etc/mcpsup/mcpsup.toml".to_owned(),
         env_dir: "/etc/mcpsup/env.d".into(),
         state: "/var/lib/mcpsup".into(),
@@ -208,4 +209,76 @@ fn what_follows_from_another_finding_is_not_told_beside_it() {
     let all = in_order(vec![note.clone(), crash.clone(), of(Code::Program, "is not there"), crash.clone()]);
     assert_eq!(all.iter().map(|one| one.code).collect::<Vec<_>>(), [Code::Program, Code::OnDisk]);
     assert_eq!(in_order(vec![crash.clone(), crash.clone()]), [crash]);
+}
+
+#[test]
+fn a_server_that_is_gone_from_the_configuration_is_not_told_for_a_file_that_is() {
+    let server: ServerName = "notes".parse().unwrap();
+    let note = crate::model::status::gone_from_config(&server);
+    let mut now = InstanceStatus { state: StateName::Gone, ..cooling(&note) };
+    let told = |now: &InstanceStatus| server::diagnose(now, "", &asker(true)).remove(0);
+    let finding = told(&now);
+    assert!(finding.wrong.contains("mcpsup.toml has no [server.notes] any more"), "{finding:?}");
+    assert!(finding.mend.to_string().starts_with("edit: /etc/mcpsup/mcpsup.toml"), "{finding:?}");
+    now.note = Some("its env file is gone; mcpsup remove alice frees the port".to_owned());
+    assert_eq!(told(&now).mend.to_string(), "run: mcpsup add alice");
+}
+
+#[test]
+fn whoever_holds_a_door_the_file_and_the_variable_that_pin_it_are_named() {
+    let id = InstanceId::new(user(), "notes".parse().unwrap());
+    let config = crate::logic::config::parse(
+        "[server.notes]\ncommand = [\"/bin/notes\"]\ntransport = \"http\"\nport_env = \"NOTES_PORT\"\n",
+        "mcpsup.toml",
+    )
+    .unwrap();
+    let mend = |name: Option<&str>, says: &str| {
+        let pin = host::pin(&id, name, |variable| variable == says, Some(&config));
+        host::door_held(&id, 3456, "node", &pin, Some(3457), &asker(true)).mend.to_string()
+    };
+    for (name, says, expected) in [
+        (None, "", "alice.env: MCPSUP_PORT=3457"),
+        (Some(".env.alice"), "NOTES_PORT", ".env.alice: NOTES_PORT=3457"),
+        (Some("alice.env"), "MCPSUP_PORT_NOTES", "alice.env: MCPSUP_PORT_NOTES=3457"),
+    ] {
+        let mend = mend(name, says);
+        assert!(mend.starts_with(&format!("edit: /etc/mcpsup/env.d/{expected}, which is free")), "{mend}");
+    }
+}
+
+#[test]
+fn nobody_is_told_to_open_roots_home_to_all() {
+    let steps = vec![
+        step("/", Kind::Directory, 0o755, 0),
+        step("/root", Kind::Directory, 0o700, 0),
+        step("/root/x", Kind::File, 0o755, 0),
+    ];
+    let found = diagnosed(way(steps));
+    assert_eq!(found[0].code, Code::Way);
+    let Mend::Do(what) = &found[0].mend else { panic!("{:?}", found[0].mend) };
+    assert!(what.contains("put it where others may get to it"), "{what}");
+}
+
+#[test]
+fn a_runtime_directory_on_a_disk_is_mended_by_what_moves_it_here() {
+    let seen = Seen {
+        reached: Reached::Missing,
+        pid: None,
+        is_locked: false,
+        open_files: None,
+        socket: "/r/s".into(),
+    };
+    let disk = Disk { free: u64::MAX, free_files: None, is_read_only: false, is_in_memory: false };
+    let mend = |names_config, uid| {
+        let place = Place {
+            what: "runtime",
+            way: way(vec![step("/r", Kind::Directory, 0o755, uid)]),
+            disk: Some(disk),
+        };
+        let found = host::place(&place, &seen, &Asker { names_config, uid, ..asker(true) });
+        found[0].mend.to_string()
+    };
+    assert!(mend(true, 0).contains("RUNTIME_DIRECTORY=DIR"), "XDG_RUNTIME_DIR moves nothing there");
+    assert!(mend(false, 0).contains("tmpfs"));
+    assert!(mend(false, 1001).contains("XDG_RUNTIME_DIR"));
 }

@@ -276,7 +276,7 @@ fn programs() -> Vec<Case> {
     vec![
         Case {
             code: "program",
-            wrong: "/opt/no/such/server, is not there",
+            wrong: "/opt/no/such/server is not there",
             mend: ("edit", "DIR/mcpsup.toml: in [server.notes] command"),
             how: well(),
             ..of_servers("a server that is not installed", |world| {
@@ -461,8 +461,35 @@ fn take_the_free_port(world: &mut World, told: &Mend) {
     save(world, &format!("{setting}\nNOTES_TOKEN={GOOD}\n"));
 }
 
+/// Her file under its other name, with the port where a start script had it.
+fn hold_the_port_of_a_moved_file(world: &mut World) -> bool {
+    hold_her_port(world);
+    let text = std::fs::read_to_string(alice(world)).unwrap();
+    world.host.delete("alice");
+    write(&world.at("env.d/.env.alice"), &text.replace("MCPSUP_PORT", "NOTES_PORT"), 0o600);
+    true
+}
+
+/// Follows it to the letter.
+fn take_it_in_the_file_that_is_named(_: &mut World, told: &Mend) {
+    let Mend::Edit(file, so) = told else { panic!("{told:?}") };
+    let text = std::fs::read_to_string(file).unwrap();
+    let others = text.lines().filter(|line| !line.starts_with("NOTES_PORT="));
+    let lines: Vec<&str> = so.split(',').take(1).chain(others).collect();
+    write(file.as_ref(), &(lines.join("\n") + "\n"), 0o600);
+}
+
 fn ports() -> Vec<Case> {
     vec![
+        Case {
+            again: true,
+            root: true,
+            code: "port",
+            wrong: "its door, is held by uid 0, ",
+            mend: ("edit", "DIR/env.d/.env.alice: NOTES_PORT="),
+            how: How::Hands(take_it_in_the_file_that_is_named),
+            ..case("a port that somebody else has, in a file from before", hold_the_port_of_a_moved_file)
+        },
         Case {
             runs: false,
             // A port of the kernel's own range is free for the test, and root's file may pin it.
