@@ -15,7 +15,7 @@ use crate::model::cage::{Apart, Ground, Promise};
 use crate::model::config::Server;
 use crate::system::containment::{self, Containment};
 use crate::system::places::Places;
-use crate::system::{files, ground};
+use crate::system::{account, files, ground};
 
 use super::Daemon;
 
@@ -52,25 +52,31 @@ pub(super) fn site(ground: Ground, containment: &Containment, places: &Places, c
     Site {
         ground,
         tree: containment.into(),
-        hidden: hidden(places),
+        hidden: hidden(places, account::own_uid() == 0),
         isolation: config.daemon.isolation,
         unlimited: unlimited(containment, config),
     }
 }
 
-/// What is not ours, and no server's either: a server that runs as root could read it.
-const OTHERS: [&str; 5] =
-    ["/run/user", "/run/credentials", "/run/credstore", "/etc/credstore", "/etc/credstore.encrypted"];
+/// What is not ours, and no server's either. What listens in the first acts for whoever is logged in; what
+/// lies in the second is for one service.
+const OTHERS: [&str; 2] = ["/run/user", "/run/credentials"];
+/// Nor are these, from which systemd takes what it gives services: a server that runs as root could read them,
+/// and no other can. Where nothing can be mounted, to hide them would take what is new in `/etc` from
+/// whoever runs already: the resolv.conf of another network, say.
+const ROOTS: [&str; 4] =
+    ["/run/credstore", "/run/credstore.encrypted", "/etc/credstore", "/etc/credstore.encrypted"];
 
-/// What no run may see.
-fn hidden(places: &Places) -> Vec<PathBuf> {
-    // What listens in the first acts for whoever is logged in; what lies in the others is for one service.
+/// What no run may see. A file can be hidden only where nothing is mounted; everywhere it is kept out of what a
+/// server is allowed to write to.
+fn hidden(places: &Places, is_root: bool) -> Vec<PathBuf> {
+    let roots: &[&str] = if is_root { &ROOTS } else { &[] };
     // First, for what of ours is in them is hidden with them.
-    let others = OTHERS.map(PathBuf::from);
+    let others = OTHERS.iter().chain(roots).map(PathBuf::from);
     // A link would lead around what only its name hides.
-    let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs];
+    let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs, &places.config];
     let ours = ours.into_iter().chain(&places.credentials).map(|path| files::real(path));
-    others.into_iter().chain(ours).collect()
+    others.chain(ours).collect()
 }
 
 /// What each server's limits lack here: `limits of server "x" not enforced on this host: memory`.
@@ -168,12 +174,21 @@ mod tests {
         let system = Places::of_the_system();
         let given = Some("/somewhere/given".into());
         for places in [Places { credentials: given, ..system.clone() }, system] {
-            let hidden = hidden(&places);
-            let Places { config: _, env_dir, runtime, state, logs, credentials } = places;
-            for place in [env_dir, runtime, state, logs].into_iter().chain(OTHERS.map(PathBuf::from)) {
+            let hidden = hidden(&places, true);
+            let Places { config, env_dir, runtime, state, logs, credentials } = places;
+            let others = OTHERS.iter().chain(&ROOTS).map(PathBuf::from);
+            for place in [config, env_dir, runtime, state, logs].into_iter().chain(others) {
                 assert!(hidden.contains(&place), "{}", place.display());
             }
             assert!(hidden.contains(&credentials.unwrap()));
         }
+    }
+
+    #[test]
+    fn nothing_below_etc_is_hidden_from_servers_of_an_ordinary_user_whose_own_is_elsewhere() {
+        let places = Places::find(Some("/srv/hers/mcpsup.toml".as_ref()), false, |_| None).unwrap();
+        let hidden = hidden(&places, false);
+        assert!(!hidden.iter().any(|place| place.starts_with("/etc")), "{hidden:?}");
+        assert!(OTHERS.iter().all(|place| hidden.contains(&place.into())));
     }
 }
