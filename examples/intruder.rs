@@ -109,6 +109,17 @@ const ATTACKS: &[Attack] = &[
     }),
     ("stat", |aim| Ok(fs::symlink_metadata(&aim.path).map(drop)?)),
     ("chmod", |aim| Ok(fs::set_permissions(&aim.path, fs::Permissions::from_mode(0o600))?)),
+    // What may be read is its owner's to change, whatever it was opened for.
+    ("change the mode of", |aim| {
+        let file = File::open(&aim.path)?;
+        Ok(file.set_permissions(file.metadata()?.permissions())?)
+    }),
+    // Who opens it meanwhile waits for `/proc/sys/fs/lease-break-time`.
+    ("hold up", |aim| {
+        let file = File::open(&aim.path)?;
+        let (file, set) = (usize::try_from(file.as_raw_fd())?, usize::try_from(libc::F_SETLEASE)?);
+        Ok(call(libc::SYS_fcntl, [file, set, usize::try_from(libc::F_WRLCK)?, 0]).map(drop)?)
+    }),
     ("touch", |aim| {
         let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
         let times = rustix::fs::Timestamps { last_access: now, last_modification: now };

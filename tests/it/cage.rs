@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -55,6 +55,9 @@ const OF_MEMORY: [&str; 8] =
 /// To be counted with hers, limited with her and killed with her: by the file, and past it.
 const JOIN: &str = "join alice's cgroup";
 const BEGIN_IN: &str = "begin in alice's cgroup";
+/// A file of her account's that everybody may read.
+const MODE: &str = "change the mode of alice's program";
+const HOLD_UP: &str = "hold up whoever starts alice's program";
 /// On nobody in particular.
 const ON_THE_MACHINE: [&str; 8] = [
     "keyring",
@@ -96,6 +99,8 @@ pub(crate) struct Scene {
     pub commons: tempfile::TempDir,
     /// What systemd would give the daemon to know.
     pub given: tempfile::TempDir,
+    /// Where programs are.
+    programs: tempfile::TempDir,
     /// That alice's server listens on; by it is told what she left about.
     port: Cell<u16>,
 }
@@ -121,7 +126,9 @@ impl Scene {
         host.env.push(("CREDENTIALS_DIRECTORY".to_owned(), given.path().display().to_string()));
         let commons = tempfile::Builder::new().prefix("mcpsup-it-commons-").tempdir().unwrap();
         std::fs::set_permissions(commons.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        Self { host, commons, given, port: Cell::new(0) }
+        let programs = tempfile::Builder::new().prefix("mcpsup-it-").tempdir_in("/run").unwrap();
+        std::fs::set_permissions(programs.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { host, commons, given, programs, port: Cell::new(0) }
     }
 
     /// Removes what she left where everybody may write.
@@ -145,6 +152,15 @@ impl Scene {
         // What an alice of another test left, who had the same port, may be somebody else's.
         self.clear_away();
         self.host.call("alice", "prepare", "{}").unwrap();
+    }
+
+    /// A program in a place of its own, neither in `/tmp` nor hidden, that belongs to whom her server runs as.
+    fn program_of_alice(&self) -> PathBuf {
+        let uid = std::fs::metadata(format!("/proc/{}", self.pid_of("alice"))).unwrap().uid();
+        let program = self.programs.path().join("server");
+        write(&program, "#!/bin/sh\n", 0o644);
+        std::os::unix::fs::chown(&program, Some(uid), None).unwrap();
+        program
     }
 
     fn port_of_alice(&self) -> u16 {
@@ -206,6 +222,8 @@ impl Scene {
             ("write elsewhere", "write", self.commons.path().join("planted")),
             ("files for others", "files for others", ".".into()),
             ("the core pattern", "write", "/proc/sys/kernel/core_pattern".into()),
+            (MODE, "change the mode of", self.program_of_alice()),
+            (HOLD_UP, "hold up", self.program_of_alice()),
             (JOIN, "join a cgroup", cgroup_of(alice)),
             (BEGIN_IN, "begin in a cgroup", cgroup_of(alice)),
         ] {
@@ -225,7 +243,7 @@ impl Scene {
         ] {
             all.push(Attack { name: name.into(), kind, port, ..none() });
         }
-        assert_eq!(all.len(), 62, "README.md and docs/security.md say how many");
+        assert_eq!(all.len(), 64, "README.md and docs/security.md say how many");
         all
     }
 
@@ -479,7 +497,7 @@ fn reaches_nothing_of_what_is_beside_it(scene: &Scene) {
     let alice = scene.host.instance("alice");
     assert_eq!(alice.containment.as_deref(), Some("cgroup"));
     // Nor of the first process in its own namespace, which heard what it should become.
-    for kind in OF_MEMORY {
+    for kind in OF_MEMORY.into_iter().chain(["limits"]) {
         let attack = serde_json::json!({ "attack": kind, "pid": 1 });
         let said = scene.host.call("bob", "attack", &attack.to_string()).unwrap();
         assert!(said.starts_with("closed"), "{kind} of the first process: {said}");
@@ -530,7 +548,7 @@ fn without_namespaces_a_hostile_server_learns_names_and_times_and_changes_nothin
         if has(&scene, Tier::Landlock) {
             assert_open(
                 &scene.attacked_by_bob(),
-                &[PORT, "stat alice.env", "watch env.d", "cmdline of alice", "cmdline of the daemon"],
+                &[PORT, MODE, "stat alice.env", "watch env.d", "cmdline of alice", "cmdline of the daemon"],
             );
             assert!(scene.not_kept().contains(&"processes unseen by others".to_owned()));
         }
@@ -623,6 +641,7 @@ fn reaches_nearly_all(scene: &Scene) {
             "priority",
             "processors",
             BEGIN_IN,
+            HOLD_UP,
         ];
         let made = ["keyring", "shared memory", "message queue", "fanotify", "io_uring", "user namespace"];
         outside[*name] == "open"

@@ -161,12 +161,15 @@ fn always() -> Vec<Rule> {
     rules.push(Rule::Unknown(libc::SYS_clone3));
     #[cfg(target_arch = "x86_64")]
     rules.extend([libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_uselib].map(Never));
+    // Whoever opens a file that somebody holds a lease on waits for `/proc/sys/fs/lease-break-time`: an
+    // account's programs are held up by each of its servers, and read-only mounts do not matter. Linux 6.19
+    // has the same for directories (F_SETDELEG).
+    rules.extend([libc::F_SETLEASE, 1024 + 16].map(|set| If(libc::SYS_fcntl, 1, !0, Is::Equal, word(set))));
+    // The first process of a pid namespace says how the server ended, as long as it may write a file.
+    rules.push(If(libc::SYS_prlimit64, 0, !0, Is::Equal, 1));
     // To type on somebody's terminal.
-    let typing = [libc::TIOCSTI, libc::TIOCLINUX];
-    rules
-        .extend(typing.map(|request| {
-            If(libc::SYS_ioctl, 1, !0, Is::Equal, u32::try_from(request).unwrap_or_default())
-        }));
+    let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| u32::try_from(request).unwrap_or_default());
+    rules.extend(typing.map(|request| If(libc::SYS_ioctl, 1, !0, Is::Equal, request)));
     rules
 }
 
@@ -437,6 +440,8 @@ mod tests {
         assert_eq!(native(&program(&all.namespaces), libc::SYS_clone, with(0, thread | user)), NO);
         assert_eq!(native(&program(&all.always), libc::SYS_clone3, [0; 6]), error(libc::ENOSYS));
 
+        assert_eq!(native(&program(&all.always), libc::SYS_fcntl, with(1, 1024)), NO, "F_SETLEASE");
+        assert_eq!(native(&program(&all.always), libc::SYS_prlimit64, with(0, 1)), NO);
         assert_eq!(native(&program(&all.others), libc::SYS_prlimit64, with(0, 0)), ALLOW);
         assert_eq!(native(&program(&all.others), libc::SYS_prlimit64, with(0, 17)), NO);
         assert_eq!(native(&program(&all.others), libc::SYS_setpriority, [0; 6]), ALLOW);
