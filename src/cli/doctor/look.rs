@@ -180,9 +180,8 @@ fn files_and_host(
     }
     if examined.problems.is_empty() {
         let files = examined.files.len();
-        found
-            .looked
-            .push(format!("files    mcpsup.toml, {files} env files, {} servers", examined.listed.len()));
+        let servers = examined.listed.values().filter(|one| matches!(one.want, Want::Always(_))).count();
+        found.looked.push(format!("files    mcpsup.toml, {files} env files, {servers} servers asked for"));
     }
     for place in host_survey::places(places) {
         found.findings.extend(host::place(&place, seen, asker));

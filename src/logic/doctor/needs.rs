@@ -44,7 +44,10 @@ fn program(
             let mend = if is_interpreter {
                 Mend::Do(format!("install {shown}, or correct the first line of the program"))
             } else {
-                asker.in_table(server, format!("command: the program that is installed; {shown} is not"))
+                asker.in_table(
+                    server,
+                    format!("command: where the program is; or install it, so that there is {shown}"),
+                )
             };
             return Some(Finding::wrong(missing, format!("{shown}{what} is not there"), mend));
         }

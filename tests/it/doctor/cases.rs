@@ -277,7 +277,10 @@ fn programs() -> Vec<Case> {
         Case {
             code: "program",
             wrong: "/opt/no/such/server is not there",
-            mend: ("edit", "DIR/mcpsup.toml: in [server.notes] command"),
+            mend: (
+                "edit",
+                "command: where the program is; or install it, so that there is /opt/no/such/server",
+            ),
             how: well(),
             ..of_servers("a server that is not installed", |world| {
                 world.host.configure(&by("[\"/opt/no/such/server\"]"));
