@@ -124,12 +124,12 @@ pub fn place(place: &Place, seen: &Seen, asker: &Asker) -> Vec<Finding> {
         }
         if *what == "runtime" && !disk.is_in_memory {
             let text = format!("{shown}, the runtime directory, is not kept in memory: after a reboot it has what is no more");
-            let how = match () {
-                () if asker.names_config => {
-                    "say RUNTIME_DIRECTORY=DIR, in memory, to the daemon and to each command"
-                }
-                () if asker.uid == 0 => "have /run be a tmpfs, as systemd makes it",
-                () => "set XDG_RUNTIME_DIR, or have systemd make it (RuntimeDirectory=)",
+            let how = if asker.names_config {
+                "say RUNTIME_DIRECTORY=DIR, in memory, to the daemon and to each command"
+            } else if asker.uid == 0 {
+                "have /run be a tmpfs, as systemd makes it"
+            } else {
+                "set XDG_RUNTIME_DIR, or have systemd make it (RuntimeDirectory=)"
             };
             let mend = Mend::Do(how.to_owned());
             return Some(Finding::note(Code::OnDisk, text, mend));
