@@ -135,9 +135,12 @@ fn ended(cli: &Cli) -> anyhow::Result<Outcome> {
 
 /// Refuses, before anything is asked for, what would be refused once it was typed.
 fn may_write(verb: &Verb, session: &Session) -> anyhow::Result<()> {
+    if !writes_env_d(verb, session) {
+        return Ok(());
+    }
     let dir = &session.places.env_dir;
     match files::may_write_in(dir) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && writes_env_d(verb, session) => {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(error).with_context(|| format!("cannot write into {}", dir.display()))
         }
         // What else is wrong with it, the verb says.

@@ -67,16 +67,17 @@ const OTHERS: [&str; 2] = ["/run/user", "/run/credentials"];
 const ROOTS: [&str; 4] =
     ["/run/credstore", "/run/credstore.encrypted", "/etc/credstore", "/etc/credstore.encrypted"];
 
-/// What no run may see. A file can be hidden only where nothing is mounted; everywhere it is kept out of what a
-/// server is allowed to write to.
+/// What no run may see. A file can be hidden only where nothing is mounted; with Landlock it is kept out of
+/// what a server is allowed to write to.
 fn hidden(places: &Places, is_root: bool) -> Vec<PathBuf> {
     let roots: &[&str] = if is_root { &ROOTS } else { &[] };
     // First, for what of ours is in them is hidden with them.
     let others = OTHERS.iter().chain(roots).map(PathBuf::from);
+    let personal = places.personal.iter().filter(|dir| dir.is_dir()).map(|dir| files::real(dir));
     // A link would lead around what only its name hides.
     let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs, &places.config];
     let ours = ours.into_iter().chain(&places.credentials).map(|path| files::real(path));
-    others.chain(ours).collect()
+    others.chain(personal).chain(ours).collect()
 }
 
 /// What each server's limits lack here: `limits of server "x" not enforced on this host: memory`.
@@ -175,12 +176,26 @@ mod tests {
         let given = Some("/somewhere/given".into());
         for places in [Places { credentials: given, ..system.clone() }, system] {
             let hidden = hidden(&places, true);
-            let Places { config, env_dir, runtime, state, logs, credentials } = places;
+            let Places { config, env_dir, runtime, state, logs, credentials, personal: _ } = places;
             let others = OTHERS.iter().chain(&ROOTS).map(PathBuf::from);
             for place in [config, env_dir, runtime, state, logs].into_iter().chain(others) {
                 assert!(hidden.contains(&place), "{}", place.display());
             }
             assert!(hidden.contains(&credentials.unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_other_daemons_of_the_same_user_have_is_hidden_from_servers_of_each() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = [".config/mcpsup", ".local/state/mcpsup"].map(|dir| home.path().join(dir));
+        for dir in &dirs {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        let env = |name: &str| (name == "HOME").then(|| home.path().into());
+        for config in [None, Some(dirs[0].join("second/mcpsup.toml"))] {
+            let hidden = hidden(&Places::find(config.as_deref(), false, env).unwrap(), false);
+            assert!(dirs.iter().all(|dir| hidden.contains(&files::real(dir))), "{config:?}: {hidden:?}");
         }
     }
 

@@ -162,8 +162,7 @@ impl Daemon {
         }
     }
 
-    /// For who named a server where a user stands. Which servers there are is no secret: the port map
-    /// says it.
+    /// For who named a server where a user stands. Which servers are configured is nobody's secret.
     fn hint(&self, target: &Target, whose: &str) -> String {
         let is_server =
             |name: &&UserName| self.config.servers.keys().any(|key| key.as_str() == name.as_str());

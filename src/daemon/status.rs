@@ -223,11 +223,9 @@ impl Daemon {
             }
             // Until somebody says so it stays stopped, whatever its file says meanwhile.
             State::Down if self.fleet.is_held(id) => Some(format!("stopped; mcpsup start {id} starts it")),
-            State::Down => listed.filter(|listed| listed.absent_because == StateName::Gone).map(|listed| {
-                match listed.server {
-                    Some(_) => format!("its env file is gone; mcpsup remove {} frees the port", id.user),
-                    None => gone_from_config(&id.server),
-                }
+            State::Down => listed.filter(|listed| is_gone(listed)).map(|listed| match listed.server {
+                Some(_) => format!("its env file is gone; mcpsup remove {} frees the port", id.user),
+                None => gone_from_config(&id.server),
             }),
             State::Stopping { .. } | State::Killing { .. } => None,
         }
@@ -312,6 +310,11 @@ impl Daemon {
 }
 
 /// ", 3rd time in a row", from the second time on.
+/// True if nothing of it is wanted any more, as far as every file was read.
+fn is_gone(listed: &Listed) -> bool {
+    listed.absent_because == StateName::Gone && matches!(listed.want, Want::Never)
+}
+
 fn in_a_row(strikes: u32) -> String {
     if strikes < 2 { String::new() } else { format!(", {} time in a row", ordinal(strikes)) }
 }

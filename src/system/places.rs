@@ -18,6 +18,9 @@ pub struct Places {
     pub logs: PathBuf,
     /// What systemd gives the daemon to know: files that it lays there before the daemon starts.
     pub credentials: Option<PathBuf>,
+    /// Where the daemons of an ordinary user have what is theirs, this one and others: `mcpsup@NAME` has its
+    /// configuration below that of `mcpsup`.
+    pub personal: Vec<PathBuf>,
 }
 
 /// Why no place could be found.
@@ -26,8 +29,7 @@ pub struct Places {
 pub struct NoHome;
 
 impl Places {
-    /// The places for `--config FILE` (everything beside it), for root, or for an ordinary user. Whoever
-    /// names root's own file means root's places: its directory is none to keep a state in.
+    /// The places for `--config FILE` (everything beside it), for root, or for an ordinary user.
     ///
     /// systemd's `RUNTIME_DIRECTORY`, `STATE_DIRECTORY`, `LOGS_DIRECTORY` and `CREDENTIALS_DIRECTORY`
     /// (systemd.exec(5)) win over all three; of several paths in one of them the first is taken.
@@ -41,17 +43,16 @@ impl Places {
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, NoHome> {
         let path = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let system = Self::of_the_system();
-        let mut places = if let Some(config) = config.filter(|config| **config != *system.config) {
+        let home = path("HOME");
+        let under_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
+        let xdg = |name: &str, rest: &str| Some(path(name).or_else(|| under_home(rest))?.join("mcpsup"));
+        let mut places = if let Some(config) = config {
             Self::beside(config)
-        } else if is_root || config.is_some() {
-            system
+        } else if is_root {
+            Self::of_the_system()
         } else {
-            let home = path("HOME");
-            let under_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
-            let xdg = |name: &str, rest: &str| path(name).or_else(|| under_home(rest)).ok_or(NoHome);
-            let config_dir = xdg("XDG_CONFIG_HOME", ".config")?.join("mcpsup");
-            let state = xdg("XDG_STATE_HOME", ".local/state")?.join("mcpsup");
+            let config_dir = xdg("XDG_CONFIG_HOME", ".config").ok_or(NoHome)?;
+            let state = xdg("XDG_STATE_HOME", ".local/state").ok_or(NoHome)?;
             Self {
                 config: config_dir.join("mcpsup.toml"),
                 env_dir: config_dir.join("env.d"),
@@ -59,6 +60,7 @@ impl Places {
                 logs: state.join("logs"),
                 state,
                 credentials: None,
+                personal: Vec::new(),
             }
         };
         let first = |name: &str| path(name).and_then(|dirs| std::env::split_paths(&dirs).next());
@@ -74,6 +76,10 @@ impl Places {
         if let Some(dir) = path("CREDENTIALS_DIRECTORY") {
             places.credentials = Some(dir);
         }
+        if !is_root {
+            let dirs = [xdg("XDG_CONFIG_HOME", ".config"), xdg("XDG_STATE_HOME", ".local/state")];
+            places.personal = dirs.into_iter().flatten().collect();
+        }
         Ok(places)
     }
 
@@ -88,6 +94,7 @@ impl Places {
             logs: "/var/log/mcpsup".into(),
             // mcpsup.service's, so that commands find what it has (systemd.exec(5) says where).
             credentials: Some("/run/credentials/mcpsup.service".into()),
+            personal: Vec::new(),
         }
     }
 
@@ -101,6 +108,7 @@ impl Places {
             logs: dir.join("logs"),
             config: config.clone(),
             credentials: None,
+            personal: Vec::new(),
         }
     }
 
@@ -133,14 +141,13 @@ mod tests {
         assert_eq!(places.config, Path::new("/home/a/.config/mcpsup/mcpsup.toml"));
         assert_eq!(places.control(), Path::new("/run/user/7/mcpsup/control.sock"));
         assert_eq!(places.state, Path::new("/home/a/.local/state/mcpsup"));
-    }
-
-    #[test]
-    fn whoever_names_the_systems_file_means_the_systems_places() {
-        for is_root in [true, false] {
-            let named = Places::find(Some(Path::new("/etc/mcpsup/mcpsup.toml")), is_root, env(&[]));
-            assert_eq!(named, Ok(Places::of_the_system()));
-        }
+        let personal = places.personal;
+        assert_eq!(personal, ["/home/a/.config/mcpsup", "/home/a/.local/state/mcpsup"].map(PathBuf::from));
+        let home = env(&[("HOME", "/home/a")]);
+        assert_eq!(
+            Places::find(Some(Path::new("/srv/m/mcpsup.toml")), false, home).unwrap().personal,
+            personal
+        );
     }
 
     #[test]

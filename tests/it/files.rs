@@ -98,7 +98,7 @@ fn a_server_that_is_taken_out_of_the_configuration_says_so_and_its_user_has_a_fi
         left.state == StateName::Gone && left.note.as_deref() == Some(why)
     });
     let said = host.ok(&["doctor"]);
-    assert!(said.contains("edit: ") && !said.contains("add alice"), "{said}");
+    assert!(said.contains("in [server.more]") && !said.contains("add alice"), "{said}");
 }
 
 #[test]

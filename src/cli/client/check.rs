@@ -81,7 +81,8 @@ pub(super) fn look(
             let url = found.as_ref().ok().and_then(|found| found.url.clone());
             let verdict = found.and_then(|found| {
                 // What --stdio wrote is right too, where nobody asks for the one or the other.
-                let is_by_command = found.url.is_none() && found.command == by_command.command;
+                let is_by_command =
+                    found.url.is_none() && found.command.as_deref().is_some_and(snippet::is_connect);
                 let entry = if is_by_command { by_command } else { entry };
                 verdict(args, sheet, &found, entry, door, map, &mend).and_then(|()| {
                     let how = if entry.helper.is_some() { "answers, to a token" } else { "answers" };

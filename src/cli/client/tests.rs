@@ -397,7 +397,7 @@ fn an_entry_that_stdio_wrote_is_right_whether_or_not_it_is_asked_for_by_that() {
     let bobs = fs::read_to_string(&file).unwrap().replace("alice/notes", "bob/notes");
     put(&file, &bobs, 0o600);
     let (well, said) = scratch.check("--for vscode", &Ok(()));
-    assert!(!well && said.contains("has no URL that vscode looks at"), "{said}");
+    assert!(!well && said.contains("stale: starts another mcpsup connect"), "{said}");
 }
 
 #[test]

@@ -122,11 +122,10 @@ pub fn place(place: &Place, seen: &Seen, asker: &Asker) -> Vec<Finding> {
             let mend = Mend::Do(format!("make room; what takes it: du {which} -x --max-depth=2 \"$(findmnt -no TARGET -T {shown})\" | sort -h | tail"));
             return Some(Finding::wrong(Code::DiskFull, text, mend));
         }
-        if *what == "runtime" && !disk.is_in_memory {
+        // With `--config` it lies beside that file, as was asked.
+        if *what == "runtime" && !disk.is_in_memory && !asker.names_config {
             let text = format!("{shown}, the runtime directory, is not kept in memory: after a reboot it has what is no more");
-            let how = if asker.names_config {
-                "say RUNTIME_DIRECTORY=DIR, in memory, to the daemon and to each command"
-            } else if asker.uid == 0 {
+            let how = if asker.uid == 0 {
                 "have /run be a tmpfs, as systemd makes it"
             } else {
                 "set XDG_RUNTIME_DIR, or have systemd make it (RuntimeDirectory=)"

@@ -60,6 +60,12 @@ check "its instance comes up" until_so 120 eval '[ "$(play state)" = up ]'
 check "in a group of its own, below a unit of its own" has "$(cut -d: -f3 /proc/"$(play pid)"/cgroup)" \
     "user@$uid.service/app.slice/mcpsup-runs@second.service/.*/run-[0-9]+"
 playing=$(play pid)
+mine=/home/alice/.config/mcpsup/env.d/work.env
+hers_too=/home/alice/.config/mcpsup/second/env.d/play.env
+sees() { nsenter -t "$1" -m test -e "$2"; }
+check "both files are there" test -e "$mine" -a -e "$hers_too"
+check "a server of the first sees nothing of the second's" not sees "$work" "$hers_too"
+check "nor a server of the second of the first's" not sees "$playing" "$mine"
 check "systemctl --user restart mcpsup@second" own systemctl --user restart mcpsup@second
 check "its server is the same process" same "$(play pid)" "$playing"
 check "systemctl --user stop mcpsup@second" own systemctl --user stop mcpsup@second

@@ -85,8 +85,9 @@ const fn word(int: libc::c_int) -> u32 {
 
 /// Numbers that are the same everywhere since Linux 5.1, for a library that does not name them.
 mod new {
-    use nix::libc::c_long;
+    use nix::libc::{c_int, c_long};
 
+    pub(super) const F_SETDELEG: c_int = 1024 + 16;
     pub(super) const PIDFD_GETFD: c_long = 438;
     pub(super) const PROCESS_MADVISE: c_long = 440;
     pub(super) const QUOTACTL_FD: c_long = 443;
@@ -161,10 +162,10 @@ fn always() -> Vec<Rule> {
     rules.push(Rule::Unknown(libc::SYS_clone3));
     #[cfg(target_arch = "x86_64")]
     rules.extend([libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_uselib].map(Never));
-    // Whoever opens a file that somebody holds a lease on waits for `/proc/sys/fs/lease-break-time`: an
-    // account's programs are held up by each of its servers, and read-only mounts do not matter. Linux 6.19
-    // has the same for directories (F_SETDELEG).
-    rules.extend([libc::F_SETLEASE, 1024 + 16].map(|set| If(libc::SYS_fcntl, 1, !0, Is::Equal, word(set))));
+    // Who opens a file waits up to 45 s for whoever holds a lease on it: an account's programs, held up by each
+    // of its servers, past read-only mounts. Linux 6.19 has the same for directories.
+    let leases = [libc::F_SETLEASE, new::F_SETDELEG].map(word);
+    rules.extend(leases.map(|set| If(libc::SYS_fcntl, 1, !0, Is::Equal, set)));
     // The first process of a pid namespace says how the server ended, as long as it may write a file.
     rules.push(If(libc::SYS_prlimit64, 0, !0, Is::Equal, 1));
     // To type on somebody's terminal.
