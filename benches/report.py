@@ -33,8 +33,10 @@ def machine():
     memory = int(next(line for line in open("/proc/meminfo") if line.startswith("MemTotal")).split()[1]) / 1024 / 1024
     system = next((line.split("=")[1].strip().strip('"') for line in open("/etc/os-release") if line.startswith("PRETTY_NAME")), "?") if os.path.exists("/etc/os-release") else "?"
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ":/", ":!/docs/benchmarks.md"], cwd=HERE).returncode
+    polls = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
+    sleeps = f"; an idle processor sleeps after {int(polls.read_text()) // 1000} µs (haltpoll.guest_halt_poll_ns; Linux's own value: 200)" if polls.exists() else ""
     return [
-        f"* machine: {os.cpu_count()} processors ({model}), {memory:.1f} GiB, Linux {platform.release().split('-')[0]}, {system}",
+        f"* machine: {os.cpu_count()} processors ({model}), {memory:.1f} GiB, Linux {platform.release().split('-')[0]}, {system}{sleeps}",
         f"* as {'root' if os.geteuid() == 0 else 'an ordinary user'}; commit {said('git', 'rev-parse', '--short', 'HEAD') or '?'}{' and changes' if changed else ''}",
     ]
 
