@@ -73,7 +73,8 @@ fn hidden(places: &Places, is_root: bool) -> Vec<PathBuf> {
     let roots: &[&str] = if is_root { &ROOTS } else { &[] };
     // First, for what of ours is in them is hidden with them.
     let others = OTHERS.iter().chain(roots).map(PathBuf::from);
-    let personal = places.personal.iter().filter(|dir| dir.is_dir()).map(|dir| files::real(dir));
+    // Whether or not they are there: another daemon may begin later, and a run that begins after it sees nothing of it.
+    let personal = places.personal.iter().map(|dir| files::real(dir));
     // A link would lead around what only its name hides.
     let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs, &places.config];
     let ours = ours.into_iter().chain(&places.credentials).map(|path| files::real(path));
@@ -189,9 +190,8 @@ mod tests {
     fn what_other_daemons_of_the_same_user_have_is_hidden_from_servers_of_each() {
         let home = tempfile::tempdir().unwrap();
         let dirs = [".config/mcpsup", ".local/state/mcpsup"].map(|dir| home.path().join(dir));
-        for dir in &dirs {
-            std::fs::create_dir_all(dir).unwrap();
-        }
+        // The other is made by the first daemon that keeps its state there.
+        std::fs::create_dir_all(&dirs[0]).unwrap();
         let env = |name: &str| (name == "HOME").then(|| home.path().into());
         for config in [None, Some(dirs[0].join("second/mcpsup.toml"))] {
             let hidden = hidden(&Places::find(config.as_deref(), false, env).unwrap(), false);
