@@ -5,14 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::logic::access;
 use crate::logic::cage::{Cages, Site};
 use crate::logic::instance::Want;
 use crate::model::Config;
 use crate::model::cage::{Apart, Ground, Promise};
-use crate::model::config::Server;
+use crate::model::config::{Piece, Server};
 use crate::system::containment::{self, Containment};
 use crate::system::places::Places;
 use crate::system::{account, files, ground};
@@ -33,7 +33,12 @@ pub fn foresee(places: &Places, config: &Config) -> io::Result<Apartness> {
         root.remove()?;
     }
     let site = site(ground, &containment, places, config);
-    Ok(Apartness { apart: site.apart(), refusal: site.refusal(), unlimited: site.unlimited })
+    Ok(Apartness {
+        apart: site.apart(),
+        refusal: site.refusal(),
+        unseen: unseen(&site.hidden, places, config),
+        unlimited: site.unlimited,
+    })
 }
 
 /// What is said, and why nothing would be started if so.
@@ -45,6 +50,8 @@ pub struct Apartness {
     pub refusal: Option<String>,
     /// Limits that are asked for and would not hold, as `status` says it.
     pub unlimited: Vec<String>,
+    /// What servers name and would not see, likewise.
+    pub unseen: Vec<String>,
 }
 
 /// The site of a daemon, for this configuration.
@@ -73,12 +80,47 @@ fn hidden(places: &Places, is_root: bool) -> Vec<PathBuf> {
     let roots: &[&str] = if is_root { &ROOTS } else { &[] };
     // First, for what of ours is in them is hidden with them.
     let others = OTHERS.iter().chain(roots).map(PathBuf::from);
-    // Whether or not they are there: another daemon may begin later, and a run that begins after it sees nothing of it.
-    let personal = places.personal.iter().map(|dir| files::real(dir));
     // A link would lead around what only its name hides.
     let ours = [&places.env_dir, &places.state, &places.runtime, &places.logs, &places.config];
     let ours = ours.into_iter().chain(&places.credentials).map(|path| files::real(path));
-    others.chain(personal).chain(ours).collect()
+    // Whether or not they are there: another daemon may begin later, and a run that begins after it sees nothing of it.
+    let personal: Vec<PathBuf> = places.personal.iter().map(|dir| files::real(dir)).collect();
+    let is_in_them = |path: &PathBuf| personal.iter().any(|dir| path.starts_with(dir));
+    let elsewhere: Vec<PathBuf> =
+        ours.chain(places.of_the_same_person()).filter(|path| !is_in_them(path)).collect();
+    others.chain(personal).chain(elsewhere).collect()
+}
+
+/// What servers name in `command`, `working_dir` or `allow.write`, and none of them sees: a program there is
+/// not found, whatever `ls` says. `/run/user` is not meant: an argument may name a socket in it.
+fn unseen(hidden: &[PathBuf], places: &Places, config: &Config) -> Vec<String> {
+    let Places { env_dir, state, runtime, logs, personal, .. } = places;
+    // As somebody may spell them, beside what they lead to.
+    let spelled = [env_dir, state, runtime, logs].into_iter().chain(personal);
+    let ours: Vec<&PathBuf> = hidden
+        .iter()
+        .filter(|dir| !OTHERS.iter().any(|other| dir.starts_with(other)))
+        .chain(spelled)
+        .collect();
+    let own = [state, runtime].map(|dir| dir.join("instances"));
+    let own: Vec<PathBuf> = own.iter().map(|dir| files::real(dir)).chain(own.clone()).collect();
+    let mut notes = Vec::new();
+    for (name, server) in &config.servers {
+        let words = server.command.iter().chain(&server.working_dir).filter_map(|word| match &*word.0 {
+            [Piece::Text(text), ..] => Some(Path::new(&**text)),
+            _ => None,
+        });
+        let named = words.chain(server.allow.write.iter().map(PathBuf::as_path));
+        for path in named.filter(|path| !own.iter().any(|own| path.starts_with(own))) {
+            if let Some(dir) = ours.iter().find(|dir| path.starts_with(dir)) {
+                let (path, dir) = (path.display(), dir.display());
+                notes.push(format!(
+                    "not seen by servers: {path}, which server \"{name}\" names, for nothing in {dir} is"
+                ));
+            }
+        }
+    }
+    notes
 }
 
 /// What each server's limits lack here: `limits of server "x" not enforced on this host: memory`.
@@ -93,8 +135,10 @@ fn unlimited(containment: &Containment, config: &Config) -> Vec<String> {
 }
 
 impl Daemon {
-    /// Takes what the configuration says of isolation. What runs goes on as it was begun.
+    /// Takes what the configuration says of isolation, and what there is to hide by now. What runs goes on as it
+    /// was begun, unless its cage is another now.
     pub(super) fn keep_apart(&mut self) {
+        self.site.hidden = hidden(&self.places, self.is_root);
         self.site.isolation = self.config.daemon.isolation;
         self.site.unlimited = unlimited(self.processes.containment(), &self.config);
         self.cages = Cages::new(&self.site, &self.config);
@@ -122,6 +166,7 @@ impl Daemon {
         notes.extend(self.who_needs_tokens());
         notes.extend(self.sources.watcher.problem().map(str::to_owned));
         notes.extend(self.site.unlimited.iter().cloned());
+        notes.extend(unseen(&self.site.hidden, &self.places, &self.config));
         notes.extend(self.doors.note());
         notes.extend(self.site.refusal());
         for (name, server) in &self.config.servers {
@@ -190,13 +235,45 @@ mod tests {
     fn what_other_daemons_of_the_same_user_have_is_hidden_from_servers_of_each() {
         let home = tempfile::tempdir().unwrap();
         let dirs = [".config/mcpsup", ".local/state/mcpsup"].map(|dir| home.path().join(dir));
+        let secrets = home.path().join("secrets");
+        std::fs::create_dir_all(dirs[0].join("third")).unwrap();
+        std::fs::create_dir(&secrets).unwrap();
+        std::os::unix::fs::symlink(&secrets, dirs[0].join("third/env.d")).unwrap();
         // The other is made by the first daemon that keeps its state there.
-        std::fs::create_dir_all(&dirs[0]).unwrap();
         let env = |name: &str| (name == "HOME").then(|| home.path().into());
         for config in [None, Some(dirs[0].join("second/mcpsup.toml"))] {
             let hidden = hidden(&Places::find(config.as_deref(), false, env).unwrap(), false);
-            assert!(dirs.iter().all(|dir| hidden.contains(&files::real(dir))), "{config:?}: {hidden:?}");
+            assert!(
+                dirs.iter().chain([&secrets]).all(|dir| hidden.contains(&files::real(dir))),
+                "{config:?}: {hidden:?}"
+            );
         }
+    }
+
+    #[test]
+    fn what_a_server_names_and_does_not_see_is_told_and_its_own_is_not() {
+        let home = |name: &str| (name == "HOME").then(|| "/home/a".into());
+        let places = Places::find(None, false, home).unwrap();
+        let config = crate::logic::config::parse(
+            r#"
+            [server.hers]
+            command = ["/home/a/.config/mcpsup/tool.py", "{state_dir}/x", "/home/a/.local/state/mcpsup/instances/alice/hers/x"]
+            transport = "stdio"
+            [server.work]
+            command = ["/usr/bin/python3", "/run/user/7/bus", "/home/a/.config/mcpsup-tools/tool.py"]
+            transport = "stdio"
+            working_dir = "/home/a/.local/state/mcpsup/{user}"
+            "#,
+            "mcpsup.toml",
+        )
+        .unwrap();
+        assert_eq!(
+            unseen(&hidden(&places, false), &places, &config),
+            [
+                "not seen by servers: /home/a/.config/mcpsup/tool.py, which server \"hers\" names, for nothing in /home/a/.config/mcpsup is",
+                "not seen by servers: /home/a/.local/state/mcpsup/, which server \"work\" names, for nothing in /home/a/.local/state/mcpsup is",
+            ]
+        );
     }
 
     #[test]

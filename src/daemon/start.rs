@@ -353,7 +353,15 @@ fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
     files::make_dir(&places.runtime.join("instances"), passable)?;
     files::make_dir(&places.state, passable)?;
     files::make_dir(&places.state.join("instances"), passable)?;
-    files::make_dir(&places.logs, 0o700)
+    files::make_dir(&places.logs, 0o700)?;
+    // What is there when a run begins is hidden from it for good, also if a daemon of the same person
+    // begins to use it later.
+    if places.personal.iter().any(|dir| places.config.starts_with(dir)) {
+        for dir in places.personal.iter().filter(|dir| !dir.exists()) {
+            files::make_dir(dir, 0o700)?;
+        }
+    }
+    Ok(())
 }
 
 /// Who has which reserved uid, as it is remembered and as the directories say.

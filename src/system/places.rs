@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::files;
+
 /// The files and directories of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
@@ -112,6 +114,23 @@ impl Places {
         }
     }
 
+    /// What `mcpsup` and each `mcpsup@NAME` of the same person has beside its mcpsup.toml, wherever links on
+    /// the way lead, as far as it is known by now.
+    #[must_use]
+    pub fn of_the_same_person(&self) -> Vec<PathBuf> {
+        let below = |dir: &PathBuf| {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+        };
+        let dirs = self.personal.iter().flat_map(|dir| std::iter::once(dir.clone()).chain(below(dir)));
+        dirs.flat_map(|dir| {
+            let Self { config, env_dir, runtime, state, logs, .. } =
+                Self::beside(&files::real(&dir).join("mcpsup.toml"));
+            [config, env_dir, runtime, state, logs].map(|path| files::real(&path))
+        })
+        .collect()
+    }
+
     /// The control socket.
     #[must_use]
     pub fn control(&self) -> PathBuf {
@@ -148,6 +167,28 @@ mod tests {
             Places::find(Some(Path::new("/srv/m/mcpsup.toml")), false, home).unwrap().personal,
             personal
         );
+    }
+
+    #[test]
+    fn what_links_in_the_directories_of_somebodys_daemons_lead_to_is_theirs_too() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        let (dir, apart) = (home.join(".config/mcpsup"), home.join("dotfiles/work"));
+        for made in [dir.join("play"), apart.clone(), home.join("secrets")] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        std::os::unix::fs::symlink(&apart, dir.join("work")).unwrap();
+        std::os::unix::fs::symlink(home.join("secrets"), dir.join("play/env.d")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", dir.join("gone")).unwrap();
+        let env = |name: &str| (name == "HOME").then(|| home.clone().into());
+        let theirs = Places::find(None, false, env).unwrap().of_the_same_person();
+        // Whether or not it is there yet.
+        let led_to = ["mcpsup.toml", "env.d", "state", "run", "logs"].map(|name| apart.join(name));
+        for place in led_to.iter().chain([&home.join("secrets"), &dir.join("env.d"), &dir.join("play/state")])
+        {
+            assert!(theirs.contains(place), "{}: {theirs:?}", place.display());
+        }
+        assert!(!theirs.contains(&apart), "what else lies where a link leads is no daemon's");
     }
 
     #[test]

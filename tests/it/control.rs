@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use mcpsup::model::status::{StateName, StatusReport};
 
-use crate::host::{Host, LIMIT, MCPSUP, copy_program, end, text, unruly};
+use crate::host::{Host, LIMIT, MCPSUP, copy_program, end, notes, text, unruly};
 use crate::wire;
 
 fn one_user() -> Host {
@@ -403,7 +403,18 @@ fn add_takes_credentials_from_a_pipe_writes_them_closed_and_waits_until_they_run
 fn check_tells_every_problem_that_the_daemon_would_and_starts_nothing() {
     let host = Host::with_notes();
     host.save("alice", "NOTES_TOKEN=alices-own-token\n");
-    assert!(host.ok(&["check"]).contains("right"));
+    let right = host.cli(&["check"]);
+    assert!(text(&right.stdout).contains("right") && !text(&right.stderr).contains("not seen"));
+    let unseen = host.env_dir().join("tool.py").display().to_string();
+    host.configure(&format!(
+        "{}\n[server.tool]\ncommand = [\"{unseen}\"]\ntransport = \"stdio\"\nfor_all = false\n",
+        notes()
+    ));
+    let said = text(&host.cli(&["check"]).stderr);
+    assert!(
+        said.contains(&format!("note: not seen by servers: {unseen}, which server \"tool\" names")),
+        "{said}"
+    );
     host.save("bob", "oh dear\n");
     host.save("carol", "MORE=but-not-the-token\n");
     host.save("dave", "NOTES_TOKEN=daves-own-token\nMCPSUP_PROT=4000\n");

@@ -200,7 +200,7 @@ fn files_and_host(
     }
     let notes = match (report, apart) {
         (Some(report), _) => report.notes.clone(),
-        (None, Some(apart)) => apart.unlimited,
+        (None, Some(apart)) => [apart.unlimited, apart.unseen].concat(),
         (None, None) => Vec::new(),
     };
     found.findings.extend(notes.iter().filter_map(|text| host::note(text, asker)));

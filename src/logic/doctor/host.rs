@@ -277,6 +277,10 @@ pub fn note(text: &str, asker: &Asker) -> Option<Finding> {
             let so = "take the [server.NAME.limits] that cannot be had out; or boot with cgroup v2 and its memory, cpu and pids controllers";
             (Code::Limits, Mend::Edit { file: asker.config.clone(), so: so.to_owned() })
         }
+        () if text.starts_with("not seen by servers: ") => {
+            let so = "another place, and move there what lies in this one".to_owned();
+            (Code::Argument, Mend::Edit { file: asker.config.clone(), so })
+        }
         () if text.starts_with("cannot watch ") => {
             (Code::Watch, Mend::Run("sysctl -w fs.inotify.max_user_instances=1024".to_owned()))
         }

@@ -71,6 +71,14 @@ check "its server is the same process" same "$(play pid)" "$playing"
 check "systemctl --user stop mcpsup@second" own systemctl --user stop mcpsup@second
 check "its server is gone" gone "$playing"
 check "those of the first are the same processes" both_still
+# A link in the directory of yet another: what it leads to is seen until the daemon looks again.
+own sh -c 'cd ~/.config/mcpsup && umask 077 && mkdir -p third ~/elsewhere && ln -s ~/elsewhere third/env.d &&
+    echo NOTES_TOKEN=alices-third-credential >third/env.d/play.env'
+check "the file behind a new link is there, and a server sees it" sees "$work" /home/alice/elsewhere/play.env
+check "systemctl --user reload again" own systemctl --user reload mcpsup
+check "a server takes the place of the one that sees it" until_so 60 gone "$work"
+check "and is up" until_so 60 eval 'up && [ "$(of work pid)" != "$work" ]'
+check "it sees nothing behind the link" not sees "$(of work pid)" /home/alice/elsewhere/play.env
 check "the daemon of the host is none of it" not systemctl is-active mcpsup
 check "systemctl --user stop" own systemctl --user stop mcpsup
 check "no process is left" not pgrep -l 'mcpsup|notes'
