@@ -256,7 +256,7 @@ pub fn foresee(places: &Places, examined: &mut Examined) -> Option<Apartness> {
     match apart::foresee(places, config) {
         Ok(found) => {
             examined.problems.extend(found.refusal.clone().map(|text| Problem::new(file.clone(), text)));
-            examined.notes.extend(found.unseen.iter().cloned());
+            examined.notes.extend(found.unseen.values().flatten().cloned());
             Some(found)
         }
         Err(error) => {

@@ -23,6 +23,7 @@ mod calm;
 mod doors;
 mod event;
 mod gates;
+mod hidden;
 mod kept;
 mod output;
 mod publish;

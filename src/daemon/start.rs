@@ -354,11 +354,13 @@ fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
     files::make_dir(&places.state, passable)?;
     files::make_dir(&places.state.join("instances"), passable)?;
     files::make_dir(&places.logs, 0o700)?;
-    // What is there when a run begins is hidden from it for good, also if a daemon of the same person
-    // begins to use it later.
+    // What is there when a run begins is hidden from it for good, also if a daemon of the same person begins to
+    // use it later. It is not this one's, which can do without.
     if places.personal.iter().any(|dir| places.config.starts_with(dir)) {
         for dir in places.personal.iter().filter(|dir| !dir.exists()) {
-            files::make_dir(dir, 0o700)?;
+            if let Err(error) = files::make_dir(dir, 0o700) {
+                tracing::info!(error = super::store::chain(&error), "left as it is");
+            }
         }
     }
     Ok(())

@@ -79,7 +79,8 @@ impl Places {
             places.credentials = Some(dir);
         }
         if !is_root {
-            let dirs = [xdg("XDG_CONFIG_HOME", ".config"), xdg("XDG_STATE_HOME", ".local/state")];
+            let runtime = path("XDG_RUNTIME_DIR").map(|dir| dir.join("mcpsup"));
+            let dirs = [xdg("XDG_CONFIG_HOME", ".config"), xdg("XDG_STATE_HOME", ".local/state"), runtime];
             places.personal = dirs.into_iter().flatten().collect();
         }
         Ok(places)
@@ -114,21 +115,22 @@ impl Places {
         }
     }
 
-    /// What `mcpsup` and each `mcpsup@NAME` of the same person has beside its mcpsup.toml, wherever links on
-    /// the way lead, as far as it is known by now.
+    /// What `mcpsup` and each `mcpsup@NAME` of the same person has beside its mcpsup.toml, wherever that, its
+    /// directory or one of these leads as a link. One that leads to what is around them all is a slip that would
+    /// hide all the rest.
     #[must_use]
     pub fn of_the_same_person(&self) -> Vec<PathBuf> {
         let below = |dir: &PathBuf| {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
         };
         let dirs = self.personal.iter().flat_map(|dir| std::iter::once(dir.clone()).chain(below(dir)));
-        dirs.flat_map(|dir| {
-            let Self { config, env_dir, runtime, state, logs, .. } =
-                Self::beside(&files::real(&dir).join("mcpsup.toml"));
+        let configs = dirs.map(|dir| files::real(&dir).join("mcpsup.toml")).filter(|config| config.is_file());
+        let all = configs.flat_map(|config| {
+            let Self { config, env_dir, runtime, state, logs, .. } = Self::beside(&config);
             [config, env_dir, runtime, state, logs].map(|path| files::real(&path))
-        })
-        .collect()
+        });
+        all.filter(|path| !self.personal.iter().any(|dir| files::real(dir).starts_with(path))).collect()
     }
 
     /// The control socket.
@@ -161,8 +163,9 @@ mod tests {
         assert_eq!(places.control(), Path::new("/run/user/7/mcpsup/control.sock"));
         assert_eq!(places.state, Path::new("/home/a/.local/state/mcpsup"));
         let personal = places.personal;
-        assert_eq!(personal, ["/home/a/.config/mcpsup", "/home/a/.local/state/mcpsup"].map(PathBuf::from));
-        let home = env(&[("HOME", "/home/a")]);
+        let theirs = ["/home/a/.config/mcpsup", "/home/a/.local/state/mcpsup", "/run/user/7/mcpsup"];
+        assert_eq!(personal, theirs.map(PathBuf::from));
+        let home = env(&[("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/7")]);
         assert_eq!(
             Places::find(Some(Path::new("/srv/m/mcpsup.toml")), false, home).unwrap().personal,
             personal
@@ -174,8 +177,22 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let home = home.path().canonicalize().unwrap();
         let (dir, apart) = (home.join(".config/mcpsup"), home.join("dotfiles/work"));
-        for made in [dir.join("play"), apart.clone(), home.join("secrets")] {
+        for made in [
+            dir.join("play"),
+            dir.join("slip"),
+            apart.clone(),
+            home.join("secrets"),
+            home.join("tools/env.d"),
+        ] {
             std::fs::create_dir_all(made).unwrap();
+        }
+        for daemon in [&dir, &dir.join("play"), &dir.join("slip"), &apart] {
+            std::fs::File::create(daemon.join("mcpsup.toml")).unwrap();
+        }
+        for (target, link) in
+            [(home.clone(), "slip/env.d"), ("/".into(), "slip/logs"), (home.join("tools"), "tools")]
+        {
+            std::os::unix::fs::symlink(target, dir.join(link)).unwrap();
         }
         std::os::unix::fs::symlink(&apart, dir.join("work")).unwrap();
         std::os::unix::fs::symlink(home.join("secrets"), dir.join("play/env.d")).unwrap();
@@ -188,7 +205,8 @@ mod tests {
         {
             assert!(theirs.contains(place), "{}: {theirs:?}", place.display());
         }
-        assert!(!theirs.contains(&apart), "what else lies where a link leads is no daemon's");
+        let not = [apart, home.clone(), "/".into(), home.join("tools/env.d")];
+        assert!(!not.iter().any(|path| theirs.contains(path)), "no daemon's, or around them all: {theirs:?}");
     }
 
     #[test]

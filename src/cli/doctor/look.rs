@@ -198,12 +198,10 @@ fn files_and_host(
         let reserved = host_survey::reserved_ports();
         found.findings.extend(host::ranges(config, host_survey::port_rules(), &reserved, asker));
     }
-    let notes = match (report, apart) {
-        (Some(report), _) => report.notes.clone(),
-        (None, Some(apart)) => [apart.unlimited, apart.unseen].concat(),
-        (None, None) => Vec::new(),
-    };
-    found.findings.extend(notes.iter().filter_map(|text| host::note(text, asker)));
+    let (unlimited, unseen) = apart.map(|apart| (apart.unlimited, apart.unseen)).unwrap_or_default();
+    let notes = report.map_or(unlimited, |report| report.notes.clone());
+    let notes = notes.iter().chain(unseen.values().flatten());
+    found.findings.extend(notes.filter_map(|text| host::note(text, asker)));
     if report.is_none() {
         found
             .findings
@@ -218,6 +216,10 @@ fn files_and_host(
     let path = session.environment.get("PATH").map(|path| path.to_string_lossy().into_owned());
     for (id, listed) in &examined.listed {
         let Want::Always(spec) = &listed.want else { continue };
+        // The way there is not to be opened.
+        if unseen.contains_key(&id.server) {
+            continue;
+        }
         let home = Home::of(id, &places.state, &places.runtime);
         let needed = host_survey::needs(spec, &home, path.as_deref().unwrap_or_default());
         let is_up = report.is_some_and(|report| state(report, id) == Some(StateName::Up));

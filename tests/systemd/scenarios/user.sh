@@ -72,7 +72,7 @@ check "systemctl --user stop mcpsup@second" own systemctl --user stop mcpsup@sec
 check "its server is gone" gone "$playing"
 check "those of the first are the same processes" both_still
 # A link in the directory of yet another: what it leads to is seen until the daemon looks again.
-own sh -c 'cd ~/.config/mcpsup && umask 077 && mkdir -p third ~/elsewhere && ln -s ~/elsewhere third/env.d &&
+own bash -c 'cd ~/.config/mcpsup && umask 077 && mkdir -p third ~/elsewhere && cp {second,third}/mcpsup.toml && ln -s ~/elsewhere third/env.d &&
     echo NOTES_TOKEN=alices-third-credential >third/env.d/play.env'
 check "the file behind a new link is there, and a server sees it" sees "$work" /home/alice/elsewhere/play.env
 check "systemctl --user reload again" own systemctl --user reload mcpsup
