@@ -10,7 +10,7 @@
 //! deadline. Decisions are made in `logic`, deeds in `system`; here they meet.
 //!
 //! What the loop holds, by whose concern it is: `start`, `store` and `saves` (what it remembers) and `calm`; `call` and
-//! `wishes` (what was asked on the control socket); `doors`, `gates`, `tokens` and `apart` (who comes in, what
+//! `wishes` (what was asked on the control socket); `doors`, `gates`, `tokens`, `apart` and `hidden` (who comes in, what
 //! keeps users apart); `kept` and `told` (the service manager: doors it keeps, what it hears); `seals` (sealed
 //! files); `bridges`, `recall` and `slots` (sessions); `output` and `sinks` (what
 //! processes write).
