@@ -3,7 +3,7 @@
 usage: w3_bridge.py [--servers echo[,everything,time]] [--conc 1,8,64] [--secs 3] [--reps 2] [--only a,b] [--parts load,idle,sessions]
 load:     tools/call closed loop, one MCP session shared by CONC keep-alive connections; for the echo server also one session
           per connection ('own'). Contenders are interleaved; medians of the repetitions are reported. At one connection once
-          more with processors that do not sleep between two halves of a call ('awake', see lib.awake).
+          more with everybody on one processor ('one processor', see lib.one_processor).
 idle:     100 sessions, each with a connection and an open SSE stream, and nobody says anything: memory of the bridge's own process
           for each, and how often it wakes up in 20 s.
 sessions: memory and processes at 0, 1, 21 open sessions; idle CPU; leftovers after 100 connect/leave cycles, where clients
@@ -228,9 +228,9 @@ if "load" in a.parts.split(","):
                 for b in bs:
                     put((b.name, "shared", conc), lambda: load(b, conc))
                     if server == "echo" and conc > 1 and b.mode == "mcp" and not b.stateless: put((b.name, "own", conc), lambda: load(b, conc, True))
-            loops = lib.awake() if 1 in concs else []
-            for b in bs if loops else []: put((b.name, "awake", 1), lambda: load(b, 1))
-            lib.end_pids([loop.pid for loop in loops])
+            def alone(b):
+                with lib.one_processor(b.pids()): return load(b, 1)
+            for b in bs if 1 in concs else []: put((b.name, "one processor", 1), lambda: alone(b))
         for b in bs:
             if getattr(b, "died", 0): print("DIED", b.name, server, b.died); out.setdefault("died", []).append((b.name, server, b.died))
             b.stop()
