@@ -229,7 +229,7 @@ if "load" in a.parts.split(","):
                     put((b.name, "shared", conc), lambda: load(b, conc))
                     if server == "echo" and conc > 1 and b.mode == "mcp" and not b.stateless: put((b.name, "own", conc), lambda: load(b, conc, True))
             def alone(b):
-                with lib.one_processor(b.pids()): return load(b, 1)
+                with lib.one_processor(b.pids): return load(b, 1)
             for b in bs if 1 in concs else []: put((b.name, "one processor", 1), lambda: alone(b))
         for b in bs:
             if getattr(b, "died", 0): print("DIED", b.name, server, b.died); out.setdefault("died", []).append((b.name, server, b.died))

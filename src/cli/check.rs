@@ -256,7 +256,7 @@ pub fn foresee(places: &Places, examined: &mut Examined) -> Option<Apartness> {
     match apart::foresee(places, config) {
         Ok(found) => {
             examined.problems.extend(found.refusal.clone().map(|text| Problem::new(file.clone(), text)));
-            examined.notes.extend(found.unseen.values().flatten().cloned());
+            examined.notes.extend(found.unseen_notes());
             Some(found)
         }
         Err(error) => {

@@ -16,7 +16,8 @@ use crate::system::containment::{self, Containment};
 use crate::system::places::Places;
 use crate::system::{account, ground};
 
-use super::{Daemon, hidden};
+use super::Daemon;
+use super::hidden::{self, Unseen};
 
 /// What a daemon would keep apart here if the caller started it. What is tried is undone.
 ///
@@ -49,8 +50,15 @@ pub struct Apartness {
     pub refusal: Option<String>,
     /// Limits that are asked for and would not hold, as `status` says it.
     pub unlimited: Vec<String>,
-    /// What a server names and would not see, each as it is said.
-    pub unseen: BTreeMap<ServerName, BTreeSet<String>>,
+    /// What servers name and would not see.
+    pub unseen: BTreeMap<ServerName, BTreeSet<Unseen>>,
+}
+
+impl Apartness {
+    /// What is said of what servers name and would not see.
+    pub fn unseen_notes(&self) -> impl Iterator<Item = String> {
+        self.unseen.iter().flat_map(|(server, all)| all.iter().map(|unseen| unseen.note(server)))
+    }
 }
 
 /// The site of a daemon, for this configuration.
@@ -58,7 +66,7 @@ pub(super) fn site(ground: Ground, containment: &Containment, places: &Places, c
     Site {
         ground,
         tree: containment.into(),
-        hidden: hidden::places(places, account::own_uid() == 0),
+        hidden: hidden::all(places, account::own_uid() == 0),
         isolation: config.daemon.isolation,
         unlimited: unlimited(containment, config),
     }
@@ -79,7 +87,7 @@ impl Daemon {
     /// Takes what the configuration says of isolation, and what there is to hide by now. What runs goes on as it
     /// was begun, unless its cage is another now.
     pub(super) fn keep_apart(&mut self) {
-        self.site.hidden = hidden::places(&self.places, self.is_root);
+        self.site.hidden = hidden::all(&self.places, self.is_root);
         self.site.isolation = self.config.daemon.isolation;
         self.site.unlimited = unlimited(self.processes.containment(), &self.config);
         self.cages = Cages::new(&self.site, &self.config);

@@ -19,7 +19,7 @@ const ROOTS: [&str; 4] =
 
 /// What no run may see, in the order of paths: what lies in another place is hidden with that. A file can be
 /// hidden only where nothing is mounted; with Landlock it is kept out of what a server is allowed to write to.
-pub(super) fn places(places: &Places, is_root: bool) -> Vec<PathBuf> {
+pub(super) fn all(places: &Places, is_root: bool) -> Vec<PathBuf> {
     let roots: &[&str] = if is_root { &ROOTS } else { &[] };
     let others = OTHERS.iter().chain(roots).map(PathBuf::from);
     // A link would lead around what only its name hides.
@@ -33,14 +33,32 @@ pub(super) fn places(places: &Places, is_root: bool) -> Vec<PathBuf> {
     others.chain(personal).chain(outside).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// What servers name in `command`, `working_dir` or `allow.write`, and none of them sees, for people: a
-/// program there is not found, whatever `ls` says. `/run/user` is not meant: an argument may name a socket
+/// A path that a server names and does not see.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unseen {
+    /// As it is named.
+    pub path: PathBuf,
+    /// Nothing in there is seen.
+    pub within: PathBuf,
+}
+
+impl Unseen {
+    /// As it is said of the server that names it.
+    #[must_use]
+    pub fn note(&self, server: &ServerName) -> String {
+        let (path, within) = (self.path.display(), self.within.display());
+        format!("not seen by servers: {path}, which server \"{server}\" names, for nothing in {within} is")
+    }
+}
+
+/// What servers name in `command`, `working_dir` or `allow.write`, and none of them sees: a program there is
+/// not found, whatever `ls` says. What begins with `~/` is another path for each user, and not looked at. `/run/user` is not meant: an argument may name a socket
 /// in it; nor is mcpsup.toml, which a mount does not hide. `mounts`: whether runs have mounts of their own.
 pub(super) fn named(
     (hidden, mounts): (&[PathBuf], bool),
     places: &Places,
     config: &Config,
-) -> BTreeMap<ServerName, BTreeSet<String>> {
+) -> BTreeMap<ServerName, BTreeSet<Unseen>> {
     let Places { env_dir, state, runtime, logs, personal, .. } = places;
     let is_other = |dir: &Path| OTHERS.iter().any(|other| dir.starts_with(other));
     let file = files::real(&places.config);
@@ -57,7 +75,7 @@ pub(super) fn named(
         let spelled = || within(&spelled, path).filter(|_| mounts);
         within(&hidden, &real).or_else(spelled).filter(|_| !is_own)
     };
-    let mut found: BTreeMap<ServerName, BTreeSet<String>> = BTreeMap::new();
+    let mut found: BTreeMap<ServerName, BTreeSet<Unseen>> = BTreeMap::new();
     for (name, server) in &config.servers {
         let words = server.command.iter().chain(&server.working_dir).filter_map(|word| match &*word.0 {
             [Piece::Text(text), ..] => Some(Path::new(&**text)),
@@ -65,12 +83,8 @@ pub(super) fn named(
         });
         let written = server.allow.write.iter().map(PathBuf::as_path);
         for path in words.chain(written).filter(|path| path.is_absolute()) {
-            if let Some(dir) = hidden_by(path) {
-                let (path, dir) = (path.display(), dir.display());
-                let note = format!(
-                    "not seen by servers: {path}, which server \"{name}\" names, for nothing in {dir} is"
-                );
-                found.entry(name.clone()).or_default().insert(note);
+            if let Some(within) = hidden_by(path) {
+                found.entry(name.clone()).or_default().insert(Unseen { path: path.to_path_buf(), within });
             }
         }
     }
@@ -86,7 +100,7 @@ mod tests {
         let system = Places::of_the_system();
         let given = Some("/somewhere/given".into());
         for places in [Places { credentials: given, ..system.clone() }, system] {
-            let hidden = super::places(&places, true);
+            let hidden = super::all(&places, true);
             let Places { config, env_dir, runtime, state, logs, credentials, personal: _ } = places;
             let others = OTHERS.iter().chain(&ROOTS).map(PathBuf::from);
             for place in [config, env_dir, runtime, state, logs].into_iter().chain(others) {
@@ -108,7 +122,7 @@ mod tests {
         std::os::unix::fs::symlink(&secrets, dirs[0].join("third/env.d")).unwrap();
         let env = |name: &str| (name == "HOME").then(|| home.path().into());
         for config in [None, Some(dirs[0].join("second/mcpsup.toml"))] {
-            let hidden = super::places(&Places::find(config.as_deref(), false, env).unwrap(), false);
+            let hidden = super::all(&Places::find(config.as_deref(), false, env).unwrap(), false);
             let wanted = dirs.iter().chain([&secrets]);
             assert!(
                 wanted.into_iter().all(|dir| hidden.contains(&files::real(dir))),
@@ -139,10 +153,11 @@ mod tests {
                 home.join(program).display()
             );
             let config = crate::logic::config::parse(&text, "mcpsup.toml").unwrap();
-            named((&super::places(&places, false), mounts), &places, &config)
-                .into_values()
-                .flatten()
-                .collect::<Vec<_>>()
+            let found = named((&super::all(&places, false), mounts), &places, &config);
+            let of_one = |(server, all): (&ServerName, &BTreeSet<Unseen>)| {
+                all.iter().map(|one| one.note(server)).collect::<Vec<_>>()
+            };
+            found.iter().flat_map(of_one).collect::<Vec<_>>()
         };
         let note = |path: &str| {
             let (path, dir) = (home.join(path), dir.display());
@@ -178,7 +193,7 @@ mod tests {
     #[test]
     fn nothing_below_etc_is_hidden_from_servers_of_an_ordinary_user_whose_own_is_elsewhere() {
         let places = Places::find(Some("/srv/hers/mcpsup.toml".as_ref()), false, |_| None).unwrap();
-        let hidden = super::places(&places, false);
+        let hidden = super::all(&places, false);
         assert!(!hidden.iter().any(|place| place.starts_with("/etc")), "{hidden:?}");
         assert!(OTHERS.iter().all(|place| hidden.contains(&place.into())));
     }

@@ -359,7 +359,10 @@ fn make_directories(places: &Places, is_root: bool) -> Result<(), FileError> {
     if places.personal.iter().any(|dir| places.config.starts_with(dir)) {
         for dir in places.personal.iter().filter(|dir| !dir.exists()) {
             if let Err(error) = files::make_dir(dir, 0o700) {
-                tracing::info!(error = super::store::chain(&error), "left as it is");
+                tracing::info!(
+                    error = super::store::chain(&error),
+                    "not made for other daemons of this user"
+                );
             }
         }
     }
@@ -410,4 +413,29 @@ fn containment(config: &Config, places: &Places, ground: &Ground) -> Result<Cont
 fn daemon_name(state: &Path) -> String {
     files::identity(state)
         .map_or_else(|_| "daemon".to_owned(), |(device, inode)| format!("{device:x}-{inode:x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_the_same_users_other_daemons_are_made_before_a_run_begins_and_can_be_done_without() {
+        let home = tempfile::tempdir().unwrap();
+        let env = |name: &str| (name == "HOME").then(|| home.path().into());
+        let made = |config: &str| {
+            let config = home.path().join(config);
+            make_directories(&Places::find(Some(&config), false, env).unwrap(), false)
+                .map_err(|error| error.to_string())
+        };
+        let state = home.path().join(".local/state/mcpsup");
+        assert_eq!(made("elsewhere/mcpsup.toml"), Ok(()));
+        assert!(!home.path().join(".config").exists() && !state.exists(), "nothing of theirs is near");
+        assert_eq!(made(".config/mcpsup/second/mcpsup.toml"), Ok(()));
+        let bits = std::os::unix::fs::MetadataExt::mode(&state.metadata().unwrap());
+        assert_eq!(bits & 0o7777, 0o700);
+        std::fs::remove_dir_all(home.path().join(".local")).unwrap();
+        std::fs::File::create(home.path().join(".local")).unwrap();
+        assert_eq!(made(".config/mcpsup/second/mcpsup.toml"), Ok(()));
+    }
 }

@@ -25,6 +25,10 @@ pub struct Places {
     pub personal: Vec<PathBuf>,
 }
 
+/// What a daemon has below its own directory, or below the one it keeps its state in.
+const KEPT: [&str; 7] = ["env.d", "run", "state", "logs", "instances", "run/instances", "state/instances"];
+const EVERYBODYS: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
 /// Why no place could be found.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("cannot tell where mcpsup.toml is: neither HOME nor XDG_CONFIG_HOME is set; say --config FILE")]
@@ -115,22 +119,26 @@ impl Places {
         }
     }
 
-    /// What `mcpsup` and each `mcpsup@NAME` of the same person has beside its mcpsup.toml, wherever that, its
-    /// directory or one of these leads as a link. One that leads to what is around them all is a slip that would
-    /// hide all the rest.
+    /// The directories that `mcpsup` and each `mcpsup@NAME` of the same person has below the personal ones, as far
+    /// as they are there, wherever a link among them leads. One that leads to what is around them all, or to where
+    /// everybody writes, is a slip that would hide all the rest.
     #[must_use]
     pub fn of_the_same_person(&self) -> Vec<PathBuf> {
         let below = |dir: &PathBuf| {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+            entries
+                .map(|entry| entry.path())
+                .filter(|dir| dir.join("mcpsup.toml").is_file())
+                .collect::<Vec<_>>()
         };
-        let dirs = self.personal.iter().flat_map(|dir| std::iter::once(dir.clone()).chain(below(dir)));
-        let configs = dirs.map(|dir| files::real(&dir).join("mcpsup.toml")).filter(|config| config.is_file());
-        let all = configs.flat_map(|config| {
-            let Self { config, env_dir, runtime, state, logs, .. } = Self::beside(&config);
-            [config, env_dir, runtime, state, logs].map(|path| files::real(&path))
-        });
-        all.filter(|path| !self.personal.iter().any(|dir| files::real(dir).starts_with(path))).collect()
+        let daemons = self.personal.iter().flat_map(|dir| std::iter::once(dir.clone()).chain(below(dir)));
+        let theirs = daemons.flat_map(|dir| KEPT.map(|kept| files::real(&dir.join(kept))));
+        let personal: Vec<PathBuf> = self.personal.iter().map(|dir| files::real(dir)).collect();
+        let is_slip = |path: &Path| {
+            personal.iter().any(|dir| dir.starts_with(path))
+                || EVERYBODYS.iter().any(|dir| path == Path::new(dir))
+        };
+        theirs.filter(|path| path.is_dir() && !is_slip(path)).collect()
     }
 
     /// The control socket.
@@ -176,37 +184,47 @@ mod tests {
     fn what_links_in_the_directories_of_somebodys_daemons_lead_to_is_theirs_too() {
         let home = tempfile::tempdir().unwrap();
         let home = home.path().canonicalize().unwrap();
-        let (dir, apart) = (home.join(".config/mcpsup"), home.join("dotfiles/work"));
-        for made in [
-            dir.join("play"),
-            dir.join("slip"),
-            apart.clone(),
-            home.join("secrets"),
-            home.join("tools/env.d"),
-        ] {
+        let (dir, state) = (home.join(".config/mcpsup"), home.join(".local/state/mcpsup"));
+        let apart = home.join("dotfiles/work");
+        let targets = ["secrets", "logs", "big", "tools"].map(|name| home.join(name));
+        let made = [
+            &dir.join("play/state"),
+            &dir.join("slip"),
+            &state,
+            &apart.join("env.d"),
+            &home.join("tools/env.d"),
+        ];
+        for made in made.into_iter().chain(&targets) {
             std::fs::create_dir_all(made).unwrap();
         }
         for daemon in [&dir, &dir.join("play"), &dir.join("slip"), &apart] {
             std::fs::File::create(daemon.join("mcpsup.toml")).unwrap();
         }
-        for (target, link) in
-            [(home.clone(), "slip/env.d"), ("/".into(), "slip/logs"), (home.join("tools"), "tools")]
-        {
-            std::os::unix::fs::symlink(target, dir.join(link)).unwrap();
+        let [secrets, logs, big, tools] = &targets;
+        for (target, link) in [
+            (&apart, dir.join("work")),
+            (secrets, dir.join("play/env.d")),
+            (logs, state.join("logs")),
+            (big, dir.join("play/state/instances")),
+            // No daemon's, or a slip, or nothing.
+            (tools, dir.join("tools")),
+            (&home, dir.join("slip/env.d")),
+            (&"/".into(), dir.join("slip/logs")),
+            (&"/tmp".into(), dir.join("slip/run")),
+            (&"/nowhere".into(), dir.join("slip/state")),
+        ] {
+            std::os::unix::fs::symlink(target, link).unwrap();
         }
-        std::os::unix::fs::symlink(&apart, dir.join("work")).unwrap();
-        std::os::unix::fs::symlink(home.join("secrets"), dir.join("play/env.d")).unwrap();
-        std::os::unix::fs::symlink("/nowhere", dir.join("gone")).unwrap();
         let env = |name: &str| (name == "HOME").then(|| home.clone().into());
-        let theirs = Places::find(None, false, env).unwrap().of_the_same_person();
-        // Whether or not it is there yet.
-        let led_to = ["mcpsup.toml", "env.d", "state", "run", "logs"].map(|name| apart.join(name));
-        for place in led_to.iter().chain([&home.join("secrets"), &dir.join("env.d"), &dir.join("play/state")])
-        {
-            assert!(theirs.contains(place), "{}: {theirs:?}", place.display());
-        }
-        let not = [apart, home.clone(), "/".into(), home.join("tools/env.d")];
-        assert!(!not.iter().any(|path| theirs.contains(path)), "no daemon's, or around them all: {theirs:?}");
+        let mut theirs = Places::find(None, false, env).unwrap().of_the_same_person();
+        theirs.sort();
+        let play = dir.join("play/state");
+        let mut wanted = [&apart.join("env.d"), secrets, logs, big, &play].map(Clone::clone);
+        wanted.sort();
+        assert_eq!(theirs, wanted);
+        // What is made later is found when it is looked for again.
+        std::fs::create_dir(apart.join("logs")).unwrap();
+        assert!(Places::find(None, false, env).unwrap().of_the_same_person().contains(&apart.join("logs")));
     }
 
     #[test]

@@ -404,17 +404,24 @@ fn check_tells_every_problem_that_the_daemon_would_and_starts_nothing() {
     let host = Host::with_notes();
     host.save("alice", "NOTES_TOKEN=alices-own-token\n");
     let right = host.cli(&["check"]);
-    assert!(text(&right.stdout).contains("right") && !text(&right.stderr).contains("not seen"));
-    let unseen = host.env_dir().join("tool.py").display().to_string();
-    host.configure(&format!(
-        "{}\n[server.tool]\ncommand = [\"{unseen}\"]\ntransport = \"stdio\"\nfor_all = false\n",
-        notes()
-    ));
-    let said = text(&host.cli(&["check"]).stderr);
     assert!(
-        said.contains(&format!("note: not seen by servers: {unseen}, which server \"tool\" names")),
-        "{said}"
+        status(&right) == 0
+            && text(&right.stdout).contains("right")
+            && !text(&right.stderr).contains("not seen")
     );
+    let unseen = host.env_dir().join("tool.py");
+    std::fs::copy("/bin/true", &unseen).unwrap();
+    let unseen = unseen.display().to_string();
+    let tool = format!("[server.tool]\ncommand = [\"{unseen}\"]\ntransport = \"stdio\"\n");
+    host.configure(&format!("{}\n{tool}", notes()));
+    let note = format!("not seen by servers: {unseen}, which server \"tool\" names");
+    let said = text(&host.cli(&["check"]).stderr);
+    assert!(said.contains(&format!("note: {note}")), "{said}");
+    let said = text(&host.cli(&["doctor"]).stdout);
+    assert!(said.contains(&note) && said.contains("edit: "), "{said}");
+    assert!(!said.contains("chmod"), "nobody is told to open env.d: {said}");
+    host.configure(&notes());
+    std::fs::remove_file(unseen).unwrap();
     host.save("bob", "oh dear\n");
     host.save("carol", "MORE=but-not-the-token\n");
     host.save("dave", "NOTES_TOKEN=daves-own-token\nMCPSUP_PROT=4000\n");

@@ -12,6 +12,7 @@ use crate::cli::client::{is_anothers_account, survey};
 use crate::cli::session::Session;
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Refusal, RefusalKind, Target};
+use crate::daemon::apart::Apartness;
 use crate::daemon::store;
 use crate::logic::doctor::{Asker, host, needs, problem, server, shell_word};
 use crate::logic::instance::Want;
@@ -198,10 +199,13 @@ fn files_and_host(
         let reserved = host_survey::reserved_ports();
         found.findings.extend(host::ranges(config, host_survey::port_rules(), &reserved, asker));
     }
-    let (unlimited, unseen) = apart.map(|apart| (apart.unlimited, apart.unseen)).unwrap_or_default();
-    let notes = report.map_or(unlimited, |report| report.notes.clone());
-    let notes = notes.iter().chain(unseen.values().flatten());
-    found.findings.extend(notes.filter_map(|text| host::note(text, asker)));
+    let mut notes: Vec<String> = apart.iter().flat_map(Apartness::unseen_notes).collect();
+    notes.extend(match (report, &apart) {
+        (Some(report), _) => report.notes.clone(),
+        (None, Some(apart)) => apart.unlimited.clone(),
+        (None, None) => Vec::new(),
+    });
+    found.findings.extend(notes.iter().filter_map(|text| host::note(text, asker)));
     if report.is_none() {
         found
             .findings
@@ -216,16 +220,18 @@ fn files_and_host(
     let path = session.environment.get("PATH").map(|path| path.to_string_lossy().into_owned());
     for (id, listed) in &examined.listed {
         let Want::Always(spec) = &listed.want else { continue };
-        // The way there is not to be opened.
-        if unseen.contains_key(&id.server) {
-            continue;
-        }
         let home = Home::of(id, &places.state, &places.runtime);
         let needed = host_survey::needs(spec, &home, path.as_deref().unwrap_or_default());
         let is_up = report.is_some_and(|report| state(report, id) == Some(StateName::Up));
         let wrong = needs::diagnose(id, &needed, asker);
         // What runs has what it needs, whatever it looks like from here; but not at its next start.
         let told = wrong.into_iter().filter(|finding| !is_up || finding.code != Code::Package);
+        // Where nothing is seen, nothing is to be opened.
+        let unseen = apart.as_ref().and_then(|apart| apart.unseen.get(&id.server));
+        let is_seen = |text: &str| {
+            !unseen.into_iter().flatten().any(|unseen| text.contains(&*unseen.path.to_string_lossy()))
+        };
+        let told = told.filter(|finding| is_seen(&finding.wrong));
         let before = found.findings.len();
         found.findings.extend(told);
         if found.findings.len() == before && user.is_none_or(|user| id.user == *user) {
