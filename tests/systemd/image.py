@@ -5,6 +5,7 @@ port built in, and neither virtio nor 9p: hence the disks. The second of them is
 brings; what the guest says comes back on the second serial port.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -75,12 +76,14 @@ def made(directory):
     words = repr((SUITE, PACKAGES, KERNEL, MASKED, PAYLOAD_UNIT, PAYLOAD)).encode()
     directory = directory / hashlib.sha256(words).hexdigest()[:12]
     disk, kernel = directory / "root.img", directory / "vmlinuz"
-    if not (disk.exists() and kernel.exists()):
-        began = time.monotonic()
-        directory.mkdir(parents=True, exist_ok=True)
-        print(f"systemd: making the guest in {directory}; this takes a minute or three", flush=True)
-        make(directory, disk, kernel)
-        print(f"systemd: made in {time.monotonic() - began:.0f} s", flush=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Another run may be making it.
+        if not (disk.exists() and kernel.exists()):
+            began = time.monotonic()
+            print(f"systemd: making the guest in {directory}; this takes a minute or three", flush=True)
+            make(directory, disk, kernel)
+            print(f"systemd: made in {time.monotonic() - began:.0f} s", flush=True)
     return disk, kernel
 
 
