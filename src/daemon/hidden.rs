@@ -52,8 +52,9 @@ impl Unseen {
 }
 
 /// What servers name in `command`, `working_dir` or `allow.write`, and none of them sees: a program there is
-/// not found, whatever `ls` says. What begins with `~/` is another path for each user, and not looked at. `/run/user` is not meant: an argument may name a socket
-/// in it; nor is mcpsup.toml, which a mount does not hide. `mounts`: whether runs have mounts of their own.
+/// not found, whatever `ls` says. What begins with `~/` is another path for each user, and not looked at.
+/// `/run/user` is not meant: an argument may name a socket in it; nor is mcpsup.toml, which a mount does not
+/// hide. `mounts`: whether runs have mounts of their own.
 pub(super) fn named(
     (hidden, mounts): (&[PathBuf], bool),
     places: &Places,

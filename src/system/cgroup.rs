@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::launch::clone;
 use crate::model::config::Limits;
 use crate::model::{Reached, RunId};
 
@@ -33,8 +34,8 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// When there is no such mount, or this process may not make groups there, or the kernel has
-    /// no `cgroup.kill`.
+    /// When there is no such mount, or this process may not make groups there, or no process can be born
+    /// in them, or the kernel has no `cgroup.kill`.
     pub fn open(base: Option<&Path>, name: &str) -> io::Result<Self> {
         let (base, is_ours) = match (base, delegated()) {
             (Some(base), _) => (base.to_path_buf(), false),
@@ -58,6 +59,7 @@ impl Root {
 
     /// Has controllers handed down to it, and makes a group in it that is of use.
     fn try_out(&mut self, base: &Path) -> io::Result<()> {
+        clone::try_out()?;
         for (parent, child) in [(base.parent(), base), (Some(base), &*self.dir)] {
             // Controllers are handed down level by level; a level that has none hands none down.
             if let Some(parent) = parent {

@@ -134,6 +134,21 @@ fn stopping_an_ordinary_users_daemon_leaves_no_process_behind() {
 }
 
 #[test]
+fn servers_run_where_no_process_can_be_born_in_a_cgroup_and_what_keeps_them_together_is_said() {
+    let mut host = Host::with_notes();
+    host.save("alice", "NOTES_TOKEN=alices-own-token\n");
+    let mut filtered = Command::new(example("intruder"));
+    // As filters of containers do, it denies clone3, too.
+    filtered.args(["--without", "namespaces", MCPSUP]);
+    host.spawn_by(filtered);
+    host.until("the daemon answers", || host.cli(&["status"]).status.success());
+    host.until_all_up(1);
+    let said = host.ok(&["status", "-v"]);
+    assert!(said.contains("containment  session (best effort)"), "{said}");
+    assert!(said.contains("not kept  killed whole"), "{said}");
+}
+
+#[test]
 fn what_a_run_left_behind_is_gone_before_the_next_begins() {
     for containment in ["cgroup", "session"] {
         if containment == "cgroup" && !seen::has_cgroups() {

@@ -81,6 +81,22 @@ pub(super) fn copy(cgroup: Option<&impl AsFd>, born: Namespaces, parent: Parent)
     }
 }
 
+/// Whether a copy could be born in a cgroup: filters of containers deny the call that this takes.
+///
+/// # Errors
+///
+/// With what the kernel says of a call that does nothing, where it does not look at its arguments.
+pub(in crate::system) fn try_out() -> io::Result<()> {
+    // SAFETY: arguments of no size are refused (EINVAL) before anything of them is read.
+    #[expect(unsafe_code, reason = "as below")]
+    let error = match side(unsafe { libc::syscall(libc::SYS_clone3, 0_usize, 0_usize) }) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+        Err(error) => error,
+        Ok(_) => io::ErrorKind::Unsupported.into(),
+    };
+    Err(io::Error::new(error.kind(), format!("no process can be born in a cgroup here: clone3: {error}")))
+}
+
 #[expect(unsafe_code, reason = "clone3 has no safe wrapper; see the module's head")]
 fn clone3(args: &mut CloneArgs) -> io::Result<Side> {
     // SAFETY: the arguments are a valid clone_args of the size given. Without CLONE_VM and without

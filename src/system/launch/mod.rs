@@ -13,7 +13,7 @@
 //! passes signals on, reaps, and writes down how the server ended.
 
 mod cage;
-mod clone;
+pub(super) mod clone;
 mod inherited;
 mod own;
 
