@@ -73,11 +73,11 @@ def w2(data):
 def w3(data):
     yield "## A server on standard input and output, behind a bridge"
     yield ""
-    yield "`tools/call`, closed loop, keep-alive, to an echo server in C; the contenders take turns, the middle one of the repetitions. Processor time is of the bridge and its servers. *One processor*: client, bridge and server share one, so that nobody waits for another to wake up; one that sleeps between two halves of a call takes its time, in a virtual machine above all."
+    yield "`tools/call`, closed loop, keep-alive, to an echo server in C; the contenders take turns, the middle one of the repetitions. Processor time is of the bridge and its servers. *Awake*: while no processor sleeps (`/dev/cpu_dma_latency`); one that sleeps between two halves of a call takes its time to wake up, in a virtual machine above all."
     yield ""
     for server in dict.fromkeys(r["server"] for r in data.get("load", [])):
         yield from table([f"{server}", "sessions", "connections", "calls/s", "p50, ms", "p99, ms", "processor of a call, ms", "errors"], [
-            [name(r["bridge"]), {"shared": "one", "own": "one each", "one processor": "one, one processor"}[r["sessions"]], r["conc"], number(r["rps"]), *(number(r[k] / 1000) for k in ("p50_us", "p99_us", "cpu_us")), r["errors"]]
+            [name(r["bridge"]), {"shared": "one", "own": "one each", "awake": "one, awake"}[r["sessions"]], r["conc"], number(r["rps"]), *(number(r[k] / 1000) for k in ("p50_us", "p99_us", "cpu_us")), r["errors"]]
             for r in data["load"] if r["server"] == server])
     if data.get("idle"):
         yield f"{data['idle'][0]['n']} sessions that say nothing, each with its stream open:"

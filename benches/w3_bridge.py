@@ -2,8 +2,8 @@
 
 usage: w3_bridge.py [--servers echo[,everything,time]] [--conc 1,8,64] [--secs 3] [--reps 2] [--only a,b] [--parts load,idle,sessions]
 load:     tools/call closed loop, one MCP session shared by CONC keep-alive connections; for the echo server also one session
-          per connection ('own'). Contenders are interleaved; medians of the repetitions are reported. At one connection once
-          more with everybody on one processor ('one processor', see lib.one_processor).
+          per connection ('own'). Contenders are interleaved; medians of the repetitions are reported. As root all of it once
+          more while no processor sleeps ('awake', see lib.awake).
 idle:     100 sessions, each with a connection and an open SSE stream, and nobody says anything: memory of the bridge's own process
           for each, and how often it wakes up in 20 s.
 sessions: memory and processes at 0, 1, 21 open sessions; idle CPU; leftovers after 100 connect/leave cycles, where clients
@@ -18,7 +18,7 @@ ap = argparse.ArgumentParser()
 ap.add_argument("--servers", default="echo"); ap.add_argument("--conc", default="1,8,64")
 ap.add_argument("--secs", type=float, default=3); ap.add_argument("--reps", type=int, default=2); ap.add_argument("--only", default="")
 ap.add_argument("--parts", default="load,idle,sessions"); ap.add_argument("--cycles", type=int, default=100); ap.add_argument("--name", default="w3")
-ap.add_argument("--port", type=int, default=22000); ap.add_argument("--proto", default="2025-06-18")
+ap.add_argument("--port", type=int, default=11001); ap.add_argument("--proto", default="2025-06-18")
 a = ap.parse_args()
 lib.build(); LG = lib.BIN / "loadgen"
 NODE = TOOLS / "node/node_modules"
@@ -228,9 +228,9 @@ if "load" in a.parts.split(","):
                 for b in bs:
                     put((b.name, "shared", conc), lambda: load(b, conc))
                     if server == "echo" and conc > 1 and b.mode == "mcp" and not b.stateless: put((b.name, "own", conc), lambda: load(b, conc, True))
-            def alone(b):
-                with lib.one_processor(b.pids): return load(b, 1)
-            for b in bs if 1 in concs else []: put((b.name, "one processor", 1), lambda: alone(b))
+                with lib.awake() as awake:
+                    if awake: put(("direct-stdio", "awake", conc), lambda: direct(server, conc))
+                    for b in bs if awake else []: put((b.name, "awake", conc), lambda: load(b, conc))
         for b in bs:
             if getattr(b, "died", 0): print("DIED", b.name, server, b.died); out.setdefault("died", []).append((b.name, server, b.died))
             b.stop()
