@@ -164,7 +164,12 @@ fn meta_of<'a>(frame: &Frame<'a>) -> Result<Meta<'a>, Refused> {
         Ok(Meta { version, capabilities, name, uri, task })
     };
     let doubtful = |_: frame::Bad| {
-        refuse(400, frame.request_id(), INVALID_PARAMS, "a member stands twice in the params")
+        refuse(
+            400,
+            frame.request_id(),
+            INVALID_PARAMS,
+            "a member stands twice in the params, or they are too many",
+        )
     };
     read().map_err(doubtful)
 }

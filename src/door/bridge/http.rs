@@ -288,6 +288,8 @@ impl Bridge {
                 return Err(too_large);
             }
             if !self.claim(data.len()) {
+                drop((claimed, whole));
+                body.skip().await;
                 return Err(Refusal::Crowded);
             }
             claimed.bytes += data.len();

@@ -415,6 +415,12 @@ impl State {
 
     /// Does what the exchange says, and gives back what is to be done outside the lock.
     pub(super) fn settle(&mut self, now: Moment) -> After {
+        if let Some(process) = &mut self.process {
+            self.exchange.block(!process.has_room());
+            if let Some(wire) = process.wants_flush() {
+                self.after.flush = Some(wire);
+            }
+        }
         for deed in self.exchange.deeds() {
             self.act(deed, now);
         }

@@ -283,6 +283,19 @@ fn a_stream_comes_again_later_and_later_until_something_is_on_it() {
 }
 
 #[test]
+fn a_call_that_had_begun_may_have_taken_effect_though_the_daemon_stays_away() {
+    let (mut desk, _) = Desk::open(Some("s"));
+    desk.line(&request("1", "tools/call"));
+    let (call, _) = desk.one();
+    let event = Event { id: Some("9-1".into()), retry: None, data: Vec::new() };
+    desk.heard(call, Happening::Said(event));
+    desk.end(call, End::Broken);
+    let (again, _) = desk.one();
+    desk.end(again, End::Unsent("no daemon".to_owned()));
+    assert!(desk.said[0].contains("may have taken effect"), "{:?}", desk.said);
+}
+
+#[test]
 fn an_error_without_an_id_is_given_the_one_it_answers() {
     let (mut desk, _) = Desk::open(None);
     desk.line(&request("\"x\"", "a"));

@@ -373,7 +373,7 @@ impl Exchange {
 
 /// The progress token of a request, and the severity from which a modern one wants log messages.
 fn asides(params: Option<&str>) -> Result<(Option<&str>, Option<u8>), &'static str> {
-    const TWICE: &str = "a member stands twice in the params";
+    const TWICE: &str = "a member stands twice in the params, or they are too many";
     let Some(params) = params.filter(|params| params.starts_with('{')) else { return Ok((None, None)) };
     let [meta] = members(params, ["_meta"]).map_err(|_| TWICE)?;
     let Some(meta) = meta.filter(|meta| meta.starts_with('{')) else { return Ok((None, None)) };

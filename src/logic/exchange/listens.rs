@@ -27,6 +27,10 @@ use super::{Deed, Exchange, SessionKey, StreamKey, translate};
 /// Listeners at most, of all modern clients of a user.
 const MAX_LISTENERS: usize = 1024;
 
+/// Requests of our own that a process has not answered, at most: it may never answer those on which nothing
+/// hangs, and clients make us send them.
+pub(super) const MAX_OWN: usize = 1024;
+
 /// A modern client that listens, in front of a legacy process.
 #[derive(Debug)]
 struct Listener {
@@ -210,9 +214,15 @@ impl Exchange {
         open && self.server.as_ref().is_some_and(|server| server.is_modern == modern)
     }
 
-    /// A request of our own on whose answer nothing hangs.
+    /// A request of our own on whose answer nothing hangs. Of too many the oldest is forgotten: its answer is
+    /// then nobody's.
     fn aside(&mut self, method: &str, params: &str) {
         let wire = self.fresh();
+        if self.own.len() >= MAX_OWN
+            && let Some((&oldest, _)) = self.own.iter().find(|(_, own)| **own == Own::Aside)
+        {
+            self.own.remove(&oldest);
+        }
         self.own.insert(wire, Own::Aside);
         self.send(frame::request(&wire.to_string(), method, Some(params)));
     }
@@ -289,9 +299,9 @@ impl Exchange {
     }
 
     /// Makes our own listen at a modern process what its legacy clients want to hear of, if that changed: once
-    /// for all that was said before the process is written to.
+    /// for all that was said before the process is written to, and not while it does not read.
     pub(super) fn renew_listen(&mut self) {
-        if !self.listens.is_stale || !self.speaks(true) {
+        if !self.listens.is_stale || self.is_blocked || !self.speaks(true) {
             return;
         }
         self.listens.is_stale = false;

@@ -232,6 +232,8 @@ pub struct Exchange {
     streams: Streams,
     /// A health check waits for an answer.
     is_checked: bool,
+    /// The process does not read what it was sent.
+    is_blocked: bool,
     deeds: Vec<Deed>,
     counts: Counts,
 }
@@ -277,6 +279,7 @@ impl Exchange {
             next_session: 0,
             streams: Streams::default(),
             is_checked: false,
+            is_blocked: false,
             deeds: Vec::new(),
             counts: Counts::default(),
         }
@@ -334,6 +337,12 @@ impl Exchange {
     /// Writes a line on which nothing hangs but the process's own question.
     fn reply(&mut self, line: Vec<u8>) {
         self.deeds.push(Deed::Reply(ended(line)));
+    }
+
+    /// The process does not read what it was sent, or does so again: what can be said later waits, and what it
+    /// becomes meanwhile is said once.
+    pub const fn block(&mut self, is_blocked: bool) {
+        self.is_blocked = is_blocked;
     }
 
     /// So many bytes of what was taken from streams are still on their way to clients.

@@ -56,6 +56,7 @@ impl Exchange {
     }
 
     fn allow(&self, owner: Owner, body: &Body<'_>, frames: &[Frame<'_>]) -> Result<(), Refused> {
+        frames.iter().try_for_each(allow_kind)?;
         let session = match owner {
             Owner::Modern | Owner::Guest(_) => return Ok(()),
             Owner::Session(key) => self.sessions.get(&key),
@@ -177,6 +178,24 @@ impl Exchange {
         for wire in waiting {
             self.fail(wire, SERVER_LOST, why);
         }
+    }
+}
+
+/// What has an id is a request, what has none a notification, and MCP has no method that is both. A process
+/// that looks at the method alone would take the one for the other, with ids and tokens that are not made ours.
+fn allow_kind(frame: &Frame<'_>) -> Result<(), Refused> {
+    const NOTIFICATIONS: &str = "notifications/";
+    match &frame.kind {
+        Kind::Request { id, method } if method.starts_with(NOTIFICATIONS) => {
+            Err(refuse(400, Some(id), INVALID_REQUEST, "a notification has no id"))
+        }
+        Kind::Notification { method } if !method.starts_with(NOTIFICATIONS) => Err(refuse(
+            400,
+            None,
+            INVALID_REQUEST,
+            "a request has an id, and this method is no notification's",
+        )),
+        Kind::Request { .. } | Kind::Notification { .. } | Kind::Answer { .. } => Ok(()),
     }
 }
 

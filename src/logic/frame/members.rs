@@ -6,7 +6,12 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The text is no JSON object (or array), or one that names a looked-for member twice.
+/// Members of an object into which we look, at most. MCP's have some ten; one of millions would keep
+/// everybody waiting while it is read, more than once.
+const MAX_MEMBERS: usize = 4096;
+
+/// The text is no JSON object (or array), one of too many members, or one that names a looked-for member
+/// twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bad;
 
@@ -25,7 +30,8 @@ pub struct Member<'a> {
 ///
 /// # Errors
 ///
-/// When the text is no JSON object. Members before the fault have then been seen.
+/// When the text is no JSON object, or one of more than `MAX_MEMBERS`. Members before the fault have then
+/// been seen.
 pub fn each_member<'a>(text: &'a str, each: impl FnMut(Member<'a>)) -> Result<(), Bad> {
     let mut json = serde_json::Deserializer::from_str(text);
     json.deserialize_map(Each(each)).map_err(|_| Bad)?;
@@ -98,7 +104,9 @@ impl<'a, F: FnMut(Member<'a>)> Visitor<'a> for Each<F> {
     }
 
     fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let mut left = MAX_MEMBERS;
         while let Some(raw) = map.next_key::<&'a RawValue>()? {
+            left = left.checked_sub(1).ok_or_else(|| serde::de::Error::custom("too many members"))?;
             let raw_key = raw.get();
             let key = text_of(raw_key).ok_or_else(|| serde::de::Error::custom("a key"))?;
             let value = map.next_value::<&'a RawValue>()?.get();

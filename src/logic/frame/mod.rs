@@ -222,7 +222,11 @@ fn parse_text(text: &str) -> Result<Frame<'_>, NotAMessage<'_>> {
     if each_member(text, |member| parts.put(&member)).is_err() {
         let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
         let not_json = NotAMessage { code: PARSE_ERROR, why: "the text is no JSON", id: None };
-        return Err(if is_json { invalid("the message is no object", None) } else { not_json });
+        return Err(if is_json {
+            invalid("the message is no object, or one of too many members", None)
+        } else {
+            not_json
+        });
     }
     let id = parts.id.filter(|id| is_id(id));
     if parts.doubtful {

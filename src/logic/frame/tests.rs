@@ -84,6 +84,13 @@ fn spans_are_replaced_and_every_other_byte_stays() {
 }
 
 #[test]
+fn an_object_of_too_many_members_is_not_read_to_its_end() {
+    let object = |members: usize| format!("{{\"a\":1{}}}", ",\"\":0".repeat(members - 1));
+    assert_eq!(members(&object(4096), ["a"]), Ok([Some("1")]));
+    assert_eq!(members(&object(4097), ["a"]), Err(Bad));
+}
+
+#[test]
 fn ids_are_the_same_however_they_are_escaped_and_numbers_however_they_are_spelled() {
     assert_eq!(plain_id(r#""\u0061""#), r#""a""#);
     assert_eq!(plain_id("1"), "1");

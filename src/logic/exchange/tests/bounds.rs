@@ -1,6 +1,7 @@
 //! What a user's clients and process can make us keep.
 
 use super::super::bounds::{MAX_ALL, SMALL, TOO_MUCH};
+use super::super::listens::MAX_OWN;
 use super::*;
 
 const MEGABYTE: usize = 1 << 20;
@@ -106,4 +107,40 @@ fn calls_that_may_have_to_be_sent_again_are_bounded() {
     }
     let again = call(&mut stage, 4);
     assert!(stage.raw(again).is_none(), "there is room again");
+}
+
+#[test]
+fn what_a_process_never_answers_is_not_kept_for_ever() {
+    let mut stage = Stage::legacy();
+    for n in 0..2000 {
+        let listen = format!(
+            r#"{{"jsonrpc":"2.0","id":{n},"method":"subscriptions/listen","params":{{"_meta":{{}},"notifications":{{"resourceSubscriptions":["x://{n}"]}}}}}}"#
+        );
+        let stream = stage.stream(From::Modern, &listen);
+        stage.exchange.dropped(stream, stage.now);
+    }
+    assert_eq!(stage.exchange.own.len(), MAX_OWN);
+}
+
+#[test]
+fn a_process_that_does_not_read_is_told_once_what_its_clients_want_to_hear_by_then() {
+    let mut stage = Stage::new(Settings { max_sessions: 50, ..settings() });
+    stage.attach_modern();
+    let sessions: Vec<SessionKey> = (0..50).map(|n| stage.client(&n.to_string(), "{}")).collect();
+    for (n, session) in sessions.iter().enumerate() {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{{"uri":"x://{n}"}}}}"#
+        );
+        stage.stream(From::Session(*session), &body);
+    }
+    stage.settle();
+    stage.sent.clear();
+    stage.exchange.block(true);
+    for session in &sessions[1..] {
+        stage.exchange.end_session(*session);
+        stage.nothing_sent();
+    }
+    stage.exchange.block(false);
+    let wanted = &stage.take_sent()["params"]["notifications"]["resourceSubscriptions"];
+    assert_eq!(wanted, &json!(["x://0"]));
 }

@@ -64,6 +64,32 @@ fn what_a_client_writes_for_a_call_of_its_own_is_never_read_as_anothers() {
 }
 
 #[test]
+fn what_is_a_request_without_an_id_or_a_notification_with_one_reaches_no_process() {
+    for mut stage in [Stage::legacy(), Stage::modern()] {
+        let a = stage.client("a", "{}");
+        stage.settle();
+        stage.sent.clear();
+        for from in [From::Session(a), From::Modern] {
+            for (id, method) in [
+                ("", "tools/call"),
+                ("", "initialize"),
+                ("", "logging/setLevel"),
+                ("", "resources/unsubscribe"),
+                ("\"id\":5,", "notifications/cancelled"),
+                ("\"id\":5,", "notifications/progress"),
+            ] {
+                let body = format!(
+                    r#"{{"jsonrpc":"2.0",{id}"method":"{method}","params":{{"requestId":2,"_meta":{{"progressToken":2}}}}}}"#
+                );
+                let posted = stage.post(from, &body);
+                assert!(matches!(&posted, Posted::Refused(refused) if refused.status == 400), "{posted:?}");
+                stage.nothing_sent();
+            }
+        }
+    }
+}
+
+#[test]
 fn a_call_that_is_never_answered_holds_the_others_up_for_a_while_only() {
     let (mut stage, _, stream, stuck) = asking();
     let b = stage.client("b", r#"{"elicitation":{}}"#);

@@ -67,7 +67,7 @@ fn an_id_in_use_is_refused_and_free_again_when_it_was_answered() {
 fn a_batch_is_for_2025_03_26_and_all_its_answers_come_on_one_stream() {
     let mut stage = Stage::legacy();
     let a = stage.client("a", "{}");
-    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","method":"b"},{"jsonrpc":"2.0","id":2,"method":"c"}]"#;
+    let batch = r#"[{"jsonrpc":"2.0","id":1,"method":"a"},{"jsonrpc":"2.0","method":"notifications/b"},{"jsonrpc":"2.0","id":2,"method":"c"}]"#;
     let stream = stage.stream(From::Session(a), batch);
     let (one, _, two) = (stage.take_sent(), stage.take_sent(), stage.take_sent());
     stage.answer(&two, "2");
