@@ -34,7 +34,7 @@ def machine():
     system = next((line.split("=")[1].strip().strip('"') for line in open("/etc/os-release") if line.startswith("PRETTY_NAME")), "?") if os.path.exists("/etc/os-release") else "?"
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", ":/", ":!/docs/benchmarks.md"], cwd=HERE).returncode
     polls = Path("/sys/module/haltpoll/parameters/guest_halt_poll_ns")
-    sleeps = f"; an idle processor sleeps after {int(polls.read_text()) // 1000} µs (haltpoll.guest_halt_poll_ns; Linux's own value: 200)" if polls.exists() else ""
+    sleeps = f"; an idle processor sleeps after {int(polls.read_text()) // 1000} µs (haltpoll.guest_halt_poll_ns; Linux's own value is 200000, which is 200 µs)" if polls.exists() else ""
     return [
         f"* machine: {os.cpu_count()} processors ({model}), {memory:.1f} GiB, Linux {platform.release().split('-')[0]}, {system}{sleeps}",
         f"* as {'root' if os.geteuid() == 0 else 'an ordinary user'}; commit {said('git', 'rev-parse', '--short', 'HEAD') or '?'}{' and changes' if changed else ''}",
@@ -83,7 +83,7 @@ def w3(data):
         yield f"{data['idle'][0]['n']} sessions that say nothing, each with its stream open:"
         yield ""
         yield from table(["", "memory of the bridge for each, KiB", "wake-ups/s", "processor, ms/s"], [
-            [name(r["bridge"]), "less than before" if r.get("kib_each", 0) < 0 else number(r.get("kib_each")), *(number(r.get(k)) for k in ("wakeups_per_s", "cpu_ms_per_s"))] if "error" not in r else [name(r["bridge"]), "failed: " + r["error"][:60], "", ""]
+            [name(r["bridge"]), "less than before" if (r.get("kib_each") or 0) < 0 else number(r.get("kib_each")), *(number(r.get(k)) for k in ("wakeups_per_s", "cpu_ms_per_s"))] if "error" not in r else [name(r["bridge"]), "failed: " + r["error"][:60], "", ""]
             for r in data["idle"]])
     if data.get("sessions"):
         yield "Processes and memory (PSS, MiB) of the bridge with its servers: at the beginning, with 21 sessions, after they were deleted, and after so many clients had come and left by `DELETE`, by dropping the connection, or with an open stream:"

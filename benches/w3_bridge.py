@@ -9,7 +9,7 @@ idle:     100 sessions, each with a connection and an open SSE stream, and nobod
 sessions: memory and processes at 0, 1, 21 open sessions; idle CPU; leftovers after 100 connect/leave cycles, where clients
           leave (a) with DELETE, (b) by dropping the connection, an SSE GET stream open or not.
 Peers are found below BENCH_TOOLS (node/node_modules, venv-mcp) and left out where they are not."""
-import argparse, http.client, json, os, socket, statistics, subprocess, time
+import argparse, http.client, json, os, socket, statistics, subprocess, sys, time
 from pathlib import Path
 import lib
 from lib import TOOLS, spawn, now
@@ -195,7 +195,7 @@ def idle(B, server, port, n=100, secs=20):
         b.start(); time.sleep(2); first = Session(b); first.delete(); time.sleep(1); before = lib.mem_kib(b.p.pid)
         held = [Session(b, True) for _ in range(n)]; time.sleep(12); after = lib.mem_kib(b.p.pid)    # by then its spare threads have ended
         c0 = lib.threads(b.p.pid); time.sleep(secs); used = lib.spent(c0, lib.threads(b.p.pid))
-        r.update(ok=sum(x.ok for x in held), kib_each=round((after[2] - before[2]) / n, 1), cpu_ms_per_s=used[0] / secs / 1e6, wakeups_per_s=used[2] / secs)
+        r.update(ok=sum(x.ok for x in held), kib_each=round((after[2] - before[2]) / n, 1) if after[2] else None, cpu_ms_per_s=used[0] / secs / 1e6, wakeups_per_s=used[2] / secs)
         for x in held: x.drop()
     except Exception as e: r["error"] = repr(e)[:300]
     finally:
@@ -206,9 +206,11 @@ def idle(B, server, port, n=100, secs=20):
 
 got = []
 for B in ALL:
-    try: v = B.version(); v and (not a.only or B.name in a.only.split(",")) and got.append((B, v))
+    if a.only and B.name not in a.only.split(","): continue
+    try: v = B.version(); v and got.append((B, v))
     except Exception as e: print("missing", B.name, repr(e)[:100])
 print([(B.name, v) for B, v in got], "load", os.getloadavg(), flush=True)
+if not got: sys.exit(f"none of these is there: {a.only or ', '.join(B.name for B in ALL)}")
 out = dict(versions={B.name: v for B, v in got}, load=[], idle=[], sessions=[])
 concs = list(map(int, a.conc.split(",")))
 if "load" in a.parts.split(","):
