@@ -8,7 +8,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::frame::{self, Body, Frame, INVALID_PARAMS, INVALID_REQUEST, Kind, members, text_of};
+use super::frame::{
+    self, Body, DOUBTFUL, Frame, INVALID_PARAMS, INVALID_REQUEST, Kind, few_members, text_of,
+};
 
 /// The modern revision we serve.
 pub const MODERN: &str = "2026-07-28";
@@ -156,21 +158,14 @@ fn meta_of<'a>(frame: &Frame<'a>) -> Result<Meta<'a>, Refused> {
         return Ok(Meta::default());
     };
     let read = || {
-        let [meta, name, uri, task] = members(params, ["_meta", "name", "uri", "taskId"])?;
+        let [meta, name, uri, task] = few_members(params, ["_meta", "name", "uri", "taskId"])?;
         let [version, capabilities] = match meta.filter(|meta| meta.starts_with('{')) {
-            Some(meta) => members(meta, [META_VERSION, META_CAPABILITIES])?,
+            Some(meta) => few_members(meta, [META_VERSION, META_CAPABILITIES])?,
             None => [None, None],
         };
         Ok(Meta { version, capabilities, name, uri, task })
     };
-    let doubtful = |_: frame::Bad| {
-        refuse(
-            400,
-            frame.request_id(),
-            INVALID_PARAMS,
-            "a member stands twice in the params, or they are too many",
-        )
-    };
+    let doubtful = |_: frame::Bad| refuse(400, frame.request_id(), INVALID_PARAMS, DOUBTFUL);
     read().map_err(doubtful)
 }
 

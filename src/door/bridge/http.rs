@@ -250,7 +250,7 @@ impl Bridge {
         Ok(if ended { empty(StatusCode::NO_CONTENT) } else { refused(no_session(None)) })
     }
 
-    /// Takes a body in whole, as far as there is room for it. What is too large for that is read to its end
+    /// Takes a body in whole, as far as there is room for it. What is too large, or finds no room, is read to its end
     /// all the same, within `max_body`: many clients do not look for an answer before they have said all.
     async fn collect(
         self: &Arc<Self>,

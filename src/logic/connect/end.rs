@@ -119,8 +119,9 @@ impl Relay {
         }
         let line = match end {
             // What was resumed has been begun.
-            End::Refused { .. } | End::Unsent(_) if call.last_event.is_some() => {
-                error(&asked.id, FAILED, LOST)
+            End::Refused { .. } if call.last_event.is_some() => error(&asked.id, FAILED, LOST),
+            End::Unsent(why) | End::Strange(why) if call.last_event.is_some() => {
+                error(&asked.id, FAILED, &format!("{LOST}; {why}"))
             }
             End::Refused { body, by_daemon: None, .. } => match envelope_error(body) {
                 Some(why) => match serde_json::from_str::<&RawValue>(&why) {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::logic::frame::{
-    self, Frame, INTERNAL_ERROR, METHOD_NOT_FOUND, Outcome, Splice, members, plain_id, whole_number,
+    self, Frame, INTERNAL_ERROR, METHOD_NOT_FOUND, Outcome, Splice, few_members, members, plain_id,
+    whole_number,
 };
 
 use crate::model::Moment;
@@ -214,8 +215,10 @@ impl Exchange {
 
     /// True if a client reports progress on something it was asked.
     pub(super) fn is_progress_of_an_ask(&self, session: SessionKey, frame: &Frame<'_>) -> bool {
-        let token =
-            frame.params.and_then(|params| members(params, ["progressToken"]).ok()).and_then(|[token]| token);
+        let token = frame
+            .params
+            .and_then(|params| few_members(params, ["progressToken"]).ok())
+            .and_then(|[token]| token);
         let Some(token) = token.map(plain_id) else { return false };
         self.asks.of(session).any(|(_, ask)| ask.token.as_deref() == Some(&*token))
     }

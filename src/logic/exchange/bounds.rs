@@ -23,3 +23,6 @@ pub(super) const MAX_BACKLOG_BYTES: usize = 64 << 10;
 pub(super) const DETACHED: Duration = Duration::from_secs(300);
 /// Says that an answer was there and is not any more.
 pub(super) const TOO_MUCH: &str = "the answer was dropped: too much waits for this client";
+/// Requests of our own that a process has not answered: it may never answer those on which nothing hangs, and
+/// clients make us send them.
+pub(super) const MAX_OWN: usize = 1024;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use crate::logic::era::{META_LEVEL, MODERN, REMOVED, status_of};
 use crate::logic::frame::{
-    self, Frame, INVALID_PARAMS, METHOD_NOT_FOUND, Outcome, SERVER_LOST, Splice, members, text_of,
-    whole_number,
+    self, DOUBTFUL, Frame, INVALID_PARAMS, METHOD_NOT_FOUND, Outcome, SERVER_LOST, Splice, few_members,
+    members, text_of, whole_number,
 };
 use crate::model::Moment;
 
 use super::parks::Guest;
+use super::posts::NOTIFICATIONS;
 use super::server::{Server, severity};
 use super::streams::Event;
 use super::table::{Call, Stage};
@@ -54,6 +55,10 @@ impl Exchange {
         }
         if method == "initialize" {
             return self.refuse(stream, id, frame::INVALID_REQUEST, "this session was opened already", 400);
+        }
+        // A process that looks at the method alone would take it for one, with ids that are not made ours.
+        if method.starts_with(NOTIFICATIONS) {
+            return self.refuse(stream, id, frame::INVALID_REQUEST, "a notification has no id", 400);
         }
         let (token, level) = match asides(frame.params) {
             Ok(asides) => asides,
@@ -237,8 +242,12 @@ impl Exchange {
                 return;
             }
             Some(Stage::Parked { .. }) => return self.keep_for_guest(wire, frame),
-            Some(Stage::Waits | Stage::Asks) | None => {
+            Some(Stage::Waits | Stage::Asks) => {
                 self.counts.unclaimed += 1;
+                return;
+            }
+            None => {
+                self.counts.unclaimed += u64::from(wire > self.forgotten);
                 return;
             }
         }
@@ -373,11 +382,10 @@ impl Exchange {
 
 /// The progress token of a request, and the severity from which a modern one wants log messages.
 fn asides(params: Option<&str>) -> Result<(Option<&str>, Option<u8>), &'static str> {
-    const TWICE: &str = "a member stands twice in the params, or they are too many";
     let Some(params) = params.filter(|params| params.starts_with('{')) else { return Ok((None, None)) };
-    let [meta] = members(params, ["_meta"]).map_err(|_| TWICE)?;
+    let [meta] = few_members(params, ["_meta"]).map_err(|_| DOUBTFUL)?;
     let Some(meta) = meta.filter(|meta| meta.starts_with('{')) else { return Ok((None, None)) };
-    let [token, level] = members(meta, ["progressToken", META_LEVEL]).map_err(|_| TWICE)?;
+    let [token, level] = few_members(meta, ["progressToken", META_LEVEL]).map_err(|_| DOUBTFUL)?;
     let level = level.and_then(text_of).and_then(|level| severity(&level));
     match token.filter(|token| *token != "null") {
         // What is not made ours could be the one of somebody else's call.

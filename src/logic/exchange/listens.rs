@@ -11,9 +11,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::logic::era::META_SUBSCRIPTION;
-use crate::logic::frame::{self, Frame, Splice, each_element, members, quoted, text_of, whole_number};
+use crate::logic::frame::{
+    self, Frame, Splice, each_of_few_elements, members, quoted, text_of, whole_number,
+};
 use crate::model::Moment;
 
+use super::bounds::MAX_OWN;
 use super::calls::Own;
 use super::opening::Process;
 use super::server::{LISTS, severity};
@@ -26,10 +29,6 @@ use super::{Deed, Exchange, SessionKey, StreamKey, translate};
 
 /// Listeners at most, of all modern clients of a user.
 const MAX_LISTENERS: usize = 1024;
-
-/// Requests of our own that a process has not answered, at most: it may never answer those on which nothing
-/// hangs, and clients make us send them.
-pub(super) const MAX_OWN: usize = 1024;
 
 /// A modern client that listens, in front of a legacy process.
 #[derive(Debug)]
@@ -115,7 +114,7 @@ impl Exchange {
             return;
         }
         let mut resources: BTreeSet<Arc<str>> = BTreeSet::new();
-        let read = each_element(uris.filter(|_| takes).unwrap_or("[]"), |uri| {
+        let read = each_of_few_elements(uris.filter(|_| takes).unwrap_or("[]"), |uri| {
             let wants = &mut self.listens.wants;
             let uri = text_of(uri).filter(|uri| wants.has_room_for(uri) && !resources.contains(&**uri));
             if let Some(uri) = uri.filter(|_| resources.len() < MAX_SUBSCRIPTIONS) {
@@ -214,17 +213,24 @@ impl Exchange {
         open && self.server.as_ref().is_some_and(|server| server.is_modern == modern)
     }
 
-    /// A request of our own on whose answer nothing hangs. Of too many the oldest is forgotten: its answer is
-    /// then nobody's.
+    /// A request of our own on whose answer nothing hangs.
     fn aside(&mut self, method: &str, params: &str) {
+        let wire = self.expect(Own::Aside);
+        self.send(frame::request(&wire.to_string(), method, Some(params)));
+    }
+
+    /// The id of a request of our own that is sent now. Of too many that a process does not answer, the oldest
+    /// on which nothing hangs is forgotten.
+    pub(super) fn expect(&mut self, own: Own) -> u64 {
         let wire = self.fresh();
         if self.own.len() >= MAX_OWN
             && let Some((&oldest, _)) = self.own.iter().find(|(_, own)| **own == Own::Aside)
         {
             self.own.remove(&oldest);
+            self.forgotten = oldest;
         }
-        self.own.insert(wire, Own::Aside);
-        self.send(frame::request(&wire.to_string(), method, Some(params)));
+        self.own.insert(wire, own);
+        wire
     }
 
     /// A session says from which severity it wants log messages. The process gets the least of all sessions';
@@ -311,10 +317,9 @@ impl Exchange {
             let Some(server) = &self.server else { return };
             let (lists, subscribe) = (server.announces, server.subscribe);
             if lists.contains(&true) || (subscribe && self.listens.wants.uris().len() > 0) {
-                let wire = self.fresh();
                 let filter = filter(lists, subscribe.then(|| self.listens.wants.uris()));
                 let params = format!(r#"{{"_meta":{{{}}},"notifications":{filter}}}"#, self.own_meta());
-                self.own.insert(wire, Own::Listen);
+                let wire = self.expect(Own::Listen);
                 self.send(frame::request(&wire.to_string(), "subscriptions/listen", Some(&params)));
                 self.listens.own = Some(wire);
             }

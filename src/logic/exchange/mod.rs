@@ -218,6 +218,8 @@ pub struct Exchange {
     waiting: usize,
     /// Our own requests in flight.
     own: BTreeMap<u64, Own>,
+    /// The last of them whose answer is not looked for any more.
+    forgotten: u64,
     turns: Turns,
     asks: Asks,
     listens: Listens,
@@ -268,6 +270,7 @@ impl Exchange {
             shares: BTreeMap::new(),
             waiting: 0,
             own: BTreeMap::new(),
+            forgotten: 0,
             turns: Turns::default(),
             asks: Asks::default(),
             listens: Listens::default(),

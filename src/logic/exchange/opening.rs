@@ -82,8 +82,7 @@ impl Exchange {
 
     /// Sends a request of our own. `server/discover` gets the `_meta` it needs.
     fn ask(&mut self, own: Own, method: &str, _now: Moment) {
-        let wire = self.fresh();
-        self.own.insert(wire, own);
+        let wire = self.expect(own);
         let params = (method == "server/discover").then(|| format!(r#"{{"_meta":{{{}}}}}"#, self.own_meta()));
         self.send(frame::request(&wire.to_string(), method, params.as_deref()));
     }

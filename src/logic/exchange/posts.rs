@@ -1,7 +1,9 @@
 //! What a client's message is, and where it goes.
 
 use crate::logic::era::{self, Refused, allows_batch, refuse};
-use crate::logic::frame::{self, Body, Frame, INVALID_REQUEST, Kind, SERVER_LOST, Splice, members, plain_id};
+use crate::logic::frame::{
+    self, Body, Frame, INVALID_REQUEST, Kind, SERVER_LOST, Splice, few_members, plain_id,
+};
 use crate::model::Moment;
 
 use super::table::Stage;
@@ -10,6 +12,8 @@ use super::{Exchange, From, Posted, SessionKey, StreamKey};
 
 /// The members of what is said of calls (MCP, schema).
 const CANCELLED: [&str; 3] = ["requestId", "reason", "_meta"];
+/// What the methods of notifications begin with (MCP, schema).
+pub(super) const NOTIFICATIONS: &str = "notifications/";
 const PROGRESS: [&str; 5] = ["progressToken", "progress", "total", "message", "_meta"];
 
 impl Exchange {
@@ -56,7 +60,6 @@ impl Exchange {
     }
 
     fn allow(&self, owner: Owner, body: &Body<'_>, frames: &[Frame<'_>]) -> Result<(), Refused> {
-        frames.iter().try_for_each(allow_kind)?;
         let session = match owner {
             Owner::Modern | Owner::Guest(_) => return Ok(()),
             Owner::Session(key) => self.sessions.get(&key),
@@ -91,13 +94,16 @@ impl Exchange {
         let Owner::Session(key) = owner else { return };
         let is_modern = self.server.as_ref().is_some_and(|server| server.is_modern);
         match method {
+            // A process that looks at the method alone would take it for a request, and what it asks for it could
+            // go to another session, under that one's id or token.
+            _ if !method.starts_with(NOTIFICATIONS) && !self.settings.isolated => self.counts.unclaimed += 1,
             "notifications/cancelled" => self.client_cancels(key, frame, now),
             // Ours was said when the process was opened, and we declared no roots.
             "notifications/initialized" | "notifications/roots/list_changed" if !self.settings.isolated => {}
             "notifications/progress" if !self.is_progress_of_an_ask(key, frame) => self.counts.unclaimed += 1,
             _ if is_modern => {}
             "notifications/progress" => {
-                let params = frame.params.and_then(|params| members(params, PROGRESS).ok());
+                let params = frame.params.and_then(|params| few_members(params, PROGRESS).ok());
                 if let (Some(params), super::Process::Open { .. }) = (params, &self.process) {
                     self.say(method, PROGRESS, params);
                 }
@@ -124,7 +130,7 @@ impl Exchange {
     }
 
     fn client_cancels(&mut self, key: SessionKey, frame: &Frame<'_>, now: Moment) {
-        let said = frame.params.map(|params| members(params, CANCELLED));
+        let said = frame.params.map(|params| few_members(params, CANCELLED));
         let Some(Ok([Some(id), reason, meta])) = said else { return };
         let wire = self.sessions.get(&key).and_then(|session| session.calls.get(&*plain_id(id)).copied());
         let Some(wire) = wire else { return };
@@ -178,24 +184,6 @@ impl Exchange {
         for wire in waiting {
             self.fail(wire, SERVER_LOST, why);
         }
-    }
-}
-
-/// What has an id is a request, what has none a notification, and MCP has no method that is both. A process
-/// that looks at the method alone would take the one for the other, with ids and tokens that are not made ours.
-fn allow_kind(frame: &Frame<'_>) -> Result<(), Refused> {
-    const NOTIFICATIONS: &str = "notifications/";
-    match &frame.kind {
-        Kind::Request { id, method } if method.starts_with(NOTIFICATIONS) => {
-            Err(refuse(400, Some(id), INVALID_REQUEST, "a notification has no id"))
-        }
-        Kind::Notification { method } if !method.starts_with(NOTIFICATIONS) => Err(refuse(
-            400,
-            None,
-            INVALID_REQUEST,
-            "a request has an id, and this method is no notification's",
-        )),
-        Kind::Request { .. } | Kind::Notification { .. } | Kind::Answer { .. } => Ok(()),
     }
 }
 

@@ -6,12 +6,12 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Members of an object into which we look, at most. MCP's have some ten; one of millions would keep
-/// everybody waiting while it is read, more than once.
-const MAX_MEMBERS: usize = 4096;
+/// Members of an object, or elements of an array, that a client wrote and into which we look, at most. MCP's
+/// envelopes, params and lists of subscriptions have a few hundred; millions would keep everybody waiting
+/// while they are read.
+const FEW: usize = 4096;
 
-/// The text is no JSON object (or array), one of too many members, or one that names a looked-for member
-/// twice.
+/// The text is no JSON object (or array), has too many members, or names a looked-for member twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bad;
 
@@ -30,12 +30,18 @@ pub struct Member<'a> {
 ///
 /// # Errors
 ///
-/// When the text is no JSON object, or one of more than `MAX_MEMBERS`. Members before the fault have then
-/// been seen.
+/// When the text is no JSON object. Members before the fault have then been seen.
 pub fn each_member<'a>(text: &'a str, each: impl FnMut(Member<'a>)) -> Result<(), Bad> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_map(Each(each)).map_err(|_| Bad)?;
-    json.end().map_err(|_| Bad)
+    read_object(text, usize::MAX, each)
+}
+
+/// The same for what a client wrote.
+///
+/// # Errors
+///
+/// As [`each_member`], and when there are more than 4096.
+pub fn each_of_few_members<'a>(text: &'a str, each: impl FnMut(Member<'a>)) -> Result<(), Bad> {
+    read_object(text, FEW, each)
 }
 
 /// Calls `each` for the elements of the array in `text`.
@@ -44,8 +50,27 @@ pub fn each_member<'a>(text: &'a str, each: impl FnMut(Member<'a>)) -> Result<()
 ///
 /// When the text is no JSON array. Elements before the fault have then been seen.
 pub fn each_element<'a>(text: &'a str, each: impl FnMut(&'a str)) -> Result<(), Bad> {
+    read_array(text, usize::MAX, each)
+}
+
+/// The same for what a client wrote.
+///
+/// # Errors
+///
+/// As [`each_element`], and when there are more than 4096.
+pub fn each_of_few_elements<'a>(text: &'a str, each: impl FnMut(&'a str)) -> Result<(), Bad> {
+    read_array(text, FEW, each)
+}
+
+fn read_object<'a>(text: &'a str, most: usize, each: impl FnMut(Member<'a>)) -> Result<(), Bad> {
     let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_seq(EachElement(each)).map_err(|_| Bad)?;
+    json.deserialize_map(Each { each, left: most }).map_err(|_| Bad)?;
+    json.end().map_err(|_| Bad)
+}
+
+fn read_array<'a>(text: &'a str, most: usize, each: impl FnMut(&'a str)) -> Result<(), Bad> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_seq(EachElement { each, left: most }).map_err(|_| Bad)?;
     json.end().map_err(|_| Bad)
 }
 
@@ -59,9 +84,26 @@ const TELLING: [&str; 3] = ["_meta", "progressToken", "requestId"];
 /// When the text is no JSON object, or one of these names stands in it twice; one of `TELLING` also when
 /// it stands there in a spelling that a careless reader takes for it.
 pub fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<[Option<&'a str>; N], Bad> {
+    find(text, usize::MAX, names)
+}
+
+/// The same for what a client wrote.
+///
+/// # Errors
+///
+/// As [`members`], and when the object has more than 4096.
+pub fn few_members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<[Option<&'a str>; N], Bad> {
+    find(text, FEW, names)
+}
+
+fn find<'a, const N: usize>(
+    text: &'a str,
+    most: usize,
+    names: [&str; N],
+) -> Result<[Option<&'a str>; N], Bad> {
     let mut found = [None; N];
     let mut twice = false;
-    each_member(text, |member| {
+    read_object(text, most, |member| {
         if let Some(at) = names.iter().position(|name| *name == member.key) {
             twice |= found[at].replace(member.value).is_some();
         } else {
@@ -94,7 +136,10 @@ pub fn text_of(json: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-struct Each<F>(F);
+struct Each<F> {
+    each: F,
+    left: usize,
+}
 
 impl<'a, F: FnMut(Member<'a>)> Visitor<'a> for Each<F> {
     type Value = ();
@@ -104,19 +149,21 @@ impl<'a, F: FnMut(Member<'a>)> Visitor<'a> for Each<F> {
     }
 
     fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut left = MAX_MEMBERS;
         while let Some(raw) = map.next_key::<&'a RawValue>()? {
-            left = left.checked_sub(1).ok_or_else(|| serde::de::Error::custom("too many members"))?;
+            self.left = one_less(self.left)?;
             let raw_key = raw.get();
             let key = text_of(raw_key).ok_or_else(|| serde::de::Error::custom("a key"))?;
             let value = map.next_value::<&'a RawValue>()?.get();
-            (self.0)(Member { key, raw_key, value });
+            (self.each)(Member { key, raw_key, value });
         }
         Ok(())
     }
 }
 
-struct EachElement<F>(F);
+struct EachElement<F> {
+    each: F,
+    left: usize,
+}
 
 impl<'a, F: FnMut(&'a str)> Visitor<'a> for EachElement<F> {
     type Value = ();
@@ -127,8 +174,13 @@ impl<'a, F: FnMut(&'a str)> Visitor<'a> for EachElement<F> {
 
     fn visit_seq<A: SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
         while let Some(raw) = seq.next_element::<&'a RawValue>()? {
-            (self.0)(raw.get());
+            self.left = one_less(self.left)?;
+            (self.each)(raw.get());
         }
         Ok(())
     }
+}
+
+fn one_less<E: serde::de::Error>(left: usize) -> Result<usize, E> {
+    left.checked_sub(1).ok_or_else(|| E::custom("too many"))
 }

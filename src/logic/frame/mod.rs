@@ -19,7 +19,10 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use members::looks_like;
-pub use members::{Bad, Member, each_element, each_member, members, text_of};
+pub use members::{
+    Bad, Member, each_element, each_member, each_of_few_elements, each_of_few_members, few_members, members,
+    text_of,
+};
 pub use splice::Splice;
 pub use write::{answer, error, error_with, notification, quoted, request};
 
@@ -139,6 +142,9 @@ const fn invalid<'a>(why: &'static str, id: Option<&'a str>) -> NotAMessage<'a> 
     NotAMessage { code: INVALID_REQUEST, why, id }
 }
 
+/// Why params are refused by whose members a call would be told from another.
+pub const DOUBTFUL: &str = "a member stands twice in the params, or they are too many";
+
 /// Reads one message.
 ///
 /// # Errors
@@ -160,7 +166,7 @@ pub fn parse_body(bytes: &[u8]) -> Result<Body<'_>, NotAMessage<'_>> {
     }
     let mut frames = Vec::new();
     let mut wrong = None;
-    let read = each_element(text, |element| {
+    let read = each_of_few_elements(text, |element| {
         if wrong.is_none() && frames.len() < MAX_BATCH {
             match parse_text(element) {
                 Ok(frame) => frames.push(frame),
@@ -171,8 +177,8 @@ pub fn parse_body(bytes: &[u8]) -> Result<Body<'_>, NotAMessage<'_>> {
         }
     });
     match (read, wrong) {
-        (Err(_), _) => Err(NotAMessage { code: PARSE_ERROR, why: "the body is no JSON", id: None }),
-        (Ok(()), Some(problem)) => Err(problem),
+        (_, Some(problem)) => Err(problem),
+        (Err(_), None) => Err(NotAMessage { code: PARSE_ERROR, why: "the body is no JSON", id: None }),
         (Ok(()), None) if frames.is_empty() => Err(invalid("a batch of no messages", None)),
         (Ok(()), None) => Ok(Body::Batch(frames)),
     }
@@ -219,7 +225,7 @@ impl<'a> Parts<'a> {
 
 fn parse_text(text: &str) -> Result<Frame<'_>, NotAMessage<'_>> {
     let mut parts = Parts::default();
-    if each_member(text, |member| parts.put(&member)).is_err() {
+    if each_of_few_members(text, |member| parts.put(&member)).is_err() {
         let is_json = serde_json::from_str::<&RawValue>(text).is_ok();
         let not_json = NotAMessage { code: PARSE_ERROR, why: "the text is no JSON", id: None };
         return Err(if is_json {

@@ -1,7 +1,6 @@
 //! What a user's clients and process can make us keep.
 
-use super::super::bounds::{MAX_ALL, SMALL, TOO_MUCH};
-use super::super::listens::MAX_OWN;
+use super::super::bounds::{MAX_ALL, MAX_OWN, SMALL, TOO_MUCH};
 use super::*;
 
 const MEGABYTE: usize = 1 << 20;
@@ -118,6 +117,21 @@ fn what_a_process_never_answers_is_not_kept_for_ever() {
         );
         let stream = stage.stream(From::Modern, &listen);
         stage.exchange.dropped(stream, stage.now);
+    }
+    stage.settle();
+    let asked: Vec<Value> = std::mem::take(&mut stage.sent);
+    assert!(asked.len() > 2 * MAX_OWN);
+    assert_eq!(stage.exchange.own.len(), MAX_OWN);
+    for asked in asked {
+        stage.answer(&asked, "{}");
+    }
+    assert_eq!(
+        (stage.exchange.own.len(), stage.exchange.counts().unclaimed),
+        (0, 0),
+        "late is not to nobody"
+    );
+    for _ in 0..2 * MAX_OWN {
+        stage.exchange.check_health();
     }
     assert_eq!(stage.exchange.own.len(), MAX_OWN);
 }

@@ -75,14 +75,21 @@ fn what_is_a_request_without_an_id_or_a_notification_with_one_reaches_no_process
                 ("", "initialize"),
                 ("", "logging/setLevel"),
                 ("", "resources/unsubscribe"),
+                ("", "Notifications/cancelled"),
+                ("", "com.example/ask"),
                 ("\"id\":5,", "notifications/cancelled"),
                 ("\"id\":5,", "notifications/progress"),
             ] {
                 let body = format!(
                     r#"{{"jsonrpc":"2.0",{id}"method":"{method}","params":{{"requestId":2,"_meta":{{"progressToken":2}}}}}}"#
                 );
-                let posted = stage.post(from, &body);
-                assert!(matches!(&posted, Posted::Refused(refused) if refused.status == 400), "{posted:?}");
+                match stage.post(from, &body) {
+                    Posted::Stream(stream) => {
+                        let (text, last, status) = stage.raw(stream).expect("refused at once");
+                        assert!(!id.is_empty() && last && status == 400, "{text}");
+                    }
+                    posted @ (Posted::Accepted | Posted::Refused(_)) => assert!(id.is_empty() && posted == Posted::Accepted, "{posted:?}"),
+                }
                 stage.nothing_sent();
             }
         }
