@@ -29,6 +29,9 @@ use crate::model::config::Door as Limits;
 /// client meanwhile that it is heard.
 const SOON: Duration = Duration::from_secs(1);
 /// JSON-RPC code for a session that is not known (what the SDKs use; the status is what counts).
+/// How long a client may go on saying what is refused before it hears so.
+const LONGEST_SKIP: Duration = Duration::from_secs(30);
+
 const NO_SESSION: i32 = -32001;
 
 /// An answer, as one that is right or as one that is a refusal.
@@ -266,7 +269,7 @@ impl Bridge {
         let mut body = Upload::new(body, limits.max_body, limits.head_timeout, alarm.clone(), Arc::default());
         if length > most {
             if length <= limits.max_body && !is_awaited {
-                body.skip().await;
+                skip(&mut body).await;
             }
             return Err(too_large);
         }
@@ -283,13 +286,13 @@ impl Bridge {
             })?;
             let Ok(data) = part.into_data() else { continue };
             if (claimed.bytes + data.len()) as u64 > most {
-                drop((claimed, whole));
-                body.skip().await;
+                drop((claimed, whole, data));
+                skip(&mut body).await;
                 return Err(too_large);
             }
             if !self.claim(data.len()) {
-                drop((claimed, whole));
-                body.skip().await;
+                drop((claimed, whole, data));
+                skip(&mut body).await;
                 return Err(Refusal::Crowded);
             }
             claimed.bytes += data.len();
@@ -306,6 +309,11 @@ impl Bridge {
         }
         Ok(claimed)
     }
+}
+
+/// Reads a body that is refused to its end, if that comes soon.
+async fn skip(body: &mut Upload) {
+    drop(tokio::time::timeout(LONGEST_SKIP, body.skip()).await);
 }
 
 /// A body, and the room it takes.

@@ -215,6 +215,9 @@ impl Exchange {
 
     /// True if a client reports progress on something it was asked.
     pub(super) fn is_progress_of_an_ask(&self, session: SessionKey, frame: &Frame<'_>) -> bool {
+        if self.asks.of(session).next().is_none() {
+            return false;
+        }
         let token = frame
             .params
             .and_then(|params| few_members(params, ["progressToken"]).ok())

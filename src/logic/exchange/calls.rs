@@ -13,7 +13,7 @@ use crate::logic::frame::{
 use crate::model::Moment;
 
 use super::parks::Guest;
-use super::posts::NOTIFICATIONS;
+use super::posts::is_like_a_notification;
 use super::server::{Server, severity};
 use super::streams::Event;
 use super::table::{Call, Stage};
@@ -57,7 +57,7 @@ impl Exchange {
             return self.refuse(stream, id, frame::INVALID_REQUEST, "this session was opened already", 400);
         }
         // A process that looks at the method alone would take it for one, with ids that are not made ours.
-        if method.starts_with(NOTIFICATIONS) {
+        if is_like_a_notification(method) {
             return self.refuse(stream, id, frame::INVALID_REQUEST, "a notification has no id", 400);
         }
         let (token, level) = match asides(frame.params) {

@@ -30,6 +30,9 @@ use super::{Deed, Exchange, SessionKey, StreamKey, translate};
 /// Listeners at most, of all modern clients of a user.
 const MAX_LISTENERS: usize = 1024;
 
+/// A careless process could find one where we do not, and it may be what another session wants.
+const NO_URI: &str = "this needs a uri";
+
 /// A modern client that listens, in front of a legacy process.
 #[derive(Debug)]
 struct Listener {
@@ -165,7 +168,7 @@ impl Exchange {
     /// A session subscribes. A legacy process hears it from its client.
     pub(super) fn subscribe(&mut self, key: SessionKey, wire: u64, frame: &Frame<'_>) {
         let (Some(uri), Some(session)) = (param(frame, "uri"), self.sessions.get_mut(&key)) else {
-            return self.relay(wire, frame);
+            return self.fail(wire, frame::INVALID_PARAMS, NO_URI);
         };
         let (all, wants) = (&mut session.record.subscriptions, &mut self.listens.wants);
         if all.iter().all(|known| *known != *uri) {
@@ -186,7 +189,7 @@ impl Exchange {
     /// A session unsubscribes. A legacy process hears it from its client, if it is the last.
     pub(super) fn unsubscribe(&mut self, key: SessionKey, wire: u64, frame: &Frame<'_>) {
         let (Some(uri), Some(session)) = (param(frame, "uri"), self.sessions.get_mut(&key)) else {
-            return self.relay(wire, frame);
+            return self.fail(wire, frame::INVALID_PARAMS, NO_URI);
         };
         let all = &mut session.record.subscriptions;
         if let Some(at) = all.iter().position(|known| *known == *uri) {
@@ -224,7 +227,11 @@ impl Exchange {
     pub(super) fn expect(&mut self, own: Own) -> u64 {
         let wire = self.fresh();
         if self.own.len() >= MAX_OWN
-            && let Some((&oldest, _)) = self.own.iter().find(|(_, own)| **own == Own::Aside)
+            && let Some((&oldest, _)) = self.own.iter().find(|(wire, own)| match own {
+                Own::Aside => true,
+                Own::Listen => Some(**wire) != self.listens.own,
+                Own::Probe | Own::Initialize | Own::Alive(_) | Own::Tools => false,
+            })
         {
             self.own.remove(&oldest);
             self.forgotten = oldest;
@@ -244,8 +251,7 @@ impl Exchange {
                     return self.settle(wire, "{}");
                 }
             }
-            (None, true) => return self.fail(wire, frame::INVALID_PARAMS, "there is no such level"),
-            (None, false) => return self.relay(wire, frame),
+            (None, _) => return self.fail(wire, frame::INVALID_PARAMS, "there is no such level"),
         }
         let least = self.least_level();
         if least == self.listens.level {
@@ -324,9 +330,12 @@ impl Exchange {
                 self.listens.own = Some(wire);
             }
         }
-        // Not before the new one is on its way: nothing is to be missed between them.
+        // Not before the new one is on its way. What the process says for this one until it knows of the new one
+        // counts, so that nothing is missed between them.
         if let Some(wire) = old {
-            self.own.remove(&wire);
+            if self.listens.own.is_none() {
+                self.own.remove(&wire);
+            }
             self.send(frame::notification(
                 "notifications/cancelled",
                 Some(&format!(r#"{{"requestId":{wire}}}"#)),
@@ -348,6 +357,9 @@ impl Exchange {
             return;
         };
         if self.own.get(&wire) == Some(&Own::Listen) {
+            if self.listens.own == Some(wire) && method == "notifications/subscriptions/acknowledged" {
+                self.own.retain(|other, own| *own != Own::Listen || *other == wire);
+            }
             let is_list = LISTS.iter().any(|(_, _, list)| *list == method);
             let is_update = method == "notifications/resources/updated";
             let message = translate::unsubscribed(frame);

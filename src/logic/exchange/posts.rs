@@ -2,7 +2,7 @@
 
 use crate::logic::era::{self, Refused, allows_batch, refuse};
 use crate::logic::frame::{
-    self, Body, Frame, INVALID_REQUEST, Kind, SERVER_LOST, Splice, few_members, plain_id,
+    self, Body, Frame, INVALID_REQUEST, Kind, SERVER_LOST, Splice, few_members, looks_like, plain_id,
 };
 use crate::model::Moment;
 
@@ -13,7 +13,7 @@ use super::{Exchange, From, Posted, SessionKey, StreamKey};
 /// The members of what is said of calls (MCP, schema).
 const CANCELLED: [&str; 3] = ["requestId", "reason", "_meta"];
 /// What the methods of notifications begin with (MCP, schema).
-pub(super) const NOTIFICATIONS: &str = "notifications/";
+const NOTIFICATIONS: &str = "notifications/";
 const PROGRESS: [&str; 5] = ["progressToken", "progress", "total", "message", "_meta"];
 
 impl Exchange {
@@ -94,9 +94,6 @@ impl Exchange {
         let Owner::Session(key) = owner else { return };
         let is_modern = self.server.as_ref().is_some_and(|server| server.is_modern);
         match method {
-            // A process that looks at the method alone would take it for a request, and what it asks for it could
-            // go to another session, under that one's id or token.
-            _ if !method.starts_with(NOTIFICATIONS) && !self.settings.isolated => self.counts.unclaimed += 1,
             "notifications/cancelled" => self.client_cancels(key, frame, now),
             // Ours was said when the process was opened, and we declared no roots.
             "notifications/initialized" | "notifications/roots/list_changed" if !self.settings.isolated => {}
@@ -108,6 +105,7 @@ impl Exchange {
                     self.say(method, PROGRESS, params);
                 }
             }
+            _ if !self.settings.isolated && is_doubtful(method, frame) => {}
             _ => self.pass_on(frame),
         }
     }
@@ -185,6 +183,32 @@ impl Exchange {
             self.fail(wire, SERVER_LOST, why);
         }
     }
+}
+
+/// True if a careless process could take a notification, which passes as it came, for a request, or for what is
+/// said of a call: what it then asks or does could be another session's.
+fn is_doubtful(method: &str, frame: &Frame<'_>) -> bool {
+    let Some(name) = method.strip_prefix(NOTIFICATIONS) else { return true };
+    let is_plain = |part: &str| {
+        part.contains(|letter: char| letter.is_ascii_alphanumeric())
+            && part.chars().all(|letter| letter.is_ascii_alphanumeric() || "_-.".contains(letter))
+    };
+    if !name.split('/').all(is_plain) || ["cancelled", "progress"].iter().any(|known| looks_like(name, known))
+    {
+        return true;
+    }
+    let Some(params) = frame.params else { return false };
+    match few_members(params, ["requestId", "progressToken", "_meta"]) {
+        Ok([None, None, None]) => false,
+        Ok([None, None, Some(meta)]) => few_members(meta, ["progressToken"]) != Ok([None]),
+        Ok(_) | Err(_) => true,
+    }
+}
+
+/// True if a careless process could take a request of this method for a notification.
+pub(super) fn is_like_a_notification(method: &str) -> bool {
+    let method = method.trim_start();
+    method.get(..NOTIFICATIONS.len()).is_some_and(|start| looks_like(start, NOTIFICATIONS))
 }
 
 /// Keeps the import of the era's own refusals in one place.

@@ -116,7 +116,8 @@ fn find<'a, const N: usize>(
 
 /// True if a reader that ignores case takes the one for the other: Go's encoding/json, which folds these two
 /// letters too.
-pub(super) fn looks_like(key: &str, name: &str) -> bool {
+#[must_use]
+pub fn looks_like(key: &str, name: &str) -> bool {
     let fold = |letter: char| match letter {
         '\u{17f}' => 's',
         '\u{212a}' => 'k',

@@ -18,10 +18,9 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use members::looks_like;
 pub use members::{
-    Bad, Member, each_element, each_member, each_of_few_elements, each_of_few_members, few_members, members,
-    text_of,
+    Bad, Member, each_element, each_member, each_of_few_elements, each_of_few_members, few_members,
+    looks_like, members, text_of,
 };
 pub use splice::Splice;
 pub use write::{answer, error, error_with, notification, quoted, request};

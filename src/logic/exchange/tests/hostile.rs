@@ -77,6 +77,12 @@ fn what_is_a_request_without_an_id_or_a_notification_with_one_reaches_no_process
                 ("", "resources/unsubscribe"),
                 ("", "Notifications/cancelled"),
                 ("", "com.example/ask"),
+                ("", "notifications/Cancelled"),
+                ("", "notifications/cancelled\\u0000"),
+                ("", "notifications//cancelled"),
+                ("", "notifications/../tools/call"),
+                ("", "notifications/x"),
+                ("\"id\":5,", " Notifications/cancelled"),
                 ("\"id\":5,", "notifications/cancelled"),
                 ("\"id\":5,", "notifications/progress"),
             ] {
@@ -88,11 +94,19 @@ fn what_is_a_request_without_an_id_or_a_notification_with_one_reaches_no_process
                         let (text, last, status) = stage.raw(stream).expect("refused at once");
                         assert!(!id.is_empty() && last && status == 400, "{text}");
                     }
-                    posted @ (Posted::Accepted | Posted::Refused(_)) => assert!(id.is_empty() && posted == Posted::Accepted, "{posted:?}"),
+                    posted @ (Posted::Accepted | Posted::Refused(_)) => {
+                        assert!(id.is_empty() && posted == Posted::Accepted, "{posted:?}");
+                    }
                 }
                 stage.nothing_sent();
             }
         }
+        let mine = r#"{"jsonrpc":"2.0","method":"notifications/com.example/x-1","params":{"a":1}}"#;
+        stage.post(From::Session(a), mine);
+        if stage.exchange.server.as_ref().is_some_and(|server| !server.is_modern) {
+            assert_eq!(stage.take_sent().method(), "notifications/com.example/x-1");
+        }
+        stage.nothing_sent();
     }
 }
 

@@ -343,6 +343,20 @@ fn a_legacy_client_is_served_by_a_modern_process() {
     let renewed = stage.take_sent();
     assert_eq!(renewed["params"]["notifications"]["resourceSubscriptions"], json!(["x://y"]));
     assert_eq!(stage.take_sent()["params"]["requestId"], listen["id"]);
+    // Until the process knows of the new one, what it says is for the old one.
+    let tagged = |method: &str, listen: &Value| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/{method}","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{}}}}}}}"#,
+            listen["id"]
+        )
+    };
+    stage.line(&tagged("tools/list_changed", &listen));
+    assert_eq!(stage.next(get).method(), "notifications/tools/list_changed");
+    stage.line(&tagged("subscriptions/acknowledged", &renewed));
+    stage.line(&tagged("tools/list_changed", &listen));
+    assert_eq!((stage.raw(get), stage.exchange.counts().unclaimed), (None, 1));
+    stage.line(&tagged("tools/list_changed", &renewed));
+    assert_eq!(stage.next(get).method(), "notifications/tools/list_changed");
     let stream = stage.stream(From::Session(key), r#"{"jsonrpc":"2.0","id":3,"method":"tools/list"}"#);
     let asked = stage.take_sent();
     assert_eq!(asked["params"]["_meta"]["io.modelcontextprotocol/clientInfo"]["name"], "a");
