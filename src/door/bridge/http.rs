@@ -28,10 +28,9 @@ use crate::model::config::Door as Limits;
 /// A call that is answered within this is answered as plain JSON; one that takes longer shows its
 /// client meanwhile that it is heard.
 const SOON: Duration = Duration::from_secs(1);
-/// JSON-RPC code for a session that is not known (what the SDKs use; the status is what counts).
 /// How long a client may go on saying what is refused before it hears so.
 const LONGEST_SKIP: Duration = Duration::from_secs(30);
-
+/// JSON-RPC code for a session that is not known (what the SDKs use; the status is what counts).
 const NO_SESSION: i32 = -32001;
 
 /// An answer, as one that is right or as one that is a refusal.
@@ -253,8 +252,9 @@ impl Bridge {
         Ok(if ended { empty(StatusCode::NO_CONTENT) } else { refused(no_session(None)) })
     }
 
-    /// Takes a body in whole, as far as there is room for it. What is too large, or finds no room, is read to its end
-    /// all the same, within `max_body`: many clients do not look for an answer before they have said all.
+    /// Takes a body in whole, as far as there is room for it. What is too large, or finds no room, is read to
+    /// its end all the same, within `max_body`: many clients do not look for an answer before they have said
+    /// all.
     async fn collect(
         self: &Arc<Self>,
         body: Incoming,

@@ -417,6 +417,7 @@ impl State {
     pub(super) fn settle(&mut self, now: Moment) -> After {
         if let Some(process) = &mut self.process {
             self.exchange.block(!process.has_room());
+            // What waits for room is said when somebody looks again, though nothing is held back.
             if let Some(wire) = process.wants_flush() {
                 self.after.flush = Some(wire);
             }

@@ -234,7 +234,7 @@ impl Exchange {
             })
         {
             self.own.remove(&oldest);
-            self.forgotten = oldest;
+            self.forgotten = self.forgotten.max(oldest);
         }
         self.own.insert(wire, own);
         wire

@@ -10,10 +10,10 @@ use super::table::Stage;
 use super::turns::Owner;
 use super::{Exchange, From, Posted, SessionKey, StreamKey};
 
-/// The members of what is said of calls (MCP, schema).
-const CANCELLED: [&str; 3] = ["requestId", "reason", "_meta"];
 /// What the methods of notifications begin with (MCP, schema).
 const NOTIFICATIONS: &str = "notifications/";
+/// The members of what is said of calls (MCP, schema).
+const CANCELLED: [&str; 3] = ["requestId", "reason", "_meta"];
 const PROGRESS: [&str; 5] = ["progressToken", "progress", "total", "message", "_meta"];
 
 impl Exchange {
