@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::logic::era::META_SUBSCRIPTION;
 use crate::logic::frame::{
-    self, Frame, Splice, each_of_few_elements, members, quoted, text_of, whole_number,
+    self, Frame, Splice, each_of_few_elements, few_members, members, quoted, text_of, whole_number,
 };
 use crate::model::Moment;
 
@@ -97,7 +97,7 @@ impl Exchange {
             .and_then(|[wanted]| wanted);
         let names =
             ["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"];
-        let read = wanted.map(|wanted| members(wanted, names));
+        let read = wanted.map(|wanted| few_members(wanted, names));
         let full = self.listens.listeners.len() >= MAX_LISTENERS;
         let Some(Ok([tools, prompts, resources, uris])) = read.filter(|_| !full) else {
             return self.refuse(

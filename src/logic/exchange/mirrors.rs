@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::logic::era::{Refused, decoded, header_mismatch};
-use crate::logic::frame::{self, Body, Outcome, each_element, each_member, members, text_of};
+use crate::logic::frame::{self, Body, Outcome, each_element, each_member, few_members, members, text_of};
 use crate::model::Moment;
 
 use super::calls::Own;
@@ -157,7 +157,7 @@ impl Mirrors {
         let mirrors = text_of(name).and_then(|name| self.by_tool.get(&*name));
         for mirror in mirrors.into_iter().flatten() {
             let Ok(value) = value_at(arguments, &mirror.path) else {
-                return Err("an argument stands twice in the body");
+                return Err("an argument stands twice in the body, or among too many");
             };
             match (head(&mirror.header), value.and_then(primitive)) {
                 (Head::Absent, None) => {}
@@ -277,12 +277,12 @@ fn collect<'a>(schema: &'a str, path: &mut Vec<Cow<'a, str>>, found: &mut Found)
     read.is_ok() && is_whole
 }
 
-/// The value to which these names lead, as JSON. An error if one of them stands twice.
+/// The value to which these names lead, as JSON. An error if one of them stands twice, or among too many.
 fn value_at<'a>(arguments: Option<&'a str>, path: &[Box<str>]) -> Result<Option<&'a str>, frame::Bad> {
     let mut value = arguments;
     for name in path {
         match value.filter(|value| value.starts_with('{')) {
-            Some(object) => [value] = members(object, [&**name])?,
+            Some(object) => [value] = few_members(object, [&**name])?,
             None => return Ok(None),
         }
     }

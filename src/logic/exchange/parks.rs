@@ -13,8 +13,8 @@ use sha2::Sha256;
 
 use crate::logic::era::META_CAPABILITIES;
 use crate::logic::frame::{
-    self, Frame, INTERNAL_ERROR, INVALID_PARAMS, Kind, METHOD_NOT_FOUND, each_member, members, plain_id,
-    text_of,
+    self, Frame, INTERNAL_ERROR, INVALID_PARAMS, Kind, METHOD_NOT_FOUND, each_of_few_members, members,
+    plain_id, text_of,
 };
 use crate::model::Moment;
 
@@ -219,7 +219,7 @@ impl Exchange {
         self.turns.replied(now);
         let mut answers = Vec::new();
         // What cannot be read answers nothing, and is asked again.
-        let read = each_member(given, |answer| {
+        let read = each_of_few_members(given, |answer| {
             let known = guest.questions.iter().position(|one| one.name.to_string() == answer.key);
             if let Some(at) = known {
                 // A line break can stand between the tokens of JSON only.

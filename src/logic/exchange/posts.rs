@@ -199,7 +199,7 @@ fn is_doubtful(method: &str, frame: &Frame<'_>) -> bool {
     }
     let Some(params) = frame.params else { return false };
     match few_members(params, ["requestId", "progressToken", "_meta"]) {
-        Ok([None, None, None]) => false,
+        Ok([None, None, None | Some("null")]) => false,
         Ok([None, None, Some(meta)]) => few_members(meta, ["progressToken"]) != Ok([None]),
         Ok(_) | Err(_) => true,
     }
